@@ -1,0 +1,1 @@
+"""The recipes, shipped inside the wheel as ``pl_distill.configs``."""

@@ -1,0 +1,28 @@
+"""The typed batches that LightningModules consume.
+
+B batch, C channels, H W pixels of the model input, h w feature grid.
+"""
+
+from typing import TypedDict
+
+from torch import Tensor
+
+
+class ImageBatch(TypedDict):
+    """Frames for the teacher to look at.
+
+    `image` is (B, 3, H, W) float32 as SAM 3's processor gives it (`datamodules.preprocessing.Preprocessing`).
+    `key` names each sample, `shard` the image shard it came from, both of length B.
+    """
+
+    key: list[str]
+    shard: list[str]
+    image: Tensor
+
+
+class DistillationBatch(TypedDict):
+    """Frames with the teacher's cached answer: `image` (B, 3, H, W) float32, `teacher_map` (B, C, h, w) float32."""
+
+    key: list[str]
+    image: Tensor
+    teacher_map: Tensor

@@ -1,0 +1,1 @@
+"""The drawn pen: clips in the Edinburgh layout, made from a seed."""

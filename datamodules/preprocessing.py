@@ -1,0 +1,42 @@
+"""From an RGB picture to the model's input, as SAM 3's own processor does it, without a tokenizer beside it.
+
+Source: transformers, models/sam3/image_processing_sam3.py: squash to a square, bilinear with antialiasing on uint8,
+then scale and normalise. A test holds it equal to that processor, bit for bit.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
+
+from datamodules.clip import Image
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a picture before the network sees it; part of the identity of a feature cache.
+
+    Args:
+        size: Side of the square input in pixels; the picture is squashed, its aspect ratio is not kept.
+        mean: Per channel, of pixels scaled to 0-1. SAM 3 uses 0.5, not ImageNet's values.
+        std: Per channel, of pixels scaled to 0-1.
+    """
+
+    size: int = 1008
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __call__(self, image: Image) -> Tensor:
+        """Map an RGB picture (H, W, 3) uint8 to (3, size, size) float32."""
+        pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+        resized = tvf.resize(pixels, [self.size, self.size], antialias=True)
+        # The processor folds the scaling by 1/255 into mean and std; the same order keeps the result bit-identical.
+        mean = torch.tensor(self.mean)[:, None, None] * 255.0
+        std = torch.tensor(self.std)[:, None, None] * 255.0
+        return (resized.float() - mean) / std
+
+    def describe(self) -> dict[str, Any]:
+        """Return the values that a cache's manifest stores and compares."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "resize": "squash-bilinear-antialias"}

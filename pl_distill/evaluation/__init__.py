@@ -1,0 +1,1 @@
+"""Replays clips, scores the tracks, and reports."""

@@ -1,0 +1,1 @@
+"""Networks, pure torch: no Lightning, no files of data."""

@@ -1,0 +1,1 @@
+"""LightningModules: what a step computes, nothing else."""

@@ -1,0 +1,1 @@
+"""SAM 3 frame by frame with bounded memory, usable without Lightning."""
