@@ -12,7 +12,7 @@ Image = NDArray[np.uint8]
 
 
 class RLE(TypedDict):
-    """A binary mask in COCO's compressed run-length encoding (pycocotools); `counts` as ASCII, so that JSON holds it."""
+    """A binary mask in COCO's compressed run-length encoding (pycocotools); `counts` is ASCII so that JSON holds it."""
 
     size: list[int]  # [height, width] in pixels
     counts: str

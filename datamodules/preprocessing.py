@@ -35,7 +35,8 @@ class Preprocessing:
         # The processor folds the scaling by 1/255 into mean and std; the same order keeps the result bit-identical.
         mean = torch.tensor(self.mean)[:, None, None] * 255.0
         std = torch.tensor(self.std)[:, None, None] * 255.0
-        return (resized.float() - mean) / std
+        normalised: Tensor = (resized.float() - mean) / std
+        return normalised
 
     def describe(self) -> dict[str, Any]:
         """Return the values that a cache's manifest stores and compares."""
