@@ -23,6 +23,10 @@ class UserError(Exception):
         self.fix = fix
         super().__init__(f"{where}: {found}, expected {expected}. {fix}")
 
+    def __reduce__(self) -> tuple[type["UserError"], tuple[str, str, str, str]]:
+        """Cross process borders whole: the default would call the constructor with the message alone."""
+        return type(self), (self.where, self.found, self.expected, self.fix)
+
 
 class DataError(UserError):
     """Something on disk is not what its layout promises."""

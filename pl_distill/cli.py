@@ -1,0 +1,96 @@
+"""The console script ``pl-distill``: the first word chooses a verb, and only that verb's modules are imported.
+
+Lightning's verbs take recipes (``--config``); the others are plain functions whose signature is their command line.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from datamodules.errors import UserError
+from pl_distill import __version__
+
+
+class Verb(NamedTuple):
+    """Where a verb's functions live: one function, or several that a second word chooses."""
+
+    summary: str
+    module: str
+    functions: tuple[str, ...] = ()
+
+
+VERBS = {
+    "demo": Verb("the whole chain on a drawn pen, in minutes", "demo", ("demo",)),
+    "data": Verb("draw a pen, write and verify shards, show a split", "data", ("pen", "shards", "verify", "split")),
+    "predict": Verb("run the teacher once and cache its features", "lightning"),
+    "cache": Verb("show or verify a feature cache", "cache", ("info", "verify")),
+    "fit": Verb("distil a student from cached features", "lightning"),
+    "validate": Verb("feature metrics of a student", "lightning"),
+    "evaluate": Verb("stream clips through teacher and student and score the tracks", "evaluate", ("evaluate",)),
+    "report": Verb("one HTML file from results", "report", ("report",)),
+}
+
+
+def usage() -> str:
+    """Return the text of ``pl-distill --help``."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+    return (
+        f"pl-distill {__version__}: distil SAM 3 into a small student and track every animal of a pen with it.\n\n"
+        f"usage: pl-distill VERB [options]\n\n{verbs}\n\n"
+        "Each verb has help with an example: pl-distill VERB --help\n"
+        "--debug shows the traceback of an error.\n\n"
+        "example: pl-distill demo --out runs/demo\n"
+    )
+
+
+def run(args: Sequence[str]) -> None:
+    """Run one verb.
+
+    Raises:
+        UserError: The verb is unknown, or refuses what it was given.
+    """
+    verb = VERBS.get(args[0])
+    if verb is None:
+        raise UserError("pl-distill", f"knows no verb {args[0]!r}", f"one of {', '.join(VERBS)}", "See --help.")
+    module = import_module(f"pl_distill.commands.{verb.module}")
+    if not verb.functions:
+        module.run_lightning(args)
+        return
+    parsing = import_module("pl_distill.commands.parsing")
+    functions: dict[str, Any] = {name: getattr(module, name) for name in verb.functions}
+    only_one = verb.functions == (args[0],)
+    parsing.run_function(args[0], functions[args[0]] if only_one else functions, args[1:])
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the console script.
+
+    Returns:
+        The exit code: 0, 1 after an error of the user's, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        run(words)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

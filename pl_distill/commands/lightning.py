@@ -1,0 +1,59 @@
+"""Lightning's own verbs: a recipe in YAML names module, data and trainer by class path.
+
+What differs from plain LightningCLI: errors are `ConfigError`, a rerun may overwrite its saved config, and `--config`
+finds shipped recipes by name.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from pl_distill.commands.parsing import RecipeParser, resolve_recipes
+
+EXAMPLES = {
+    "fit": "Distil a student from cached features. Example: "
+    "pl-distill fit --config distill/pen.yaml --config trainer/cpu.yaml --data.shards SHARDS --data.cache CACHE "
+    "--model.teacher TEACHER; go on after a kill with --ckpt_path last",
+    "validate": "Feature metrics of a checkpoint. Example: "
+    "pl-distill validate --config runs/x/config.yaml --ckpt_path last",
+    "predict": "Run the teacher once and cache its features. Example: "
+    "pl-distill predict --config cache/pen.yaml --model.teacher TEACHER --data.shards SHARDS",
+}
+
+
+class RecipeCLI(LightningCLI):
+    """LightningCLI for recipes that name their classes."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Offer the verbs that our modules answer; `test` scores tracks and is the verb `evaluate`."""
+        return {verb: arguments for verb, arguments in LightningCLI.subcommands().items() if verb in EXAMPLES}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse `args`, without Lightning's warning that `sys.argv` holds words too: ours are taken from there."""
+        self.config = parser.parse_args(cast(Sequence[str], args))
+
+
+def run_lightning(args: Sequence[str]) -> RecipeCLI:
+    """Run one of Lightning's verbs.
+
+    Args:
+        args: The verb and its options, as on the command line.
+
+    Returns:
+        The finished CLI object, with `model`, `datamodule` and `trainer`.
+    """
+    return RecipeCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},  # a resumed or requeued run finds its own file
+        parser_class=RecipeParser,
+        parser_kwargs={verb: {"description": example} for verb, example in EXAMPLES.items()},
+        auto_configure_optimizers=False,
+        args=resolve_recipes(args),
+    )

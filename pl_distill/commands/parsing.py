@@ -1,0 +1,88 @@
+"""One way for every verb to read its arguments: signatures are the schema, errors are `ConfigError`.
+
+Recipes are found by path or, where no such file exists, among those that are shipped.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, auto_cli
+from lightning.pytorch.cli import LightningArgumentParser
+
+from pl_distill.errors import ConfigError
+
+CONFIG_OPTIONS = ("--config", "-c")
+
+
+def shipped_recipes() -> Path:
+    """Return the folder of the recipes: ``configs/`` of a checkout, or its copy inside the wheel."""
+    return Path(str(files("pl_distill.configs")))
+
+
+def find_recipe(name: str) -> str:
+    """Return the path of a recipe: the file itself, or the shipped one of that name (with or without ``configs/``).
+
+    Raises:
+        ConfigError: Neither exists.
+    """
+    if Path(name).is_file():
+        return name
+    shipped = shipped_recipes() / name.removeprefix("configs/")
+    if shipped.is_file():
+        return str(shipped)
+    known = sorted(str(path.relative_to(shipped_recipes())) for path in shipped_recipes().glob("*/*.yaml"))
+    raise ConfigError(
+        name, "is no file here and no shipped recipe", f"a path or one of {', '.join(known)}", "Check --config."
+    )
+
+
+def resolve_recipes(args: Sequence[str]) -> list[str]:
+    """Replace the value of each ``--config`` by the path of the recipe that it names."""
+    resolved: list[str] = []
+    for position, arg in enumerate(args):
+        option, equals, value = arg.partition("=")
+        if equals and option in CONFIG_OPTIONS:
+            resolved.append(f"{option}={find_recipe(value)}")
+        elif position and args[position - 1] in CONFIG_OPTIONS:
+            resolved.append(find_recipe(arg))
+        else:
+            resolved.append(arg)
+    return resolved
+
+
+def _refuse(parser: ArgumentParser, message: str) -> NoReturn:
+    raise ConfigError(
+        parser.prog.replace(" [options]", ""),
+        message.strip().rstrip("."),
+        "arguments that the command knows",
+        f"See `{parser.prog.replace(' [options]', '')} --help`.",
+    )
+
+
+class CommandParser(ArgumentParser):
+    """Raises `ConfigError` where jsonargparse would print its usage and exit with 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse the arguments."""
+        _refuse(self, message)
+
+
+class RecipeParser(LightningArgumentParser):
+    """The same for Lightning's verbs."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse the arguments."""
+        _refuse(self, message)
+
+
+def run_function(verb: str, function: Callable[..., Any] | dict[str, Callable[..., Any]], args: Sequence[str]) -> None:
+    """Parse `args` by the signature of `function` (or of the one that the first word chooses) and call it."""
+    auto_cli(
+        function,  # type: ignore[arg-type]  # the annotation is narrower than what the library takes
+        args=resolve_recipes(args),
+        prog=f"pl-distill {verb}",
+        as_positional=False,
+        parser_class=CommandParser,
+    )

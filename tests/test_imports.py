@@ -1,0 +1,73 @@
+"""Who may import whom: ``datamodules`` <- ``pl_distill`` <- ``callbacks`` <- ``configs``, and the floors inside ``pl_distill``."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FORBIDDEN = {
+    "datamodules": ("pl_distill", "callbacks", "configs"),
+    "pl_distill": ("callbacks", "configs"),
+    "callbacks": ("configs",),
+}
+FLOORS = (  # a package may import its own floor's packages only where listed below, and every floor beneath
+    ("cli",),
+    ("commands",),
+    ("modules", "evaluation"),
+    ("streaming", "losses", "strategies"),
+    ("models",),
+    ("errors",),
+)
+FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
+
+
+def imported_modules(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_package_never_imports_a_floor_above_it(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files
+        for name in imported_modules(file)
+        if name.split(".")[0] in FORBIDDEN[package]
+    ]
+    assert not wrong
+
+
+def test_floors_inside_pl_distill_hold():
+    wrong = []
+    for file in sorted((ROOT / "pl_distill").rglob("*.py")):
+        package = file.relative_to(ROOT / "pl_distill").parts[0].removesuffix(".py")
+        if package == "__init__":
+            continue
+        for name in imported_modules(file):
+            parts = name.split(".")
+            if parts[0] != "pl_distill" or len(parts) < 2 or parts[1] in (package, "__version__"):
+                continue
+            if FLOOR_OF[parts[1]] <= FLOOR_OF[package]:
+                wrong.append(f"{file.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_everything_that_lies_in_a_package_is_listed_for_the_wheel():
+    import tomllib
+
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {
+        ".".join(file.parent.relative_to(ROOT).parts)
+        for top in ("datamodules", "pl_distill", "callbacks")
+        for file in (ROOT / top).rglob("*.py")
+    }
+    assert listed - {"pl_distill.configs"} == found
