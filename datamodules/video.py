@@ -1,0 +1,206 @@
+"""Video files in and out: one sequential decoder for every reader, one atomic encoder for everything that writes.
+
+PyAV (https://pyav.basswood-io.com) and not torchcodec: its wheels bundle FFmpeg for x86 and aarch64, so that nothing
+has to match a system's FFmpeg or a torch release, and it encodes too. Not OpenCV's reader: it ends without a word
+where a file is damaged.
+
+Frames are counted by demuxing, never taken from the header: headers lie, after an interrupted recording above all.
+A rotation flag in the container is not applied; annotations are made on the stored pixels.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from datamodules.clip import Image
+from datamodules.errors import ClipError
+from datamodules.files import atomic_path, sha256_of
+
+# ITU-R BT.601, video range: what FFmpeg converts to by default, written into the file so that every player agrees.
+BT601 = 6
+VIDEO_RANGE = 1
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds.
+
+    Args:
+        width: Pixels.
+        height: Pixels.
+        fps: Frames per second, on average over the file.
+        num_frames: Pictures that decoding will give.
+    """
+
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+
+
+def probe_video(path: str | Path) -> VideoInfo:
+    """Read a video's size and rate and count its frames without decoding them.
+
+    Raises:
+        ClipError: The file is missing, is no video, or ends before its last frame.
+    """
+    path = Path(path)
+    with _open_video(path) as (container, stream):
+        num_frames = sum(1 for _ in _whole_packets(path, container, stream))
+        rate = stream.average_rate or stream.guessed_rate
+        if num_frames == 0 or rate is None:
+            raise _no_video(path, "holds no frames")
+        return VideoInfo(stream.codec_context.width, stream.codec_context.height, float(rate), num_frames)
+
+
+@dataclass(frozen=True)
+class VideoFrames:
+    """The pictures of a video file in order; one decoded picture is held at a time. A `datamodules.clip.FrameSource`.
+
+    Args:
+        path: The video file. Opened when the iteration starts, closed when it ends or is abandoned.
+
+    Raises:
+        ClipError: While iterating: the file is missing, is no video, or breaks off.
+    """
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Image]:
+        path = Path(self.path)
+        packets = frames = 0
+        with _open_video(path) as (container, stream):
+            stream.codec_context.thread_count = 1  # more threads hold more frames, and readers run one per core already
+            for packet in _whole_packets(path, container, stream):
+                packets += 1
+                for frame in packet.decode():
+                    frames += 1
+                    yield _rgb(frame)
+            for frame in stream.decode(None):  # what the decoder kept back to reorder
+                frames += 1
+                yield _rgb(frame)
+        if frames != packets:
+            raise ClipError(
+                path, f"decodes to {frames} frames", f"{packets}, one per packet", "Copy or export this video again."
+            )
+
+    def fingerprint(self) -> str:
+        """Return the hash of the file's bytes: it changes when the pictures do."""
+        return sha256_of(Path(self.path))
+
+
+class VideoWriter:
+    """Encode RGB pictures as H.264 in an mp4 that exists only when it is whole.
+
+    A context manager: the file appears when the block ends, and nothing is left behind if it ends in an error.
+    The same pictures and arguments give the same bytes with the same FFmpeg.
+
+    Args:
+        path: The mp4 to write; an existing one is replaced at the end.
+        fps: Frames per second.
+        width: Pixels, even: the format stores colour at half resolution.
+        height: Pixels, even.
+        crf: Constant rate factor of x264, 0 (lossless) to 51; 18 is visually lossless, 23 is x264's default.
+
+    Raises:
+        ClipError: The size is odd or not positive.
+        ValueError: From `write`, when a picture is not (height, width, 3) uint8.
+    """
+
+    def __init__(self, path: str | Path, *, fps: float, width: int, height: int, crf: int = 20) -> None:
+        self.path = Path(path)
+        self.shape = (height, width, 3)
+        if width % 2 or height % 2 or min(width, height) < 2:
+            raise ClipError(
+                self.path,
+                f"is to be written with {width}x{height} pixels",
+                "an even, positive width and height",
+                "Choose a frame size divisible by two: H.264 stores colour at half resolution.",
+            )
+        self._rate = Fraction(fps).limit_denominator(1001)  # 1001: NTSC rates such as 30000/1001 stay exact
+        self._crf = crf
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            # faststart puts the index first, so that a browser can play the file while it loads.
+            self._container = stack.enter_context(
+                av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"})
+            )
+            self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": str(self._crf)})
+            self._stream.height, self._stream.width, _ = self.shape
+            self._stream.pix_fmt = "yuv420p"
+            context = self._stream.codec_context
+            context.thread_count = 1  # x264's output depends on its thread count
+            context.colorspace = BT601
+            context.color_range = VIDEO_RANGE
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, image: Image) -> None:
+        """Append one RGB picture of shape (height, width, 3), uint8."""
+        if image.shape != self.shape or image.dtype != "uint8":
+            raise ValueError(f"picture is {image.dtype} {image.shape}, {self.path} takes uint8 {self.shape}")
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:  # close the container, then rename; delete if that fails
+            self._container.mux(self._stream.encode(None))
+
+
+@contextmanager
+def _open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open the first video stream; FFmpeg's errors inside the block become a ClipError."""
+    if not path.is_file():
+        raise ClipError(path, "is not there", "a video file", "Check the path, or copy the missing file.")
+    try:
+        with av.open(str(path)) as container:
+            stream = next(iter(container.streams.video), None)
+            if (
+                stream is None or stream.codec_context is None
+            ):  # no context: the header names one that FFmpeg does not know
+                raise _no_video(path, "holds no video stream that can be decoded")
+            yield container, stream
+    except av.FFmpegError as error:
+        raise _no_video(path, f"cannot be read ({error.strerror})") from error
+
+
+def _whole_packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
+    """Yield every compressed frame that will be shown; refuse a file that ends before the last one its index names."""
+    size = path.stat().st_size
+    index_end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if index_end > size:
+        raise _no_video(path, f"has {size} bytes but its index names frames up to byte {index_end}")
+    for packet in container.demux(stream):
+        if packet.size == 0:  # PyAV's flush packet
+            continue
+        if packet.is_corrupt:
+            raise _no_video(path, "breaks off inside a frame")
+        if not packet.is_discard:
+            yield packet
+
+
+def _rgb(frame: av.VideoFrame) -> Image:
+    return frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+
+
+def _no_video(path: Path, found: str) -> ClipError:
+    return ClipError(
+        path, found, "a whole video", "The file is damaged or its copy was interrupted: copy or export it again."
+    )
