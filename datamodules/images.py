@@ -16,7 +16,7 @@ from datamodules.errors import ClipError
 
 
 def encode_jpeg(image: Image, quality: int) -> bytes:
-    """Encode an RGB picture (H, W, 3) as baseline JPEG; `quality` is libjpeg's, 1 to 100. Equal pictures, equal bytes."""
+    """Encode an RGB picture (H, W, 3) as JPEG with libjpeg's `quality`, 1 to 100; equal pictures, equal bytes."""
     encoded, buffer = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not encoded:
         raise ValueError(f"a picture of shape {image.shape} cannot be encoded as JPEG")
