@@ -1,0 +1,66 @@
+"""A training run that stops in mid-epoch goes on with the batches that it has not seen.
+
+Lightning 2.6 counts the consumed batches but leaves it to the loader to skip them; a plain `DataLoader` starts over
+and trains on the wrong samples in silence. Three things decide where to start (each is held by a test): the count is
+`batch_progress.current.processed` (`completed` is one behind in a checkpoint saved in `on_train_batch_end`); it holds
+for the epoch of the checkpoint only; and the sampler must know its epoch before the first ``iter``, because Lightning
+starts the workers before it calls `set_epoch`.
+"""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.errors import DataError
+from datamodules.sampling import EpochSampler
+
+
+class ResumeError(DataError):
+    """A checkpoint from mid-epoch is resumed with data that are ordered in another way."""
+
+
+def resume_point(trainer: Trainer) -> tuple[int, int]:
+    """Return the epoch in which `trainer` is about to train and how many of its batches an earlier run consumed."""
+    loop = trainer.fit_loop
+    batch: Any = loop.epoch_loop.batch_progress  # Any: Lightning annotates both with a base class without these counts
+    epoch: Any = loop.epoch_progress.current
+    if not loop.restarting or epoch.started <= epoch.processed:  # a new run, or a checkpoint from the end of an epoch
+        return int(epoch.processed), 0
+    if batch.is_last_batch:  # saved after the last batch, before the epoch was counted; Lightning counts it on restart
+        return int(epoch.processed) + 1, 0
+    return int(epoch.processed), int(batch.current.processed)
+
+
+class ResumableDataLoader(DataLoader[Any]):
+    """A `DataLoader` over an `EpochSampler` that puts the sampler's description into Lightning's checkpoints.
+
+    Args:
+        dataset: Map-style; its indices are the sampler's.
+        sampler: Decides the order and the size of the batches.
+        **options: As for `DataLoader`: workers, pinning, collation.
+    """
+
+    def __init__(self, dataset: Dataset[Any], sampler: EpochSampler, **options: Any) -> None:
+        self.plan = sampler
+        super().__init__(dataset, batch_size=sampler.batch_size, sampler=sampler, **options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must agree in."""
+        return self.plan.describe()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Compare with the checkpoint's description.
+
+        Raises:
+            ResumeError: The epoch is half consumed and its rest cannot be told from this plan.
+        """
+        plan = self.plan.describe()
+        differing = sorted(name for name in plan if state.get(name) != plan[name])
+        if self.plan.consumed and differing:
+            raise ResumeError(
+                "the checkpoint to resume",
+                "stops in mid-epoch of a run with " + ", ".join(f"{name} {state.get(name)}" for name in differing),
+                ", ".join(f"{name} {plan[name]}" for name in differing) + " as in this run",
+                "Resume with the old values, or start from a checkpoint saved at the end of an epoch.",
+            )

@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import nn
+
+from datamodules.resumption import ResumableDataLoader, ResumeError, resume_point
+from datamodules.sampling import EpochSampler
+
+SHARDS = [5, 4, 5]  # 14 samples: 5 batches of 3 per epoch
+
+
+class _Numbers(LightningDataModule):
+    def __init__(self, workers: int = 0, batch_size: int = 3) -> None:
+        super().__init__()
+        self.workers = workers
+        self.batch_size = batch_size
+
+    def train_dataloader(self):
+        sampler = EpochSampler(SHARDS, batch_size=self.batch_size, seed=1)
+        sampler.resume(*resume_point(self.trainer))
+        return ResumableDataLoader(torch.arange(sum(SHARDS)), sampler, num_workers=self.workers)
+
+    def val_dataloader(self):
+        return ResumableDataLoader(torch.arange(4), EpochSampler([4], batch_size=3, training=False))
+
+
+class _Line(LightningModule):
+    """Weights that depend on the order of the batches; remembers what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.line = nn.Linear(1, 1)
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(tuple(batch.tolist()))
+        return (self.line(batch[:, None].float() / 14) - batch.float().cos()[:, None]).pow(2).mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/mean", batch.float().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+
+class _Crash(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise KeyError("power cut")
+
+
+def _fit(folder: Path, *, callbacks=(), ckpt_path=None, workers=0, batch_size=3, epochs=3, **options) -> _Line:
+    module = _Line()
+    options = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "logger": False, **options}
+    options |= {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder}
+    trainer = Trainer(callbacks=list(callbacks), enable_checkpointing=any(callbacks), **options)
+    trainer.fit(module, datamodule=_Numbers(workers, batch_size), ckpt_path=ckpt_path, weights_only=False)
+    return module
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> _Line:
+    return _fit(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("step", [3, 5, 7, 10])  # in epoch 0, at its end, in epoch 1, at its end
+def test_a_run_that_dies_and_is_resumed_sees_the_rest_and_ends_with_the_same_weights(step, workers, whole, tmp_path):
+    each_step = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    with pytest.raises(KeyError, match="power cut"):
+        _fit(tmp_path, callbacks=[each_step, _Crash(step)], workers=workers)
+    resumed = _fit(tmp_path, ckpt_path=tmp_path / f"step={step}.ckpt", workers=workers)
+    assert resumed.seen == whole.seen[step:]
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("checks", [1.0, 2])  # validation at the end of the epoch, or within it
+@pytest.mark.parametrize("on_epoch_end", [True, False])
+def test_checkpoints_of_epoch_ends_and_of_validation_resume_too(on_epoch_end, checks, whole, tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, save_on_train_epoch_end=on_epoch_end)
+    assert _fit(tmp_path, callbacks=[keep], val_check_interval=checks).seen == whole.seen
+    saved = sorted(tmp_path.glob("*.ckpt"), key=lambda path: int(path.stem.split("=")[1]))
+    assert len(saved) >= 3
+    for path in saved[:-1]:
+        resumed = _fit(tmp_path, ckpt_path=path, val_check_interval=checks)
+        assert resumed.seen == whole.seen[int(path.stem.split("=")[1]) :]
+        assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
+
+
+def test_a_run_stopped_by_max_steps_is_resumed_from_its_last_batch(whole, tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
+    _fit(tmp_path, callbacks=[keep], max_steps=8)
+    assert _fit(tmp_path, ckpt_path=tmp_path / "step=8.ckpt").seen == whole.seen[8:]
+
+
+def test_a_second_fit_without_a_checkpoint_begins_the_epoch_again(whole, tmp_path):
+    crash = _Crash(3)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, callbacks=[crash], enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    module = _Line()
+    with pytest.raises(KeyError, match="power cut"):
+        trainer.fit(module, datamodule=_Numbers())
+    crash.step = -1
+    trainer.fit(module, datamodule=_Numbers())
+    assert module.seen == whole.seen[:3] + whole.seen[:5]
+
+
+def test_epochs_cut_short_by_a_limit_resume_too(tmp_path):
+    whole = _fit(tmp_path, limit_train_batches=3)
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    _fit(tmp_path, callbacks=[keep], limit_train_batches=3, max_steps=6)
+    for step in (2, 3, 5, 6):
+        resumed = _fit(tmp_path, ckpt_path=tmp_path / f"step={step}.ckpt", limit_train_batches=3)
+        assert resumed.seen == whole.seen[step:]
+
+
+def test_another_batch_size_in_mid_epoch_is_refused_by_name(tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    _fit(tmp_path, callbacks=[keep], epochs=1)
+    with pytest.raises(ResumeError, match="batch_size 3, expected batch_size 2"):
+        _fit(tmp_path, ckpt_path=tmp_path / "step=3.ckpt", batch_size=2)
+    _fit(tmp_path, ckpt_path=tmp_path / "step=5.ckpt", batch_size=2)  # between epochs nothing is lost
