@@ -1,0 +1,115 @@
+"""Pictures of what the student sees: image, teacher's map, student's map and their difference, side by side in TensorBoard."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib import colormaps
+from torch import Tensor
+from torch.nn import functional as F
+
+TAG = "features/image_teacher_student_error"  # the columns, from left to right
+
+
+class FeaturePreview(Callback):
+    """Draw the first pictures of the first validation batch, one row each, under the tag `features/image_teacher_student_error`.
+
+    Maps are shown by their three main directions of variation as red, green and blue. Basis and range are the teacher's for both, so
+    that equal colours mean equal features. The error is ``||s - t||`` per cell over the mean ``||t||``: black is 0, bright is 1 or more.
+
+    Args:
+        images: Rows of the picture.
+        every_n_validations: Draw at each n-th validation.
+        width: Width of each column in pixels.
+    """
+
+    def __init__(self, images: int = 4, every_n_validations: int = 1, width: int = 224) -> None:
+        self.images = images
+        self.every_n_validations = every_n_validations
+        self.width = width
+        self._validations = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting validations anew."""
+        self._validations = 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count a validation."""
+        self._validations += not trainer.sanity_checking
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw from what the validation step returned: no forward pass of our own, which other ranks would have to join."""
+        due = batch_idx == 0 and self._validations % self.every_n_validations == 0
+        if not due or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if boards:
+            n = self.images
+            picture = preview(batch["image"][:n], batch["teacher_map"][:n], outputs["student_map"][:n], self.width)
+            for board in boards:
+                board.experiment.add_image(TAG, picture, trainer.global_step)
+
+
+def preview(images: Tensor, teacher: Tensor, student: Tensor, width: int) -> Tensor:
+    """Compose the picture.
+
+    Args:
+        images: (N, 3, H, W), mean and deviation 0.5 as SAM 3's processor gives them.
+        teacher: Maps (N, C, h, w).
+        student: The same shape.
+        width: Side of each of the four squares of a row, in pixels.
+
+    Returns:
+        (3, N * width, 4 * width) float32, 0 to 1, on the CPU.
+    """
+    images, teacher, student = (part.detach().float().cpu() for part in (images, teacher, student))
+    size = [width, width]
+    pixels = F.interpolate(images * 0.5 + 0.5, size=size, mode="bilinear", antialias=True).clamp(0, 1)
+    maps = [F.interpolate(part, size=size, mode="nearest") for part in (*in_teachers_colours(teacher, student),)]
+    error = F.interpolate(_heat(relative_errors(student, teacher)), size=size, mode="nearest")
+    columns = torch.cat([pixels, *maps, error], dim=3)  # (N, 3, width, 4 * width)
+    return torch.cat(list(columns), dim=1)
+
+
+def in_teachers_colours(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+    """Project both maps (N, C, h, w) on the teacher's three main directions; each to (N, 3, h, w) in 0 to 1.
+
+    The directions are eigenvectors of the covariance, with a fixed sign: the same maps give the same colours at every call. Fewer than
+    three channels leave the remaining colours grey.
+    """
+    vectors = teacher.movedim(1, -1).flatten(0, -2)  # (N*h*w, C)
+    mean = vectors.mean(0)
+    centred = (vectors - mean).double()
+    _, directions = torch.linalg.eigh(centred.T @ centred)  # ascending; (C, C), one direction per column
+    basis = directions[:, -3:].flip(1)
+    strongest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
+    basis = (basis * strongest.sign()).float()
+    colours = [(part.movedim(1, -1) - mean) @ basis for part in (teacher, student)]  # (N, h, w, 3)
+    low = colours[0].flatten(0, -2).quantile(0.01, dim=0)
+    high = colours[0].flatten(0, -2).quantile(0.99, dim=0)
+    scaled = [((part - low) / (high - low).clamp_min(1e-6)).clamp(0, 1).movedim(-1, 1) for part in colours]
+    grey = 3 - basis.shape[1]
+    first, second = (F.pad(part, (0, 0, 0, 0, 0, grey), value=0.5) for part in scaled)
+    return first, second
+
+
+def relative_errors(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return ``||s - t||`` of each cell over the mean ``||t||`` of its picture: maps (N, C, h, w) to (N, h, w)."""
+    typical = teacher.norm(dim=1).mean((1, 2), keepdim=True).clamp_min(1e-6)
+    return (student - teacher).norm(dim=1) / typical
+
+
+def _heat(values: Tensor) -> Tensor:
+    """Colour (N, h, w): 0 is black, 1 and more is bright; to (N, 3, h, w)."""
+    colours = colormaps["inferno"](values.clamp(0, 1).numpy())[..., :3]
+    return torch.from_numpy(colours.astype(np.float32)).movedim(-1, 1)

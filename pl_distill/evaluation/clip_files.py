@@ -1,0 +1,111 @@
+"""The files of one clip and one model, and how an evaluation that was killed finds them again.
+
+A clip has a text file of tracks, some pictures, perhaps a video, and last of all a record. The record says which model,
+prompt, policy and data made the tracks; a clip whose record says the same, and whose files are whole, is not replayed
+again. Scores are always computed from the text file, so that it does not matter in which run it was written.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datamodules.files import sha256_of
+
+RECORD_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """Where the files of one clip and model lie.
+
+    Args:
+        folder: Of the evaluation.
+        role: Of the model: ``model``, ``teacher`` or ``student``.
+        clip: Name of the clip.
+    """
+
+    folder: Path
+    role: str
+    clip: str
+
+    @property
+    def stem(self) -> str:
+        """The clip's name without folders, as in the shards."""
+        return self.clip.replace("/", "-")
+
+    @property
+    def tracks(self) -> Path:
+        """MOTChallenge text."""
+        return self.folder / "tracks" / self.role / f"{self.stem}.txt"
+
+    @property
+    def record(self) -> Path:
+        """JSON: identity, times, memory and number of tracks per frame."""
+        return self.folder / "tracks" / self.role / f"{self.stem}.json"
+
+    @property
+    def video(self) -> Path:
+        """Annotated mp4."""
+        return self.folder / "videos" / self.role / f"{self.stem}.mp4"
+
+    def picture(self, frame: int) -> Path:
+        """Annotated JPEG of one frame."""
+        return self.folder / "pictures" / self.role / f"{self.stem}-f{frame:06d}.jpg"
+
+
+@dataclass(frozen=True)
+class ReplayRecord:
+    """What is remembered of a replay; lists have one entry per frame.
+
+    Args:
+        identity: Everything that the tracks depend on, as plain values.
+        seconds: Wall time, with decoding, drawing and writing.
+        peak_rss_bytes: Largest resident set of the process meanwhile.
+        peak_vram_bytes: Largest memory allocated on the GPU meanwhile; None without one.
+        update_ms: Time in the tracker.
+        rss_bytes: Resident set after the update; None where the system does not tell.
+        objects: Number of tracks.
+        pictures: Frames of which there is an annotated picture.
+        tracks_sha256: Of the text file.
+    """
+
+    identity: dict[str, Any]
+    seconds: float
+    peak_rss_bytes: int
+    peak_vram_bytes: int | None
+    update_ms: list[float]
+    rss_bytes: list[int | None]
+    objects: list[int]
+    pictures: list[int]
+    tracks_sha256: str
+
+    @property
+    def frames_per_second(self) -> float | None:
+        """Frames over the time spent in the tracker; None for a clip without frames."""
+        spent = sum(self.update_ms) / 1000
+        return len(self.update_ms) / spent if spent > 0 else None
+
+
+def find_record(files: ClipFiles, identity: Mapping[str, Any], video: bool) -> ReplayRecord | None:
+    """Return the record of an earlier replay of the same identity, or None where one of its files is absent or damaged."""
+    try:
+        record = read_record(files.record)
+        whole = record.identity == dict(identity) and sha256_of(files.tracks) == record.tracks_sha256
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    wanted = [files.picture(frame) for frame in record.pictures] + ([files.video] if video else [])
+    return record if whole and all(path.is_file() for path in wanted) else None
+
+
+def read_record(path: Path) -> ReplayRecord:
+    """Read a record.
+
+    Raises:
+        OSError, ValueError, TypeError, KeyError: It is absent, or no record of this version.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.pop("schema") != RECORD_SCHEMA:
+        raise ValueError(f"{path} has another schema than {RECORD_SCHEMA}")
+    return ReplayRecord(**content)

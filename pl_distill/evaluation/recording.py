@@ -1,0 +1,102 @@
+"""Replay a clip and write what it gives: tracks, pictures, an annotated video, and at the end the record of it."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from datamodules.clip import Clip
+from datamodules.files import atomic_path, sha256_of, write_json
+from datamodules.images import encode_jpeg
+from datamodules.video import VideoWriter
+from pl_distill.evaluation.clip_files import RECORD_SCHEMA, ClipFiles, ReplayRecord
+from pl_distill.evaluation.memory import peak_rss_bytes, peak_vram_bytes, reset_peaks
+from pl_distill.evaluation.pictures import Canvas, annotate
+from pl_distill.evaluation.replay import Tracker, length, replay
+from pl_distill.evaluation.track_files import write_frame
+
+PICTURES_PER_CLIP = 4
+_JPEG_QUALITY = 88
+_VIDEO_CRF = 23
+
+
+class Progress(Protocol):
+    """Is told of every frame; tqdm is one."""
+
+    def update(self) -> object:
+        """One more frame is done."""
+
+
+def picture_frames(clip: Clip, frames: int) -> list[int]:
+    """Choose the frames to keep pictures of: spread over the clip, labelled ones where there are any."""
+    labelled = [index for index in sorted(clip.annotations) if index < frames]
+    candidates = labelled or list(range(frames))
+    count = min(PICTURES_PER_CLIP, len(candidates))
+    return [candidates[(2 * number + 1) * len(candidates) // (2 * count)] for number in range(count)]
+
+
+def record_clip(
+    clip: Clip,
+    tracker: Tracker,
+    files: ClipFiles,
+    identity: Mapping[str, Any],
+    *,
+    video: bool,
+    max_frames: int | None,
+    progress: Progress,
+) -> ReplayRecord:
+    """Replay a clip and write its files; on an error none of them appears.
+
+    Args:
+        clip: What to replay.
+        tracker: What to replay it through.
+        files: Where to write; older files are replaced.
+        identity: Goes into the record.
+        video: Whether to write the annotated mp4.
+        max_frames: Only the first so many frames.
+        progress: Is told of every frame.
+    """
+    files.record.unlink(missing_ok=True)  # from now on this clip is not finished
+    canvas = Canvas.of(clip.width, clip.height)
+    chosen = picture_frames(clip, length(clip, max_frames))
+    update_ms: list[float] = []
+    memory: list[int | None] = []
+    objects: list[int] = []
+    started = time.perf_counter()
+    reset_peaks()
+    with ExitStack() as stack:
+        text_path = stack.enter_context(atomic_path(files.tracks))
+        text = stack.enter_context(text_path.open("w", encoding="utf-8"))
+        writer = None
+        if video:
+            size = {"width": canvas.width, "height": canvas.height}
+            writer = stack.enter_context(VideoWriter(files.video, fps=clip.fps, crf=_VIDEO_CRF, **size))
+        for replayed in replay(clip, tracker, max_frames):
+            frame, tracks = replayed.frame, replayed.tracks
+            write_frame(text, frame.index, tracks)
+            if writer is not None or frame.index in chosen:
+                caption = f"{files.role}  {clip.name}  frame {frame.index}"
+                picture = annotate(frame.image, tracks, frame.annotation, canvas, caption)
+                if writer is not None:
+                    writer.write(picture)
+                if frame.index in chosen:
+                    with atomic_path(files.picture(frame.index)) as temporary:
+                        temporary.write_bytes(encode_jpeg(picture, _JPEG_QUALITY))
+            update_ms.append(round(1000 * replayed.seconds, 3))
+            memory.append(replayed.rss_bytes)
+            objects.append(len(tracks.ids))
+            progress.update()
+    record = ReplayRecord(
+        identity=dict(identity),
+        seconds=round(time.perf_counter() - started, 3),
+        peak_rss_bytes=peak_rss_bytes(),
+        peak_vram_bytes=peak_vram_bytes(),
+        update_ms=update_ms,
+        rss_bytes=memory,
+        objects=objects,
+        pictures=[frame for frame in chosen if frame < len(objects)],
+        tracks_sha256=sha256_of(files.tracks),
+    )
+    write_json(files.record, {"schema": RECORD_SCHEMA, **asdict(record)})
+    return record

@@ -1,0 +1,79 @@
+"""Stream a clip through a tracker, frame by frame and in order, and time it.
+
+Nothing looks ahead and nothing is kept: what a camera would give is what the tracker gets. The tracker is whatever has
+`update` and `reset`: `pl_distill.streaming.StreamingTracker`, or a baseline.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.clip import Clip, Frame, Image
+from pl_distill.evaluation.memory import rss_bytes
+
+
+class TrackedFrame(Protocol):
+    """What a tracker says about one frame: N animals."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """One identity per animal, kept from frame to frame."""
+
+    @property
+    def boxes_xyxy(self) -> NDArray[np.float32]:
+        """Shape (N, 4), pixels of the frame."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Shape (N,), confidence 0-1."""
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """Shape (N, H, W)."""
+
+
+class Tracker(Protocol):
+    """Takes the frames of one clip after the other."""
+
+    def update(self, frame: Image, timestamp_s: float, /) -> TrackedFrame:
+        """Take the next frame, RGB (H, W, 3), and give the animals in it."""
+
+    def reset(self) -> None:
+        """Forget everything: another clip begins."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayedFrame:
+    """One frame of a replay.
+
+    Args:
+        frame: The picture with its truth.
+        tracks: What the tracker made of it.
+        seconds: Time spent in the tracker's `update`; decoding is not in it.
+        rss_bytes: Resident set of the process after the update; None where the system does not tell.
+    """
+
+    frame: Frame
+    tracks: TrackedFrame
+    seconds: float
+    rss_bytes: int | None
+
+
+def replay(clip: Clip, tracker: Tracker, max_frames: int | None = None) -> Iterator[ReplayedFrame]:
+    """Reset the tracker and give it the frames of a clip, the first `max_frames` or all."""
+    tracker.reset()
+    for frame in islice(clip.frames(), max_frames):
+        started = time.perf_counter()
+        tracks = tracker.update(frame.image, frame.timestamp_s)
+        seconds = time.perf_counter() - started
+        yield ReplayedFrame(frame, tracks, seconds, rss_bytes())
+
+
+def length(clip: Clip, max_frames: int | None = None) -> int:
+    """Return how many frames `replay` gives."""
+    return clip.num_frames if max_frames is None else min(clip.num_frames, max_frames)

@@ -1,0 +1,34 @@
+"""SAM 3 as this project uses it: the public names; each idea has a file of its own beside this one."""
+
+from pl_distill.models.sam3_config import Sam3Geometry, load_sam3_config, meta_sam3, shipped_configs
+from pl_distill.models.sam3_load import (
+    load_config,
+    load_preprocessing,
+    load_sam3,
+    read_geometry,
+    trunk_map,
+    trunk_sha256,
+)
+from pl_distill.models.sam3_necks import Necks, Pyramids, load_necks
+from pl_distill.models.sam3_random import write_random_sam3
+from pl_distill.models.sam3_substitute import TrunkAdapter, check_map, substitute
+
+__all__ = [
+    "Necks",
+    "Pyramids",
+    "Sam3Geometry",
+    "TrunkAdapter",
+    "check_map",
+    "load_config",
+    "load_necks",
+    "load_preprocessing",
+    "load_sam3",
+    "load_sam3_config",
+    "meta_sam3",
+    "read_geometry",
+    "shipped_configs",
+    "substitute",
+    "trunk_map",
+    "trunk_sha256",
+    "write_random_sam3",
+]

@@ -1,0 +1,105 @@
+"""Where SAM 3's files are: a local folder, or a repository on the Hugging Face hub through its cache.
+
+Source: transformers' `cached_file`, which downloads a file once and names the copy. Ours looks first whether the user meant
+a folder, so that a typo in a path is not answered by a hub that has never heard of it.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers.utils import cached_file
+from transformers.utils import logging as transformers_logging
+
+from pl_distill.errors import CheckpointError
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
+
+def check_source(source: str | Path) -> str:
+    """Return `source` as transformers wants it.
+
+    Raises:
+        CheckpointError: It is neither a folder nor has the form of a hub name.
+    """
+    name = str(source)
+    if Path(name).is_dir() or (isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name)):
+        return name
+    raise CheckpointError(
+        name,
+        "is no folder",
+        "a folder with config.json and model.safetensors, or a hub name such as facebook/sam3",
+        "Correct the path; `write_random_sam3` makes a folder with random weights.",
+    )
+
+
+def find_file(source: str | Path, name: str) -> Path | None:
+    """Return the local path of one file of `source`, None where `source` has no such file.
+
+    Raises:
+        CheckpointError: `source` does not exist or cannot be reached.
+    """
+    checked = check_source(source)
+    try:
+        found = cached_file(
+            checked,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=True,
+            _raise_exceptions_for_connection_errors=True,
+        )
+    except OSError as error:
+        raise CheckpointError(
+            checked,
+            f"cannot be read: {str(error).splitlines()[0]}",
+            f"its file {name}",
+            "Log in with `hf auth login` if the repository is gated, or give a local folder.",
+        ) from error
+    return None if found is None else Path(found)
+
+
+def weight_files(source: str | Path) -> dict[str, Path]:
+    """Map the name of every tensor of `source` to the safetensors file that holds it; reads headers only.
+
+    Raises:
+        CheckpointError: No weights are there, or a file is damaged.
+    """
+    single = find_file(source, WEIGHTS)
+    if single is not None:
+        paths = [single]
+    else:
+        index = find_file(source, WEIGHTS_INDEX)
+        if index is None:
+            raise CheckpointError(
+                source, f"has no {WEIGHTS}", "weights as safetensors", "Give the folder that `save_pretrained` wrote."
+            )
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        paths = [path for name in names if (path := find_file(source, name)) is not None]
+    found: dict[str, Path] = {}
+    for path in paths:
+        try:
+            with safe_open(path, framework="pt") as file:
+                found.update(dict.fromkeys(file.keys(), path))
+        except SafetensorError as error:
+            raise CheckpointError(
+                path, f"is damaged ({error})", "a whole safetensors file", "Copy or download it again."
+            ) from error
+    return found
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' bars and its table of keys: where we load, the keys are checked right after."""
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,235 @@
+"""What every student is, and how it is written to disk and read back.
+
+A student's folder holds `student.safetensors` and `student.json`; a student can also be read out of the training checkpoints of
+`DistillationModule`, Lightning's single file or DeepSpeed's directory. Keys and shapes must fit exactly.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from datamodules.files import atomic_path, write_json
+from pl_distill.errors import CheckpointError
+
+WEIGHTS = "student.safetensors"
+DESCRIPTION = "student.json"
+
+
+class Student(nn.Module):
+    """A network that answers like a teacher's trunk: images (B, 3, S, S) to a map (B, C, h, w).
+
+    `detector_neck` and `tracker_neck` are None, or frozen copies of the teacher's two necks: the student then covers everything
+    that a SAM 3 computes from pixels, and is counted and saved with them.
+
+    Args:
+        config: The arguments that build this student again: plain values that JSON can hold.
+    """
+
+    keeps_necks: ClassVar[bool] = True  # whether this design answers with the trunk's map, which the necks then read
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = dict(config)
+        self.detector_neck: nn.Module | None = None
+        self.tracker_neck: nn.Module | None = None
+
+    def attach_necks(self, detector_neck: nn.Module, tracker_neck: nn.Module) -> None:
+        """Copy the teacher's necks (transformers' `Sam3VisionNeck`) into the student and freeze the copies."""
+        self.detector_neck = copy.deepcopy(detector_neck).requires_grad_(False).eval()
+        self.tracker_neck = copy.deepcopy(tracker_neck).requires_grad_(False).eval()
+
+    def describe(self) -> dict[str, Any]:
+        """Return class path and arguments, as plain values: what a checkpoint needs to build this student again."""
+        return {
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "init_args": copy.deepcopy(self.config),
+        }
+
+    def save_pretrained(
+        self, folder: str | Path, teacher: str | None = None, teacher_trunk_sha256: str | None = None
+    ) -> None:
+        """Write weights and description into `folder`; a reader finds both or the old ones, never half a file.
+
+        Args:
+            folder: Is made if need be; an older student in it is replaced.
+            teacher: Where the teacher came from: a folder or hub name.
+            teacher_trunk_sha256: Hash of the trunk that this student learned from.
+        """
+        folder = Path(folder)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with atomic_path(folder / WEIGHTS) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        necks = None if self.detector_neck is None else _neck_sizes(self.detector_neck)
+        origin = {"teacher": teacher, "teacher_trunk_sha256": teacher_trunk_sha256}
+        write_json(folder / DESCRIPTION, {**self.describe(), "necks": necks, **origin})
+
+
+def load_student(source: str | Path) -> Student:
+    """Read a student, on the CPU and in eval mode.
+
+    Args:
+        source: A folder of `save_pretrained`, or a checkpoint of `DistillationModule`: Lightning's file or DeepSpeed's
+            directory. DeepSpeed's own files are pickles of more than tensors: open only those that you trust.
+
+    Raises:
+        CheckpointError: There is no student, or its weights do not fit its description.
+    """
+    path = Path(source)
+    if (path / DESCRIPTION).is_file():
+        description, tensors = _read_folder(path)
+    elif (path / "checkpoint").is_dir():
+        description, tensors = _read_deepspeed(path)
+    elif path.is_file():
+        description, tensors = _read_lightning(path)
+    else:
+        raise CheckpointError(
+            path,
+            "is not a folder with student.json and not a checkpoint" if path.exists() else "does not exist",
+            "a student's folder, or a .ckpt of `pl-distill fit`",
+            "Check the path.",
+        )
+    student = _build(description, path)
+    load_strictly(student, tensors, path)
+    return student.eval()
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load every key, no more and no less.
+
+    Raises:
+        CheckpointError: Names the first keys or shapes that differ.
+    """
+    expected = module.state_dict()
+    missing = [key for key in expected if key not in tensors]
+    surplus = [key for key in tensors if key not in expected]
+    shapes = [key for key in expected if key in tensors and expected[key].shape != tensors[key].shape]
+    problems = [f"lacks {_first(missing)}"] if missing else []
+    problems += [f"has the unknown {_first(surplus)}"] if surplus else []
+    if shapes:
+        found = [f"{key} {tuple(tensors[key].shape)} instead of {tuple(expected[key].shape)}" for key in shapes[:3]]
+        problems.append(f"has other shapes ({len(shapes)} in all): {', '.join(found)}")
+    if problems:
+        wanted = f"exactly the {len(expected)} tensors of this {type(module).__name__}"
+        fix = "Use weights of the same architecture, or give the architecture of these weights."
+        raise CheckpointError(source, "; ".join(problems), wanted, fix)
+    module.load_state_dict(tensors, strict=True)
+
+
+def _first(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    fix = "Save the student again, or copy the whole folder."
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(folder / DESCRIPTION, f"is not JSON ({error})", "a student's description", fix) from error
+    try:
+        return description, load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(folder / WEIGHTS, f"cannot be read ({error})", "a student's weights", fix) from error
+
+
+def _read_lightning(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... by what is wrong with the bytes
+        found = f"cannot be read ({str(error).splitlines()[0]})" if str(error) else "cannot be read"
+        raise CheckpointError(
+            path, found, "a checkpoint of `pl-distill fit`", "Check that the file is whole."
+        ) from error
+    return _from_checkpoint(checkpoint, path)
+
+
+def _read_deepspeed(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    # The one place that opens pickles of arbitrary content: ZeRO's shards hold DeepSpeed's own classes.
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    folder = path / "checkpoint"
+    # ZeRO-1 and 2 write the first name, ZeRO-3 the second; both carry Lightning's part of the checkpoint.
+    names = ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt")
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if not found:
+        fix = "Check that the directory is whole."
+        raise CheckpointError(path, "holds no model states", f"checkpoint/{names[0]} or checkpoint/{names[1]}", fix)
+    client = torch.load(found[0], map_location="cpu", weights_only=False)
+    client["state_dict"] = get_fp32_state_dict_from_zero_checkpoint(str(path), tag="checkpoint")
+    return _from_checkpoint(client, path)
+
+
+def _from_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if "student" not in checkpoint or "state_dict" not in checkpoint:
+        found = f"holds {', '.join(sorted(map(str, checkpoint))[:8])}, but no student"
+        raise CheckpointError(
+            path, found, "a checkpoint of DistillationModule", "Give a checkpoint of `pl-distill fit`."
+        )
+    prefix = "student."
+    state = checkpoint["state_dict"]
+    return checkpoint["student"], {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _build(description: Mapping[str, Any], path: Path) -> Student:
+    module_name, _, class_name = str(description.get("class_path", "")).rpartition(".")
+    try:
+        student_class = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        found = f"names the class {description.get('class_path')!r}, which cannot be imported ({error})"
+        raise CheckpointError(path, found, "the class path of a student", "Install the package that has it.") from error
+    if not (isinstance(student_class, type) and issubclass(student_class, Student)):
+        found = f"names {description['class_path']!r}, which is no Student"
+        raise CheckpointError(path, found, "a subclass of pl_distill.models.student_io.Student", "Check student.json.")
+    arguments = dict(description["init_args"])
+    try:
+        # The weights follow: fetching those that training started from would be wasted, or fail without a network.
+        student = student_class(**{**arguments, "pretrained": None} if "pretrained" in arguments else arguments)
+    except TypeError as error:
+        found = f"has arguments that {class_name} does not take ({error})"
+        raise CheckpointError(
+            path, found, "the arguments of this version's student", "Use the version that wrote it."
+        ) from error
+    student.config = arguments
+    if description.get("necks"):
+        student.attach_necks(build_neck(**description["necks"]), build_neck(**description["necks"]))
+    return student
+
+
+def build_neck(hidden_size: int, fpn_hidden_size: int, scale_factors: list[float]) -> nn.Module:
+    """Build one of SAM 3's necks with random weights.
+
+    Args:
+        hidden_size: Channels of the trunk.
+        fpn_hidden_size: Channels of every level.
+        scale_factors: Size of each level relative to the trunk's grid; SAM 3 has 4, 2, 1 and a half.
+    """
+    from transformers.models.sam3.configuration_sam3 import Sam3VisionConfig
+    from transformers.models.sam3.modeling_sam3 import Sam3VisionNeck
+
+    backbone = {"model_type": "sam3_vit_model", "hidden_size": hidden_size}
+    config = Sam3VisionConfig(
+        backbone_config=backbone,
+        fpn_hidden_size=fpn_hidden_size,
+        scale_factors=[float(scale) for scale in scale_factors],
+    )
+    neck: nn.Module = Sam3VisionNeck(config)
+    return neck
+
+
+def _neck_sizes(neck: nn.Module) -> dict[str, Any]:
+    config: Any = neck.config
+    return {
+        "hidden_size": config.backbone_config.hidden_size,
+        "fpn_hidden_size": config.fpn_hidden_size,
+        "scale_factors": list(config.scale_factors),
+    }

@@ -1,0 +1,198 @@
+"""Train a student to reproduce a teacher's cached trunk map; the teacher itself is not loaded, only its two necks."""
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from datamodules.batch import DistillationBatch
+from pl_distill.errors import ConfigError
+from pl_distill.losses.agreement import centred_relative_error, cosine, relative_error
+from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
+from pl_distill.losses.feature_loss import FeatureLoss, Progress
+from pl_distill.models.sam3 import Necks, load_necks
+from pl_distill.models.student_io import Student
+from pl_distill.models.tinyvit_fpn import TinyViTFPN
+
+log = logging.getLogger(__name__)
+
+AGREEMENT = {"cosine": cosine, "relative_error": relative_error, "centred_relative_error": centred_relative_error}
+
+
+class DistillationModule(LightningModule):
+    """Distil a teacher's cached feature maps into a student.
+
+    Logs ``train/`` and ``val/`` with the loss and its terms, and ``val/cosine``, ``val/relative_error``,
+    ``val/centred_relative_error`` of the map. ``val/loss`` has every term at its final weight, so that it can be compared over time.
+
+    Args:
+        teacher: The SAM 3 that made the cache, a folder or hub name: its two necks are read, frozen, and never checkpointed.
+        student: Builds the student; it maps images (B, 3, S, S) to a map (B, C, h, w).
+        loss: Builds the loss.
+        optimizer: Called with two groups of parameters: matrices and kernels, and those that are not decayed (norms, biases, tables).
+        warmup: Part of the training in which the learning rate rises linearly, 0 to 1.
+        final_lr: Where the cosine schedule ends, as a part of the highest learning rate, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        teacher: str,
+        student: Callable[[], Student] = TinyViTFPN,
+        loss: Callable[[], FeatureLoss] = DirectionThenScaleLoss,
+        optimizer: OptimizerCallable = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05),
+        warmup: float = 0.05,
+        final_lr: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.teacher = teacher
+        self.build_student = student
+        self.build_optimizer = optimizer
+        self.warmup = warmup
+        self.final_lr = final_lr
+        self.loss = loss()
+        self._teacher_necks: list[Necks] = []  # a list hides them from state_dict, DeepSpeed and the parameter count
+        self._total_steps = 0
+
+    def setup(self, stage: str) -> None:
+        """Read the necks: not in `configure_model`, where ZeRO-3 would partition what is built."""
+        if not self._teacher_necks:
+            necks: Necks = load_necks(self.teacher).requires_grad_(False).eval()
+            self._teacher_necks.append(necks)
+
+    def configure_model(self) -> None:
+        """Build the student, once."""
+        if not hasattr(self, "student"):
+            self.student = self.build_student()
+
+    @property
+    def necks(self) -> Necks:
+        """The teacher's two necks, frozen: map (B, C, h, w) to both pyramids."""
+        return self._teacher_necks[0]
+
+    @property
+    def teacher_trunk_sha256(self) -> str | None:
+        """Hash of the trunk that made the cache in use; None where the data do not tell."""
+        datamodule = getattr(self._trainer, "datamodule", None)
+        return cast(str | None, getattr(datamodule, "teacher_trunk_sha256", None))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, S, S) to the student's map (B, C, h, w)."""
+        answer: Tensor = self.student(images)
+        return answer
+
+    def on_fit_start(self) -> None:
+        """Move the necks beside the student; say it when the student starts from nothing."""
+        self.necks.to(self.device)
+        fresh = self.trainer.ckpt_path is None
+        if fresh and self.student.config.get("pretrained") is None and self.trainer.is_global_zero:
+            log.warning(
+                "%s starts from RANDOM weights. Give model.student.init_args.pretrained a file of TinyViT weights or a timm name: "
+                "students that start from pretrained weights end better.",
+                type(self.student).__name__,
+            )
+
+    def on_validation_start(self) -> None:
+        """Move the necks beside the student, also without a fit."""
+        self.necks.to(self.device)
+
+    def training_step(self, batch: DistillationBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        progress = Progress(self.global_step, self._total_steps)
+        _, terms = self._compare(batch, progress)
+        self._log("train", terms, len(batch["image"]))
+        return terms["loss"]
+
+    def validation_step(self, batch: DistillationBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Log loss and agreement; return the student's map for callbacks that show it."""
+        student_map, terms = self._compare(batch, None)
+        for name, agreement in AGREEMENT.items():
+            terms[name] = agreement(student_map, batch["teacher_map"])
+        self._log("val", terms, len(batch["image"]))
+        return {"student_map": student_map}
+
+    def _log(self, stage: str, terms: dict[str, Tensor], size: int) -> None:
+        for name, term in terms.items():
+            self.log(f"{stage}/{name}", term, prog_bar=name == "loss", batch_size=size, sync_dist=stage != "train")
+
+    def _compare(self, batch: DistillationBatch, progress: Progress | None) -> tuple[Tensor, dict[str, Tensor]]:
+        student_map, teacher_map = self(batch["image"]), batch["teacher_map"]
+        if student_map.shape != teacher_map.shape:
+            raise ConfigError(
+                "model.student",
+                f"gives a map of shape {tuple(student_map.shape)}",
+                f"{tuple(teacher_map.shape)} as in the cache of the teacher",
+                f"Set out_channels to {teacher_map.shape[1]} and grid to {teacher_map.shape[-1]}.",
+            )
+        pyramids: tuple[list[Tensor], list[Tensor]] | tuple[None, None] = (None, None)
+        if progress is None or self.loss.wants_pyramids(progress.step):
+            with torch.no_grad():
+                teacher_pyramids = self._pyramids(teacher_map)
+            pyramids = (self._pyramids(student_map), teacher_pyramids)
+        return student_map, self.loss(student_map, teacher_map, *pyramids, progress)
+
+    def _pyramids(self, features: Tensor) -> list[Tensor]:
+        return [level for pyramid in self.necks(features) for level in pyramid]
+
+    def configure_optimizers(self) -> Any:
+        """Decay only what multiplies; warm up linearly, then fall along half a cosine wave."""
+        total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            fix = "Set trainer.max_steps or trainer.max_epochs."
+            raise ConfigError("trainer", "has no end", "a number of steps, which the schedules need", fix)
+        self._total_steps = int(total)
+        optimizer = self.build_optimizer(parameter_groups(self.student))
+        schedule = partial(warmup_cosine, total=self._total_steps, warmup=self.warmup, final=self.final_lr)
+        # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.
+        scheduler = LambdaLR(optimizer, lambda step: schedule(step))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `load_student` needs, as plain values: the checkpoint must load with ``weights_only=True``."""
+        origin = {"teacher": self.teacher, "teacher_trunk_sha256": self.teacher_trunk_sha256}
+        checkpoint["student"] = {**self.student.describe(), **origin}
+        if not _is_plain(checkpoint.get("hyper_parameters", {})):
+            del checkpoint["hyper_parameters"]  # factories given in Python; those from a recipe are plain
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the student alone, with copies of the teacher's necks where its design keeps them."""
+        student = copy.deepcopy(self.student)
+        if student.keeps_necks:
+            student.attach_necks(self.necks.detector_neck, self.necks.tracker_neck)
+        student.save_pretrained(folder, teacher=self.teacher, teacher_trunk_sha256=self.teacher_trunk_sha256)
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Split parameters for the optimiser: matrices and kernels decay; norms, biases and TinyViT's bias tables do not."""
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    decays = {name for name, parameter in named if parameter.ndim > 1 and not name.endswith("attention_biases")}
+    return [
+        {"params": [parameter for name, parameter in named if name in decays]},
+        {"params": [parameter for name, parameter in named if name not in decays], "weight_decay": 0.0},
+    ]
+
+
+def warmup_cosine(step: int, total: int, warmup: float, final: float) -> float:
+    """Return the learning rate's factor at `step` of `total`: up linearly during `warmup` (a part of `total`), then half a cosine to `final`."""
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        return (step + 1) / rise
+    done = min(1.0, (step - rise) / max(1, total - rise))
+    return final + (1 - final) * (0.5 + 0.5 * math.cos(math.pi * done))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (str, int, float, bool)

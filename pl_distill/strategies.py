@@ -1,0 +1,51 @@
+"""Lightning's DeepSpeed strategy that also runs on CPUs, for tests and machines without a GPU; on CUDA it is the parent.
+
+Lightning 2.6 refuses anything but CUDA (lightning/pytorch/strategies/deepspeed.py, `setup_environment`), although DeepSpeed has a
+CPU accelerator. What differs: CPU devices are numbered, the refusal is skipped for them, and DeepSpeed's shared-memory op, which it
+would compile at the first start, is left out, so that no compiler is needed; gloo does its work.
+"""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+
+
+class CPUDeepSpeedStrategy(DeepSpeedStrategy):
+    """DeepSpeed on CUDA as Lightning has it, and on CPUs with gloo.
+
+    Args:
+        autocast: "bfloat16" lets DeepSpeed compute in bfloat16 while parameters, optimiser and BatchNorm's statistics stay in
+            float32; leave the trainer's `precision` at 32-true with it. Lightning's bf16-mixed casts parameters but not the
+            statistics, and TinyViT's BatchNorm then fails on CPUs.
+        **options: As for `lightning.pytorch.strategies.DeepSpeedStrategy`, such as `stage`.
+    """
+
+    def __init__(self, autocast: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        if autocast is not None:
+            if not isinstance(self.config, dict):
+                raise TypeError("autocast needs a DeepSpeed configuration that is a dict")
+            self.config["torch_autocast"] = {"enabled": True, "dtype": autocast}
+
+    @property
+    def parallel_devices(self) -> list[torch.device] | None:
+        """The devices of this node; CPUs are numbered, because DeepSpeed asks for an index (torch reads cpu:1 as the CPU)."""
+        return self._parallel_devices
+
+    @parallel_devices.setter
+    def parallel_devices(self, devices: list[torch.device] | None) -> None:
+        if devices is not None:
+            devices = [torch.device("cpu", i) if d.type == "cpu" else d for i, d in enumerate(devices)]
+        self._parallel_devices = devices
+
+    def setup_environment(self) -> None:
+        """Start the processes, on CPUs as plain DDP does."""
+        if isinstance(self.accelerator, CPUAccelerator):
+            import deepspeed.ops
+
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+            DDPStrategy.setup_environment(self)
+        else:
+            super().setup_environment()

@@ -1,0 +1,164 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pl_distill.errors import ConfigError
+from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss, direction, pyramid_direction, scale, value
+from pl_distill.losses.feature_loss import Progress
+
+
+def vectors(*rows):
+    """One picture, one row of cells: each row of numbers is the channel vector of a cell."""
+    return torch.tensor(rows, dtype=torch.float32).T[None, :, None, :]  # (1, C, 1, w)
+
+
+def random_map(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_direction_is_one_minus_the_cosine_of_each_location():
+    student = vectors([2, 0], [0, 1], [-1, 0], [1, 1])
+    teacher = vectors([1, 0], [3, 0], [2, 0], [1, 0])
+    assert direction(student, teacher).item() == pytest.approx((0 + 1 + 2 + 1 - math.sqrt(0.5)) / 4)
+
+
+def test_pyramid_levels_count_the_same_however_many_cells():
+    right = vectors(*[[1, 0]] * 9)
+    left = vectors([-1, 0])
+    teacher = vectors([1, 0])
+    assert pyramid_direction([right, left], [right, teacher]).item() == pytest.approx((0 + 2) / 2)
+
+
+def test_scale_is_the_logarithm_of_the_ratio_of_norms():
+    student = vectors([0, 2], [3, 4], [1, 0])
+    teacher = vectors([1, 0], [5, 0], [4, 0])
+    assert scale(student, teacher).item() == pytest.approx((math.log(2) + 0 + math.log(4)) / 3)
+
+
+def test_value_is_a_huber_loss_in_root_mean_squares_of_each_channel():
+    teacher = vectors([3, 300], [3, -300])  # root mean squares 3 and 300
+    student = vectors([6, 300], [3, -1200])  # off by 1 and by 3 of them
+    assert value(student, teacher).item() == pytest.approx((0.5 + 0 + 0 + 2.5) / 4)
+    assert value(student, teacher, delta=10.0).item() == pytest.approx((0.5 + 4.5) / 4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.floats(0.01, 100))
+def test_equal_maps_lose_nothing(seed, size):
+    features = random_map(seed, 2, 5, 3, 3) * size
+    levels = [random_map(seed + 1, 2, 4, 6, 6), random_map(seed + 2, 2, 4, 3, 3)]
+    terms = DirectionThenScaleLoss()(features, features, levels, levels)
+    assert all(term.abs().item() < 1e-6 for term in terms.values())
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.floats(0.1, 10))
+def test_direction_and_scale_separate(seed, factor):
+    teacher = random_map(seed, 2, 5, 3, 3)
+    assert direction(teacher * factor, teacher).item() == pytest.approx(0, abs=1e-5)
+    assert scale(teacher * factor, teacher).item() == pytest.approx(abs(math.log(factor)), abs=1e-4)
+    assert scale(-teacher, teacher).item() == pytest.approx(0, abs=1e-6)
+    assert direction(-teacher, teacher).item() == pytest.approx(2, abs=1e-5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000))
+def test_a_loud_channel_weighs_no_more_in_the_value_term(seed):
+    student, teacher = random_map(seed, 2, 5, 3, 3), random_map(seed + 1, 2, 5, 3, 3)
+    loud = torch.tensor([100.0, 1, 1, 1, 1]).view(1, 5, 1, 1)
+    assert value(student * loud, teacher * loud).item() == pytest.approx(value(student, teacher).item(), rel=1e-4)
+
+
+def test_an_empty_location_gives_finite_values_and_gradients():
+    student = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    terms = DirectionThenScaleLoss()(student, torch.zeros(1, 4, 2, 2))
+    terms["loss"].backward()
+    assert all(torch.isfinite(term) for term in terms.values())
+    assert torch.isfinite(student.grad).all()
+    other = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    DirectionThenScaleLoss()(other, torch.randn(1, 4, 2, 2))["loss"].backward()
+    assert torch.isfinite(other.grad).all()
+
+
+def test_terms_are_unweighted_and_the_loss_is_their_weighted_sum():
+    student, teacher = random_map(0, 2, 5, 3, 3), random_map(1, 2, 5, 3, 3)
+    ours, theirs = [random_map(2, 2, 4, 6, 6)], [random_map(3, 2, 4, 6, 6)]
+    loss = DirectionThenScaleLoss(2.0, 3.0, 5.0, 7.0)
+    terms = loss(student, teacher, ours, theirs)
+    assert list(terms) == ["loss", "direction", "scale", "value", "pyramid_direction"]
+    assert terms["direction"].item() == pytest.approx(direction(student, teacher).item())
+    weights = {"direction": 2, "pyramid_direction": 3, "scale": 5, "value": 7}
+    total = sum(weight * terms[name].item() for name, weight in weights.items())
+    assert terms["loss"].item() == pytest.approx(total, rel=1e-5)
+
+
+def test_direction_leads_and_scale_and_value_follow():
+    student, teacher = random_map(0, 2, 5, 3, 3), random_map(1, 2, 5, 3, 3)
+    loss = DirectionThenScaleLoss(1.0, 0.0, 1.0, 1.0, ramp=(0.25, 0.75))
+    at = {step: loss(student, teacher, progress=Progress(step, 100)) for step in (0, 25, 50, 75, 100)}
+    first, rest = at[0]["direction"].item(), at[0]["scale"].item() + at[0]["value"].item()
+    for step, part in ((0, 0), (25, 0), (50, 0.5), (75, 1), (100, 1)):
+        assert at[step]["loss"].item() == pytest.approx(first + part * rest, rel=1e-5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 1000), st.floats(0, 1), st.floats(0, 1))
+def test_the_ramp_rises_from_0_to_1(total, start, length):
+    loss = DirectionThenScaleLoss(ramp=(start, start + (1 - start) * length))
+    values = [loss.ramp_at(Progress(step, total)) for step in range(0, total + 1, max(1, total // 50))]
+    assert all(0 <= value <= 1 for value in values)
+    assert values == sorted(values)
+    assert loss.ramp_at(Progress(total, total)) == 1
+
+
+def test_the_ramp_can_be_given_in_steps():
+    loss = DirectionThenScaleLoss(ramp=(100, 300), ramp_unit="steps")
+    assert [loss.ramp_at(Progress(step, 10_000)) for step in (0, 100, 300)] == [0, 0, 1]
+    assert loss.ramp_at(Progress(200, 10_000)) == pytest.approx(0.5)
+
+
+def test_an_empty_ramp_switches():
+    loss = DirectionThenScaleLoss(ramp=(0.5, 0.5))
+    assert [loss.ramp_at(Progress(step, 10)) for step in (4, 5)] == [0, 1]
+
+
+def test_a_rare_pyramid_term_counts_as_much_on_average():
+    ours, theirs = [random_map(2, 2, 4, 6, 6)], [random_map(3, 2, 4, 6, 6)]
+    features = random_map(0, 2, 5, 3, 3)
+    totals = []
+    for every in (1, 4):
+        loss = DirectionThenScaleLoss(pyramid_every=every)
+        total = 0.0
+        for step in range(8):
+            pyramids = (ours, theirs) if loss.wants_pyramids(step) else (None, None)
+            total += loss(features, features, *pyramids, Progress(step, 8))["loss"].item()
+        totals.append(total)
+    assert totals[0] == pytest.approx(totals[1], rel=1e-5)
+
+
+def test_without_its_weight_the_pyramid_term_is_not_asked_for():
+    assert not any(DirectionThenScaleLoss(pyramid_weight=0.0).wants_pyramids(step) for step in range(5))
+
+
+def test_half_precision_maps_are_compared_in_float32():
+    student, teacher = random_map(0, 2, 5, 3, 3).bfloat16(), random_map(1, 2, 5, 3, 3).bfloat16()
+    terms = DirectionThenScaleLoss()(student, teacher)
+    assert {term.dtype for term in terms.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"scale_weight": -1.0}, "none negative"),
+        ({"direction_weight": 0.0, "pyramid_weight": 0.0, "scale_weight": 0.0, "value_weight": 0.0}, "one positive"),
+        ({"ramp": (0.5, 0.2)}, "start <= end"),
+        ({"ramp": (100, 200)}, "ramp_unit"),
+        ({"pyramid_every": 0}, "pyramid_every"),
+    ],
+)
+def test_senseless_settings_are_refused(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        DirectionThenScaleLoss(**arguments)

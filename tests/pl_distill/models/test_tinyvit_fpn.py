@@ -1,0 +1,273 @@
+import copy
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.models.tiny_vit import Attention
+
+from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.models.student_io import build_neck, load_student
+from pl_distill.models.tinyvit_fpn import IMAGENET_MEAN, IMAGENET_STD, TinyViTFPN, UncachedAttention, build_body
+
+SMALL = {
+    "body": "tiny_vit_5m_224",
+    "embed_dims": [16, 16, 32, 32],
+    "depths": [1, 1, 1, 1],
+    "num_heads": [1, 1, 2, 2],
+    "window_sizes": [7, 8, 4, 2],
+    "body_size": 64,
+    "grid": 8,
+    "out_channels": 12,
+    "fpn_channels": 16,
+    "norm_groups": 4,
+}
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    return TinyViTFPN(**{**SMALL, **changes})
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_real_size_has_the_papers_parameters_within_half_a_percent():
+    with torch.device("meta"):
+        student = TinyViTFPN()
+        neck = build_neck(1024, 256, [4.0, 2.0, 1.0, 0.5])
+    assert count(student.body) == 20_689_968
+    assert count(student.laterals) == 322_560
+    assert count(student.smooths) == 2_362_368
+    assert count(student.fuse) == 590_592
+    assert count(student.head) == 1_051_648
+    assert count(student) == 25_017_136
+    assert count(neck) == 7_802_112
+    student.attach_necks(neck, neck)
+    assert count(student) == 40_621_360
+    assert abs(count(student) / 40.66e6 - 1) < 0.005
+
+
+def test_real_size_answers_on_the_teachers_grid():
+    with torch.device("meta"):
+        assert TinyViTFPN()(torch.empty(2, 3, 1008, 1008)).shape == (2, 1024, 72, 72)
+
+
+@pytest.mark.parametrize("size", [64, 112])
+def test_any_input_size_gives_the_grid(size):
+    assert small()(torch.randn(2, 3, size, size)).shape == (2, 12, 8, 8)
+
+
+@pytest.mark.parametrize("grid", [3, 8, 40])
+def test_any_grid_can_be_asked_for(grid):
+    assert small(grid=grid)(torch.randn(1, 3, 64, 64)).shape == (1, 12, grid, grid)
+
+
+def test_the_input_is_converted_from_sam_3s_normalisation_to_imagenets():
+    pixels = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    torch.testing.assert_close(small()._body_input((pixels - 0.5) / 0.5), (pixels - mean) / std)
+
+
+def test_the_answer_is_not_normalised():
+    student = small()
+    assert isinstance(student.head[-1], torch.nn.Conv2d)
+
+
+def test_every_parameter_receives_a_gradient():
+    student = small()
+    student(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    assert [name for name, parameter in student.named_parameters() if parameter.grad is None] == []
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    plain, saving = small(), small(gradient_checkpointing=True)
+    images = torch.randn(2, 3, 64, 64)
+    for student in (plain, saving):
+        student(images).square().mean().backward()
+    for ours, theirs in zip(plain.parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_without_the_bias_cache_the_output_is_timms_and_nothing_is_kept():
+    sizes = {name: SMALL[name] for name in ("embed_dims", "depths", "num_heads", "window_sizes")}
+    torch.manual_seed(0)
+    theirs = timm.create_model("tiny_vit_5m_224", num_classes=0, **sizes).eval()
+    ours = build_body("tiny_vit_5m_224", sizes).eval()
+    for module in theirs.modules():
+        if isinstance(module, Attention):
+            torch.nn.init.normal_(module.attention_biases)
+    state = {key: value for key, value in theirs.state_dict().items() if not key.startswith("head.")}
+    ours.load_state_dict(state, strict=True)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for mine, other in zip(
+            ours.forward_intermediates(images, intermediates_only=True),
+            theirs.forward_intermediates(images, intermediates_only=True),
+            strict=True,
+        ):
+            assert torch.equal(mine, other)
+    caches = [module.attention_bias_cache for module in ours.modules() if isinstance(module, Attention)]
+    assert len(caches) == 3
+    assert not any(caches)
+    assert any(module.attention_bias_cache for module in theirs.modules() if isinstance(module, Attention))
+
+
+def test_timm_itself_keeps_its_attention():
+    build_body("tiny_vit_5m_224", {})
+    assert Attention.get_attention_biases is not UncachedAttention.get_attention_biases
+    attentions = [m for m in timm.create_model("tiny_vit_5m_224").modules() if isinstance(m, Attention)]
+    assert {type(module) for module in attentions} == {Attention}
+
+
+def test_new_weights_after_an_evaluation_are_seen():
+    student = small().eval()
+    images = torch.randn(1, 3, 64, 64)
+    before = student(images)
+    with torch.no_grad():
+        for module in student.modules():
+            if isinstance(module, Attention):
+                module.attention_biases.normal_(std=5)
+    assert not torch.equal(before, student(images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"body": "resnet50"}, "tiny_vit_21m_512"),
+        ({"body_size": 100}, "multiple of 32"),
+        ({"norm_groups": 5}, "divisor of fpn_channels"),
+    ],
+)
+def test_impossible_sizes_are_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        small(**changes)
+
+
+def test_pretrained_weights_are_loaded_from_a_file(tmp_path):
+    source = small().body
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.normal_()
+    save_file({**source.state_dict(), "head.fc.weight": torch.zeros(3, 3)}, tmp_path / "body.safetensors")
+    student = small(pretrained=str(tmp_path / "body.safetensors"))
+    for key, value in source.state_dict().items():
+        assert torch.equal(student.body.state_dict()[key], value), key
+
+
+def test_pretrained_weights_that_lack_a_key_are_refused_by_name(tmp_path):
+    state = small().body.state_dict()
+    del state["patch_embed.conv1.conv.weight"]
+    torch.save({"model": state}, tmp_path / "body.pth")
+    with pytest.raises(CheckpointError, match=r"body\.pth: lacks patch_embed\.conv1\.conv\.weight"):
+        small(pretrained=str(tmp_path / "body.pth"))
+
+
+def test_pretrained_weights_that_cannot_be_had_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="neither a file nor weights"):
+        small(pretrained=str(tmp_path / "absent.safetensors"))
+
+
+@pytest.mark.parametrize("necks", [False, True])
+def test_a_saved_student_comes_back_equal(tmp_path, necks):
+    student = small(gradient_checkpointing=True).train()
+    if necks:
+        student.attach_necks(build_neck(12, 16, [4.0, 2.0, 1.0, 0.5]), build_neck(12, 16, [4.0, 2.0, 1.0, 0.5]))
+    student(torch.randn(4, 3, 64, 64))  # moves BatchNorm's statistics
+    student.save_pretrained(tmp_path, teacher="some/teacher", teacher_trunk_sha256="ab12")
+    again = load_student(tmp_path)
+    assert not again.training
+    assert again.config == student.config
+    assert again.state_dict().keys() == student.state_dict().keys()
+    assert all(torch.equal(value, student.state_dict()[key]) for key, value in again.state_dict().items())
+    assert (again.detector_neck is not None) is necks
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(student.eval()(images), again(images))
+    description = json.loads((tmp_path / "student.json").read_text())
+    assert description["class_path"] == "pl_distill.models.tinyvit_fpn.TinyViTFPN"
+    assert (description["teacher"], description["teacher_trunk_sha256"]) == ("some/teacher", "ab12")
+
+
+def test_attached_necks_are_frozen_copies():
+    neck = build_neck(12, 16, [4.0, 2.0, 1.0, 0.5])
+    student = small()
+    student.attach_necks(neck, neck)
+    assert not any(parameter.requires_grad for parameter in student.tracker_neck.parameters())
+    assert student.detector_neck is not neck
+    assert student.detector_neck is not student.tracker_neck
+    assert torch.equal(student.detector_neck.fpn_layers[0].proj1.weight, neck.fpn_layers[0].proj1.weight)
+
+
+def test_a_student_can_be_loaded_without_the_weights_it_started_from(tmp_path):
+    save_file(small().body.state_dict(), tmp_path / "body.safetensors")
+    small(pretrained=str(tmp_path / "body.safetensors")).save_pretrained(tmp_path / "student")
+    (tmp_path / "body.safetensors").unlink()
+    assert load_student(tmp_path / "student").config["pretrained"] == str(tmp_path / "body.safetensors")
+
+
+def edited(folder, **changes):
+    path = folder / "student.json"
+    description = json.loads(path.read_text())
+    for key, value in changes.items():
+        target = description if key in description else description["init_args"]
+        target[key] = value
+    path.write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"out_channels": 24}, r"other shapes .*head\.1\.weight \(12, 64, 1, 1\) instead of \(24, 64, 1, 1\)"),
+        ({"depths": [2, 1, 1, 1]}, r"lacks body\.stages\.0\.blocks\.1\.conv1\.conv\.weight.* and \d+ more"),
+        ({"depths": [1, 1, 1, 0]}, r"has the unknown body\.stages\.3\.blocks\.0"),
+        ({"class_path": "pl_distill.models.nowhere.Student"}, "cannot be imported"),
+        ({"class_path": "torch.nn.Linear"}, "is no Student"),
+        ({"invented": 3}, "arguments that TinyViTFPN does not take.*invented"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused_by_name(tmp_path, changes, words):
+    small().save_pretrained(tmp_path)
+    edited(tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=words):
+        load_student(tmp_path)
+
+
+def test_what_is_no_student_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_student(tmp_path / "absent")
+    with pytest.raises(CheckpointError, match=r"not a folder with student\.json"):
+        load_student(tmp_path)
+    (tmp_path / "a.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt: cannot be read"):
+        load_student(tmp_path / "a.ckpt")
+    torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "b.ckpt")
+    with pytest.raises(CheckpointError, match="holds epoch, state_dict, but no student"):
+        load_student(tmp_path / "b.ckpt")
+    small().save_pretrained(tmp_path / "cut")
+    weights = tmp_path / "cut" / "student.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"student\.safetensors: cannot be read"):
+        load_student(tmp_path / "cut")
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Surprise:
+        def __reduce__(self):
+            return (print, ("this must not be printed",))
+
+    torch.save({"student": Surprise(), "state_dict": {}}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_student(tmp_path / "x.ckpt")
+
+
+def test_a_student_can_be_copied():
+    student = small().eval()
+    again = copy.deepcopy(student)
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(student(images), again(images))
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.add_(1)
+    assert not torch.equal(student(images), again(images))
