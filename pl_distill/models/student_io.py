@@ -21,6 +21,7 @@ from pl_distill.errors import CheckpointError
 
 WEIGHTS = "student.safetensors"
 DESCRIPTION = "student.json"
+ORIGIN = ("teacher", "teacher_trunk_sha256")
 
 
 class Student(nn.Module):
@@ -31,6 +32,10 @@ class Student(nn.Module):
 
     Args:
         config: The arguments that build this student again: plain values that JSON can hold.
+
+    Attributes:
+        origin: Where a student that was read from disk learned: ``teacher``, a folder or hub name, and
+            ``teacher_trunk_sha256``; each None where it is not known.
     """
 
     keeps_necks: ClassVar[bool] = True  # whether this design answers with the trunk's map, which the necks then read
@@ -38,6 +43,7 @@ class Student(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.config = dict(config)
+        self.origin: dict[str, str | None] = dict.fromkeys(ORIGIN)
         self.detector_neck: nn.Module | None = None
         self.tracker_neck: nn.Module | None = None
 
@@ -98,6 +104,7 @@ def load_student(source: str | Path) -> Student:
         )
     student = _build(description, path)
     load_strictly(student, tensors, path)
+    student.origin = {key: description.get(key) for key in ORIGIN}
     return student.eval()
 
 
