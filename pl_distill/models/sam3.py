@@ -11,7 +11,7 @@ from pl_distill.models.sam3_load import (
 )
 from pl_distill.models.sam3_necks import Necks, Pyramids, load_necks
 from pl_distill.models.sam3_random import write_random_sam3
-from pl_distill.models.sam3_substitute import TrunkAdapter, check_map, substitute
+from pl_distill.models.sam3_substitute import TrunkAdapter, check_map, shallow_twin, substitute
 
 __all__ = [
     "Necks",
@@ -26,6 +26,7 @@ __all__ = [
     "load_sam3_config",
     "meta_sam3",
     "read_geometry",
+    "shallow_twin",
     "shipped_configs",
     "substitute",
     "trunk_map",

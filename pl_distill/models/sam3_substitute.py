@@ -57,9 +57,9 @@ def substitute(model: Any, student: nn.Module) -> Any:
     with torch.no_grad():  # not inference_mode: what a student caches here must not break its later training
         adapter(torch.zeros(1, 3, geometry.image_size, geometry.image_size, dtype=like.dtype, device=like.device))
 
-    substituted = _share(model)
-    substituted.detector_model = _share(model.detector_model)
-    substituted.detector_model.vision_encoder = _share(model.detector_model.vision_encoder)
+    substituted = shallow_twin(model)
+    substituted.detector_model = shallow_twin(model.detector_model)
+    substituted.detector_model.vision_encoder = shallow_twin(model.detector_model.vision_encoder)
     substituted.detector_model.vision_encoder.backbone = adapter
     detector_neck, tracker_neck = getattr(student, "detector_neck", None), getattr(student, "tracker_neck", None)
     if detector_neck is not None:
@@ -84,7 +84,7 @@ def check_map(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
         )
 
 
-def _share(module: nn.Module) -> Any:
+def shallow_twin(module: nn.Module) -> Any:
     """Copy one module but none of its children or tensors."""
     twin = copy.copy(module)
     # copy.copy shares the dictionaries, too; an assignment to the twin would change the original

@@ -1,0 +1,88 @@
+"""What a stream may forget, and which of SAM 3's habits it corrects.
+
+Source of the retirement rule: the "hotstart" of SAM 3 (transformers, models/sam3_video, `_process_hotstart`). There it
+holds back the first 15 frames of an animal to decide about it and is therefore off when streaming; ours decides without
+holding anything back, so that a false track is seen for a few frames and then ends.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pl_distill.errors import ConfigError
+
+Mode = Literal["exact", "bounded", "none"]
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """When a track ends for good. Each limit counts frames; 0 switches it off.
+
+    A retired animal that is found again gets a new id. Every live track costs one pass of the tracker per frame.
+
+    Args:
+        probation_frames: A track younger than this is on probation. Longer: more false tracks are caught, and more true
+            ones die that begin in a crowd.
+        probation_misses: On probation, a track ends when its mask had no detection in so many frames. Lower: false tracks
+            are shorter, animals that the detector sees badly never get a track.
+        probation_duplicates: On probation, a track ends when it shared its detection with an older track in so many
+            frames. Lower: fewer doubles, animals lying close together merge.
+        unmatched_frames: Later, it ends when frames without a detection outnumber those with one by so many. Lower: tracks
+            on straw and furniture end sooner, animals lose their identity while the detector misses them.
+        empty_frames: It ends after so many frames in a row without a mask. Lower: less time is spent on animals that
+            left, an animal that was hidden for longer comes back as another one.
+    """
+
+    probation_frames: int = 15
+    probation_misses: int = 8
+    probation_duplicates: int = 8
+    unmatched_frames: int = 30
+    empty_frames: int = 150
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _at_least(0, f"retirement.{name}", value)
+
+
+@dataclass(frozen=True)
+class PruningPolicy:
+    """How `StreamingTracker` treats SAM 3's session. The default forgets what cannot matter and mends what is broken.
+
+    Args:
+        mode: ``exact`` drops what no later frame reads: not one bit of the output changes, and memory grows by one pointer
+            (1 kB) for every frame in which an animal was reconditioned. ``bounded`` drops the pointers of old conditioning
+            frames too: strictly bounded per live animal, and the same bits until an animal has more conditioning frames
+            than the model attends to (4). ``none`` drops nothing: megabytes per frame, for comparison only.
+        retirement: When tracks end. None: never, as in transformers.
+        clean_masks: Suppress duplicate detections and fill holes by the thresholds in the model's configuration.
+            transformers does so only with a package from the hub, and silently does not without it.
+        protect_memories: A new animal does not touch the memory of the others. transformers runs the tracker on all of
+            them again and replaces their newest memory by that of an unsuppressed, binarised mask.
+        full_window: Weigh pointers from the first frame on as in a whole video. transformers' own streaming counts the
+            frames so far, and differs from its own result on the whole video for about 15 frames.
+        max_objects: Most animals alive at a time, if the model's configuration does not say less; the detections with the
+            highest scores come first.
+    """
+
+    mode: Mode = "exact"
+    retirement: Retirement | None = field(default_factory=Retirement)
+    clean_masks: bool = True
+    protect_memories: bool = True
+    full_window: bool = True
+    max_objects: int = 100
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("exact", "bounded", "none"):
+            raise ConfigError("policy.mode", f"is {self.mode!r}", "exact, bounded or none", "Correct it.")
+        _at_least(1, "policy.max_objects", self.max_objects)
+
+    @classmethod
+    def as_transformers(cls, mode: Mode = "none") -> "PruningPolicy":
+        """Return the policy under which a stream gives what transformers alone gives; with `mode`, in less memory."""
+        return cls(
+            mode, retirement=None, clean_masks=False, protect_memories=False, full_window=False, max_objects=10**6
+        )
+
+
+def _at_least(least: int, where: str, value: int) -> None:
+    if value < least:
+        raise ConfigError(where, f"is {value}", f"at least {least}", "Correct it.")

@@ -1,0 +1,132 @@
+"""SAM 3 with its habits corrected: clean masks, undisturbed memories, a limit that says so, and evidence about tracks.
+
+Source: transformers, models/sam3_video/modeling_sam3_video.py; each method here calls the one it replaces, and no weight is
+copied. What differs is described in `PruningPolicy`, where each difference can be switched off.
+"""
+
+import copy
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Sam3VideoModel
+
+from pl_distill.models.sam3 import shallow_twin
+from pl_distill.streaming.mask_cleaning import fill_holes, mask_iou, nms_masks
+from pl_distill.streaming.policy import PruningPolicy
+from pl_distill.streaming.rebinding import rebound
+from pl_distill.streaming.session import StreamingSession
+
+logger = logging.getLogger(__name__)
+_associate = rebound(Sam3VideoModel._associate_det_trk, mask_iou=mask_iou)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one frame says for and against the tracks that were alive before it; each a set of ids.
+
+    Args:
+        matched: Shares its place with a detection.
+        unmatched: Has a mask but no detection.
+        empty: Has no mask.
+        duplicates: Shares its detection with an older track.
+    """
+
+    matched: frozenset[int] = frozenset()
+    unmatched: frozenset[int] = frozenset()
+    empty: frozenset[int] = frozenset()
+    duplicates: frozenset[int] = frozenset()
+
+
+class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyped
+    """A `Sam3VideoModel` for streams; made by `of`, never from a configuration."""
+
+    policy: PruningPolicy
+    evidence: Evidence
+    _at_limit: bool
+
+    @classmethod
+    def of(cls, model: Any, policy: PruningPolicy) -> "Sam3Stream":
+        """Return a view of `model` that shares all of its tensors; `model` stays as it is."""
+        view: Sam3Stream = shallow_twin(model)
+        view.__class__ = _CleanSam3Stream if policy.clean_masks else cls
+        view.policy = policy
+        view.evidence = Evidence()
+        view.max_num_objects = min(model.max_num_objects, policy.max_objects)
+        view._at_limit = False
+        return view
+
+    # the same numbers as transformers' own mask_iou, in a hundredth of the memory
+    _get_objects_to_suppress_based_on_most_recently_occluded = rebound(
+        Sam3VideoModel._get_objects_to_suppress_based_on_most_recently_occluded, mask_iou=mask_iou
+    )
+
+    def _associate_det_trk(self, det_masks: Tensor, det_scores: Tensor, **others: Any) -> Any:
+        """Match, and drop new animals beyond the limit before transformers does so with a warning in every frame."""
+        new, *rest = _associate(self, det_masks=det_masks, det_scores=det_scores, **others)
+        room = max(self.max_num_objects - len(others["trk_obj_ids"]), 0)
+        if len(new) > room:
+            if not self._at_limit:
+                logger.warning(
+                    "%d animals are tracked, the limit; %d new detections are ignored, and so are others until one ends",
+                    self.max_num_objects,
+                    len(new) - room,
+                )
+            best = torch.topk(det_scores[torch.tensor(new, device=det_scores.device)], k=room).indices
+            new = [new[index] for index in best.tolist()]
+            self._at_limit = True
+        elif room > 0:
+            self._at_limit = False
+        return (new, *rest)
+
+    def _process_hotstart(self, **arguments: Any) -> Any:
+        """Note what transformers knows about the tracks here and forgets."""
+        result = super()._process_hotstart(**arguments)
+        first_seen = arguments["extra_metadata"]["obj_first_frame_idx"]
+        matches = arguments["det_to_matched_trk_obj_ids"].values()
+        duplicates = {
+            int(track)
+            for tracks in matches
+            for track in tracks
+            if track != min(tracks, key=lambda one: (first_seen[one], one))
+        }
+        self.evidence = Evidence(
+            matched=frozenset(int(track) for tracks in matches for track in tracks),
+            unmatched=frozenset(arguments["unmatched_trk_obj_ids"]),
+            empty=frozenset(arguments["empty_trk_obj_ids"]),
+            duplicates=frozenset(duplicates),
+        )
+        return result
+
+    def _tracker_add_new_objects(
+        self,
+        inference_session: StreamingSession,
+        frame_idx: int,
+        new_obj_ids: list[int],
+        new_obj_masks: Tensor,
+        reverse: bool = False,
+    ) -> None:
+        """Begin new animals; the tracker is shown a session of them alone."""
+        if not self.policy.protect_memories:
+            super()._tracker_add_new_objects(inference_session, frame_idx, new_obj_ids, new_obj_masks, reverse)
+            return
+        positions = [inference_session.obj_id_to_idx(new) for new in new_obj_ids]
+        newborn = copy.copy(inference_session)
+        newborn.obj_ids = list(new_obj_ids)
+        newborn._obj_id_to_idx = {new: number for number, new in enumerate(new_obj_ids)}
+        newborn._obj_idx_to_id = dict(enumerate(new_obj_ids))
+        for name in ("mask_inputs_per_obj", "point_inputs_per_obj", "output_dict_per_obj", "frames_tracked_per_obj"):
+            entries = getattr(inference_session, name)
+            # other keys, the same inner dictionaries: what the tracker writes arrives in the real session
+            setattr(newborn, name, {number: entries[position] for number, position in enumerate(positions)})
+        super()._tracker_add_new_objects(newborn, frame_idx, new_obj_ids, new_obj_masks, reverse)
+
+
+class _CleanSam3Stream(Sam3Stream):
+    """With our own functions for what transformers skips without the `kernels` package."""
+
+    run_detection = rebound(Sam3VideoModel.run_detection, nms_masks=nms_masks)
+    run_tracker_propagation = rebound(Sam3VideoModel.run_tracker_propagation, fill_holes_in_mask_scores=fill_holes)
+    build_outputs = rebound(Sam3VideoModel.build_outputs, fill_holes_in_mask_scores=fill_holes)

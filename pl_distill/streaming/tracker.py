@@ -1,0 +1,130 @@
+"""`StreamingTracker`: one RGB frame in, the tracks of that frame out, for as long as the camera runs."""
+
+import logging
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from datamodules.clip import Image
+from datamodules.preprocessing import Preprocessing
+from pl_distill.errors import ConfigError
+from pl_distill.models.prompts import PromptEmbedding
+from pl_distill.streaming.policy import PruningPolicy
+from pl_distill.streaming.postprocess import Tracks, to_tracks
+from pl_distill.streaming.retirement import TrackLives
+from pl_distill.streaming.sam3_stream import Sam3Stream
+from pl_distill.streaming.session import StreamingSession
+
+logger = logging.getLogger(__name__)
+
+
+class StreamingTracker:
+    """Follows every animal that a prompt names, frame by frame, in bounded memory.
+
+    Example::
+
+        model, prompt = load_sam3(folder), choose_prompt(load_prompts(folder), "pig")
+        tracker = StreamingTracker(model, prompt, load_preprocessing(folder))
+        for frame in clip.frames():
+            tracks = tracker.update(frame.image, frame.timestamp_s)
+
+    Args:
+        model: A `Sam3VideoModel` as `load_sam3` or `substitute` gives it, on the device where it is to run. It is neither
+            changed nor copied.
+        prompt: What to look for.
+        preprocessing: What the model expects of its input.
+        policy: What to forget, and when tracks end.
+
+    Raises:
+        ConfigError: The model's weights are of several dtypes, or the prompt is of another width than the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompt: PromptEmbedding,
+        preprocessing: Preprocessing,
+        policy: PruningPolicy | None = None,
+    ) -> None:
+        self.policy = PruningPolicy() if policy is None else policy
+        self.model: Sam3Stream | None = Sam3Stream.of(model, self.policy)
+        self.prompt = prompt
+        self.preprocessing = preprocessing
+        self._device = next(model.parameters()).device
+        self._dtype = _common_dtype(model)
+        _check_prompt(model, prompt)
+        self.reset()
+
+    def update(self, frame: Image, timestamp_s: float) -> Tracks:
+        """Take the next frame and return its tracks.
+
+        Args:
+            frame: RGB, shape (H, W, 3), uint8. The size may change from frame to frame.
+            timestamp_s: When it was taken, in seconds from any origin.
+
+        Raises:
+            ValueError: The frame has another shape or dtype.
+        """
+        if self.model is None:
+            raise RuntimeError("the tracker is closed")
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype.name != "uint8":
+            raise ValueError(f"frame is {frame.dtype} of shape {frame.shape}, expected uint8 of shape (H, W, 3)")
+        with torch.inference_mode():
+            pixels = self.preprocessing(frame)
+            output = self.model(inference_session=self.session, frame=pixels, frame_idx=self.frames)
+            tracks = to_tracks(output, frame.shape[0], frame.shape[1])
+            self._retire()
+            self.session.prune(self.frames)
+        self.frames += 1
+        return tracks
+
+    def reset(self) -> None:
+        """Forget everything, as if no frame had been seen: another video begins, and ids begin again."""
+        if self.model is None:
+            raise RuntimeError("the tracker is closed")
+        self.frames = 0
+        self.session = StreamingSession(
+            self.model.config, self.prompt, self.policy, device=self._device, dtype=self._dtype
+        )
+        self._lives = None if self.policy.retirement is None else TrackLives(self.policy.retirement)
+
+    def close(self) -> None:
+        """Let go of the model and of all memory; the tracker cannot be used again."""
+        if self.model is not None:
+            self.reset()
+            self.model = None
+
+    def __enter__(self) -> "StreamingTracker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _retire(self) -> None:
+        if self._lives is None or self.model is None:
+            return
+        for track, reason in self._lives.observe(self.session.obj_ids, self.model.evidence).items():
+            logger.info("frame %d: track %d ends, %s", self.frames, track, reason)
+            self.session.remove_object(track)
+
+
+def _common_dtype(model: Any) -> torch.dtype:
+    found = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    if len(found) != 1:
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+        raise ConfigError("model", f"has weights in {names}", "one dtype", "Cast teacher and student to the same.")
+    return next(iter(found))
+
+
+def _check_prompt(model: Any, prompt: PromptEmbedding) -> None:
+    width = model.config.detector_config.detr_encoder_config.hidden_size
+    if prompt.embedding.shape[-1] != width:
+        raise ConfigError(
+            f"prompt {prompt.word!r}",
+            f"is of width {prompt.embedding.shape[-1]}",
+            f"the model's {width}",
+            "Use the prompts stored beside this model.",
+        )
