@@ -1,8 +1,8 @@
 """Text prompts as stored embeddings, so that the deployed model needs neither text encoder nor tokenizer.
 
 Source: transformers, `Sam3Model.get_text_features` and `Sam3VideoProcessor.add_text_prompt` (padded to 32 tokens; the
-padding is kept, for cutting it changes the last bits). Of its output only `pooler_output` is read downstream, and that is
-an attribute which ``items()`` does not list.
+padding is kept, for cutting it changes the last bits). Of its output only `pooler_output` is read downstream, and that
+is an attribute which ``items()`` does not list.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Load SAM 3 as it is deployed: strict keys, no text encoder, no geometry encoder.
 
-Source: transformers, `Sam3VideoModel.from_pretrained`. What differs: a missing, unexpected or misshapen tensor is an error
-instead of a warning beside random weights, and encoders that nobody asked for are never allocated.
+Source: transformers, `Sam3VideoModel.from_pretrained`. What differs: a missing, unexpected or misshapen tensor is an
+error instead of a warning beside random weights, and encoders that nobody asked for are never allocated.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ TEXT_ENCODER = ("detector_model.text_encoder.", "detector_model.text_projection.
 
 
 class _WithText(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyped
-    """Drops what box prompts need. transformers builds on the meta device, so what is dropped here was never allocated."""
+    """Drops what box prompts need; transformers builds on the meta device, so that it was never allocated."""
 
     def __init__(self, config: Sam3VideoConfig) -> None:
         super().__init__(config)
@@ -156,7 +156,7 @@ def load_preprocessing(source: str | Path) -> Preprocessing:
 
 
 def trunk_map(model: Any, images: Tensor) -> Tensor:
-    """Return the trunk's map: images (B, 3, S, S) as `Preprocessing` gives them -> (B, C, h, w), in the model's dtype."""
+    """Map images (B, 3, S, S), as `Preprocessing` gives them, to the trunk's (B, C, h, w) in the model's dtype."""
     patch_size = model.config.detector_config.vision_config.backbone_config.patch_size
     tokens = model.detector_model.vision_encoder.backbone(images).last_hidden_state  # (B, h*w, C)
     features: Tensor = tokens.transpose(1, 2).unflatten(2, [side // patch_size for side in images.shape[-2:]])

@@ -1,8 +1,8 @@
 """Both of SAM 3's necks apart from the rest: the trunk's map in, the pyramids of detector and tracker out.
 
 Source: transformers, models/sam3/modeling_sam3.py (`Sam3VisionNeck`); `Sam3VideoModel` holds two of them on one trunk.
-What differs: the levels that are read downstream are computed (strides 4, 8, 16 of a 16-pixel cell), the half-size level,
-which every caller drops, and the position encodings, which do not depend on the map, are not.
+What differs: the levels that are read downstream are computed (strides 4, 8, 16 of a 16-pixel cell), the half-size
+level, which every caller drops, and the position encodings, which do not depend on the map, are not.
 """
 
 from pathlib import Path

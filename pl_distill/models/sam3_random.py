@@ -1,9 +1,9 @@
-"""Write a whole SAM 3 with random weights into a folder, as `save_pretrained` would: for tests and chains without a download.
+"""Write a whole SAM 3 with random weights into a folder, as `save_pretrained` would, for tests without a download.
 
-transformers' own initialisation gives a model that is mute: many tracker parameters are zero, so memory does not reach the
-output, and weights of 0.02 in a narrow network leave every query alike. Ours keeps the signal's size from layer to layer
-(standard deviation 1/sqrt(fan-in)), separates the queries, and centres the scores of the first word on one drawn picture,
-so that about half of the queries find something, in any seed.
+transformers' own initialisation gives a model that is mute: many tracker parameters are zero, so memory does not reach
+the output, and weights of 0.02 in a narrow network leave every query alike. Ours keeps the signal's size from layer to
+layer (standard deviation 1/sqrt(fan-in)), separates the queries, and centres the scores of the first word on one drawn
+picture, so that about half of the queries find something, in any seed.
 """
 
 import math
@@ -40,7 +40,7 @@ QUERY_STD = 3.0  # against about 1 of what the queries all read from text and pi
 def write_random_sam3(
     config: str | Path | Sam3VideoConfig, folder: Path, *, seed: int, words: Sequence[str] = WORDS
 ) -> Path:
-    """Write config, weights, image processor, tokenizer and prompts of a random SAM 3; the same seed gives the same bytes.
+    """Write a random SAM 3: config, weights, image processor, tokenizer, prompts. The same seed gives the same bytes.
 
     Args:
         config: ``tiny``, ``real``, a YAML file, or a configuration.

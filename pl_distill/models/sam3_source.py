@@ -1,7 +1,7 @@
 """Where SAM 3's files are: a local folder, or a repository on the Hugging Face hub through its cache.
 
-Source: transformers' `cached_file`, which downloads a file once and names the copy. Ours looks first whether the user meant
-a folder, so that a typo in a path is not answered by a hub that has never heard of it.
+Source: transformers' `cached_file`, which downloads a file once and names the copy. Ours looks first whether the user
+meant a folder, so that a typo in a path is not answered by a hub that has never heard of it.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Put a student where SAM 3's trunk was; everything behind it stays.
 
-Source: the student takes the place of `detector_model.vision_encoder.backbone` (transformers, models/sam3/modeling_sam3.py);
-detector and tracker both read that one module's output, so nothing else has to change.
+Source: the student takes the place of `detector_model.vision_encoder.backbone` (transformers,
+models/sam3/modeling_sam3.py); detector and tracker both read that one module's output, so nothing else has to change.
 """
 
 import copy
@@ -29,7 +29,7 @@ class TrunkAdapter(nn.Module):
         self.map_shape = map_shape
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutput:
-        """Map images (B, 3, S, S) to tokens (B, h*w, C); the keywords that transformers passes steer its own trunk only."""
+        """Map images (B, 3, S, S) to tokens (B, h*w, C); the keywords are for transformers' own trunk."""
         features = self.student(pixel_values)
         check_map(tuple(features.shape), (pixel_values.shape[0], *self.map_shape))
         # The same memory layout as the trunk's own tokens: kernels may sum in another order on a strided view.
@@ -39,9 +39,9 @@ class TrunkAdapter(nn.Module):
 def substitute(model: Any, student: nn.Module) -> Any:
     """Return a SAM 3 whose trunk is `student`; `model` keeps its own.
 
-    Both models share the tensors behind the trunk, so no memory is spent; moving or casting one moves the other. Drop the
-    last reference to `model` to free its trunk. The student is put into eval mode and asked once for the map of an empty
-    picture, so that a mismatch shows here and not in the middle of a video.
+    Both models share the tensors behind the trunk, so no memory is spent; moving or casting one moves the other. Drop
+    the last reference to `model` to free its trunk. The student is put into eval mode and asked once for the map of an
+    empty picture, so that a mismatch shows here and not in the middle of a video.
 
     Args:
         model: A `Sam3VideoModel`, as `load_sam3` gives it.

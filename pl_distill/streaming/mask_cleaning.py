@@ -1,9 +1,10 @@
 """Mask IoU, non-maximum suppression and connected components without a package from the hub.
 
 Source: transformers, models/sam3_video/modeling_sam3_video.py (`mask_iou`, `nms_masks`,
-`_get_connected_components_with_padding`). Its NMS and components need the `kernels` package and are skipped without it, so
-that one animal found twice is two animals for ever; its IoU makes an int64 tensor of N x M x H x W (26 GB for 200 queries).
-Ours give the same numbers: IoU from one matrix product of zeros and ones, which float32 sums exactly below 2**24 pixels.
+`_get_connected_components_with_padding`). Its NMS and components need the `kernels` package and are skipped without it,
+so that one animal found twice is two animals for ever; its IoU makes an int64 tensor of N x M x H x W (26 GB for 200
+queries). Ours give the same numbers: IoU from one matrix product of zeros and ones, which float32 sums exactly below
+2**24 pixels.
 """
 
 import cv2

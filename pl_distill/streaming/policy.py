@@ -22,12 +22,12 @@ class Retirement:
     Args:
         probation_frames: A track younger than this is on probation. Longer: more false tracks are caught, and more true
             ones die that begin in a crowd.
-        probation_misses: On probation, a track ends when its mask had no detection in so many frames. Lower: false tracks
-            are shorter, animals that the detector sees badly never get a track.
+        probation_misses: On probation, a track ends when its mask had no detection in so many frames. Lower: false
+            tracks are shorter, animals that the detector sees badly never get a track.
         probation_duplicates: On probation, a track ends when it shared its detection with an older track in so many
             frames. Lower: fewer doubles, animals lying close together merge.
-        unmatched_frames: Later, it ends when frames without a detection outnumber those with one by so many. Lower: tracks
-            on straw and furniture end sooner, animals lose their identity while the detector misses them.
+        unmatched_frames: Later, it ends when frames without a detection outnumber those with one by so many. Lower:
+            tracks on straw and furniture end sooner, animals lose their identity while the detector misses them.
         empty_frames: It ends after so many frames in a row without a mask. Lower: less time is spent on animals that
             left, an animal that was hidden for longer comes back as another one.
     """
@@ -48,10 +48,11 @@ class PruningPolicy:
     """How `StreamingTracker` treats SAM 3's session. The default forgets what cannot matter and mends what is broken.
 
     Args:
-        mode: ``exact`` drops what no later frame reads: not one bit of the output changes, and memory grows by one pointer
-            (1 kB) for every frame in which an animal was reconditioned. ``bounded`` drops the pointers of old conditioning
-            frames too: strictly bounded per live animal, and the same bits until an animal has more conditioning frames
-            than the model attends to (4). ``none`` drops nothing: megabytes per frame, for comparison only.
+        mode: ``exact`` drops what no later frame reads: not one bit of the output changes, and memory grows by one
+            pointer (1 kB) for every frame in which an animal was reconditioned. ``bounded`` drops the pointers of old
+            conditioning frames too: strictly bounded per live animal, and the same bits until an animal has more
+            conditioning frames than the model attends to (4). ``none`` drops nothing: megabytes per frame, for
+            comparison only.
         retirement: When tracks end. None: never, as in transformers.
         clean_masks: Suppress duplicate detections and fill holes by the thresholds in the model's configuration.
             transformers does so only with a package from the hub, and silently does not without it.
@@ -59,8 +60,8 @@ class PruningPolicy:
             them again and replaces their newest memory by that of an unsuppressed, binarised mask.
         full_window: Weigh pointers from the first frame on as in a whole video. transformers' own streaming counts the
             frames so far, and differs from its own result on the whole video for about 15 frames.
-        max_objects: Most animals alive at a time, if the model's configuration does not say less; the detections with the
-            highest scores come first.
+        max_objects: Most animals alive at a time, if the model's configuration does not say less; the detections with
+            the highest scores come first.
     """
 
     mode: Mode = "exact"

@@ -1,9 +1,9 @@
 """From SAM 3's low-resolution masks to tracks in pixels of the frame.
 
-Source: transformers, models/sam3_video/processing_sam3_video.py (`postprocess_outputs`). The masks are the same, bit for
-bit, made one animal at a time: a float picture of frame size for each of twenty animals is 166 MB at 1080p. What differs:
-boxes end at the right and lower edge of the last pixel, not at its number, and scores are the tracker's for this frame
-instead of the detection's at birth.
+Source: transformers, models/sam3_video/processing_sam3_video.py (`postprocess_outputs`). The masks are the same, bit
+for bit, made one animal at a time: a float picture of frame size for each of twenty animals is 166 MB at 1080p. What
+differs: boxes end at the right and lower edge of the last pixel, not at its number, and scores are the tracker's for
+this frame instead of the detection's at birth.
 """
 
 from collections.abc import Iterable
@@ -23,10 +23,10 @@ class Tracks:
 
     Args:
         ids: One per animal, the same from frame to frame and never given twice.
-        boxes_xyxy: Shape (N, 4), float32, pixels of the frame: left, top, right, bottom; around the whole mask, also where
-            another animal's covers it.
-        scores: Shape (N,), float32, 0-1: how sure the tracker is that it sees the animal in this frame; for a new animal
-            the detector's score.
+        boxes_xyxy: Shape (N, 4), float32, pixels of the frame: left, top, right, bottom; around the whole mask, also
+            where another animal's covers it.
+        scores: Shape (N,), float32, 0-1: how sure the tracker is that it sees the animal in this frame; for a new
+            animal the detector's score.
         masks: Shape (N, H, W), bool, without overlap: a pixel belongs to the animal with the higher score.
     """
 

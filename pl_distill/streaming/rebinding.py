@@ -1,6 +1,7 @@
 """Run a function of another module with some of its module's names replaced, leaving that module as it is.
 
-A patched module would change every model of the process, and the comparison with the original would compare it to itself.
+A patched module would change every model of the process, and the comparison with the original would compare it to
+itself.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """SAM 3 with its habits corrected: clean masks, undisturbed memories, a limit that says so, and evidence about tracks.
 
-Source: transformers, models/sam3_video/modeling_sam3_video.py; each method here calls the one it replaces, and no weight is
-copied. What differs is described in `PruningPolicy`, where each difference can be switched off.
+Source: transformers, models/sam3_video/modeling_sam3_video.py; each method here calls the one it replaces, and no
+weight is copied. What differs is described in `PruningPolicy`, where each difference can be switched off.
 """
 
 import copy
@@ -70,7 +70,7 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
         if len(new) > room:
             if not self._at_limit:
                 logger.warning(
-                    "%d animals are tracked, the limit; %d new detections are ignored, and so are others until one ends",
+                    "%d animals are tracked, which is the limit: %d new ones are ignored, as others will be until one ends",
                     self.max_num_objects,
                     len(new) - room,
                 )

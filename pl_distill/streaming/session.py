@@ -1,8 +1,8 @@
 """SAM 3's session, and what of it a later frame still reads.
 
 Source: transformers, models/sam3_tracker_video/modeling_sam3_tracker_video.py: `_gather_memory_frame_outputs`,
-`_select_closest_cond_frames`, `_get_object_pointers`. The windows below are theirs, and the smallest ones: with one frame
-less the output differs or a key is missing. Everything else that a session collects is never read again.
+`_select_closest_cond_frames`, `_get_object_pointers`. The windows below are theirs, and the smallest ones: with one
+frame less the output differs or a key is missing. Everything else that a session collects is never read again.
 """
 
 from collections.abc import Iterator

@@ -30,8 +30,8 @@ class StreamingTracker:
             tracks = tracker.update(frame.image, frame.timestamp_s)
 
     Args:
-        model: A `Sam3VideoModel` as `load_sam3` or `substitute` gives it, on the device where it is to run. It is neither
-            changed nor copied.
+        model: A `Sam3VideoModel` as `load_sam3` or `substitute` gives it, on the device where it is to run. It is
+            neither changed nor copied.
         prompt: What to look for.
         preprocessing: What the model expects of its input.
         policy: What to forget, and when tracks end.
@@ -116,7 +116,8 @@ def _common_dtype(model: Any) -> torch.dtype:
     if len(found) != 1:
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
         raise ConfigError("model", f"has weights in {names}", "one dtype", "Cast teacher and student to the same.")
-    return next(iter(found))
+    dtype: torch.dtype = found.pop()
+    return dtype
 
 
 def _check_prompt(model: Any, prompt: PromptEmbedding) -> None:
