@@ -4,6 +4,7 @@ The spine is a parabola: a place ``s`` metres ahead of the trunk's middle and ``
 ``(s, bend * s**2 / 2) + v * normal(s)``. Outlines go through this map exactly, textures through its first-order inverse.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from datamodules.pen.state import Body, Pose
 _BACK = np.array((0.80, 0.42, 0.40, 0.66))  # height of the widest outline per posture, relative to the standing back
 _LENGTH = np.array((1.0, 0.98, 1.0, 0.74))  # length of the trunk per posture: a sitting trunk rises towards the shoulders
 _CIRCLE = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+_Place = Callable[[NDArray[np.float64] | float, NDArray[np.float64] | float], Points]
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def shape_of(pose: Pose, body: Body, camera: Camera) -> Shape:
     )
 
 
-def _add_legs(bundle: _Bundle, pose: Pose, body: Body, half_trunk: float, back: float, place: "_Place") -> None:
+def _add_legs(bundle: _Bundle, pose: Pose, body: Body, half_trunk: float, back: float, place: _Place) -> None:
     """Four legs from hip to foot; each posture has its own place for the feet."""
     half_width, radius = body.half_width_m, body.build.leg_radius * body.half_width_m
     weights = np.array(pose.posture)
