@@ -70,7 +70,7 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
         if len(new) > room:
             if not self._at_limit:
                 logger.warning(
-                    "%d animals are tracked, which is the limit: %d new ones are ignored, as others will be until one ends",
+                    "%d animals are tracked, the limit: %d new ones are ignored, and so are others until one ends",
                     self.max_num_objects,
                     len(new) - room,
                 )

@@ -1,0 +1,146 @@
+"""Pruned, unpruned and untouched transformers give the same bits."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import Sam3VideoProcessor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from pl_distill.models.prompts import PromptEmbedding
+from pl_distill.models.sam3 import load_sam3
+from pl_distill.streaming import PruningPolicy, StreamingTracker
+from pl_distill.streaming.session import MemoryWindow
+
+ENTER = {0: 2, 9: 3, 26: 4}  # frame -> animals that may live from then on
+
+
+def admit(model, frame: int, recondition: int) -> None:
+    """Let animals in at certain frames only, and let random detections recondition them."""
+    model.recondition_every_nth_frame = recondition
+    model.high_conf_thresh, model.high_iou_thresh, model.assoc_iou_thresh = 0.1, 0.0, 0.05
+    model.max_num_objects = ENTER[max(entered for entered in ENTER if entered <= frame)]
+    model.new_det_thresh = 0.05 if frame in ENTER else 2.0
+
+
+def stream(model, prompt, preprocessing, pictures, policy, recondition=0, window=None):
+    tracker = StreamingTracker(model, prompt, preprocessing, policy)
+    if window is not None:
+        tracker.session.window = window
+    results = []
+    for index, picture in enumerate(pictures):
+        admit(tracker.model, index, recondition)
+        results.append(tracker.update(picture, index / 10))
+    conditioning = [len(each["cond_frame_outputs"]) for each in tracker.session.output_dict_per_obj.values()]
+    return results, conditioning
+
+
+def first_difference(first, second) -> int | None:
+    for index, (one, other) in enumerate(zip(first, second, strict=True)):
+        same = one.ids == other.ids
+        same = same and np.array_equal(one.scores, other.scores) and np.array_equal(one.masks, other.masks)
+        if not (same and np.array_equal(one.boxes_xyxy, other.boxes_xyxy)):
+            return index
+    return None
+
+
+@pytest.mark.parametrize(("recondition", "frames"), [(0, 60), (16, 60), (4, 40), (1, 40)])
+def test_pruning_changes_not_one_bit(model, prompt, preprocessing, clip, recondition, frames):
+    pictures = list(clip(frames))
+    policy = PruningPolicy.as_transformers
+    unpruned, conditioning = stream(model, prompt, preprocessing, pictures, policy("none"), recondition)
+    pruned, _ = stream(model, prompt, preprocessing, pictures, policy("exact"), recondition)
+    assert first_difference(unpruned, pruned) is None
+    assert {track for tracks in unpruned for track in tracks.ids} == {0, 1, 2, 3}
+    assert max(conditioning) > {0: 0, 16: 2, 4: 4, 1: 15}[recondition]  # the claim is not about a path that never ran
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_pruning_changes_nothing_with_our_corrections_and_retirement_either(
+    model, prompt, preprocessing, clip, seed
+):
+    model.det_nms_thresh, model.fill_hole_area = 0.5, 16
+    pictures = list(clip(35, seed))
+    unpruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("none"), 4)
+    pruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("exact"), 4)
+    assert first_difference(unpruned, pruned) is None
+
+
+def test_pruning_changes_nothing_in_bfloat16(teacher, prompt, preprocessing, clip):
+    model, pictures = load_sam3(teacher, dtype=torch.bfloat16), list(clip(20))
+    unpruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("none"), 4)
+    pruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("exact"), 4)
+    assert first_difference(unpruned, pruned) is None
+    assert len(pruned[-1]) > 0
+
+
+def test_the_windows_are_the_smallest(model, prompt, preprocessing, clip):
+    pictures, policy = list(clip(20)), PruningPolicy.as_transformers("exact")
+    whole, _ = stream(model, prompt, preprocessing, pictures, policy)
+    fewer, _ = stream(model, prompt, preprocessing, pictures, policy, window=MemoryWindow(14, 6, 4))
+    assert first_difference(whole, fewer) == 16
+    with pytest.raises(KeyError, match="maskmem_features"):
+        stream(model, prompt, preprocessing, pictures, policy, window=MemoryWindow(15, 5, 4))
+
+
+def test_bounded_is_exact_until_an_animal_has_more_conditioning_frames_than_the_model_attends_to(
+    model, prompt, preprocessing, clip
+):
+    pictures = list(clip(40))
+    unpruned, conditioning = stream(model, prompt, preprocessing, pictures, PruningPolicy.as_transformers("none"), 16)
+    bounded, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy.as_transformers("bounded"), 16)
+    assert 1 < max(conditioning) <= 4
+    assert first_difference(unpruned, bounded) is None
+    _, conditioning = stream(model, prompt, preprocessing, pictures, PruningPolicy.as_transformers("bounded"), 1)
+    assert max(conditioning) <= 7  # the newest 4 and those among the last 6 frames
+
+
+def postprocessed(processor, session, output, picture):
+    result = processor.postprocess_outputs(session, output, original_sizes=[list(picture.shape[:2])])
+    tracker_scores = [output.obj_id_to_tracker_score.get(int(track), 0.0) for track in result["object_ids"]]
+    return tuple(result["object_ids"].tolist()), result["masks"], result["boxes"], tracker_scores
+
+
+def same_as_stock(tracks, stock) -> bool:
+    ids, masks, boxes, scores = stock
+    edges = boxes.numpy() + np.array([0, 0, 1, 1]) if len(ids) else np.zeros((0, 4))
+    return (
+        tracks.ids == ids
+        and torch.equal(torch.from_numpy(tracks.masks), masks)
+        and np.array_equal(tracks.boxes_xyxy, edges.astype(np.float32))
+        and np.array_equal(tracks.scores, np.array(scores, np.float32))
+    )
+
+
+def stock_session(processor, prompt: PromptEmbedding, video=None):
+    session = processor.init_video_session(video=video)
+    number = session.add_prompt(prompt.word)
+    session.prompt_embeddings[number] = BaseModelOutputWithPooling(pooler_output=prompt.embedding)
+    session.prompt_attention_masks[number] = prompt.attention_mask
+    return session
+
+
+def test_with_our_switches_off_it_is_transformers_own_streaming(teacher, model, prompt, preprocessing, clip):
+    pictures = list(clip(30))
+    ours, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy.as_transformers("exact"), 4)
+    processor, stock = Sam3VideoProcessor.from_pretrained(teacher), load_sam3(teacher)
+    session = stock_session(processor, prompt)
+    for index, picture in enumerate(pictures):
+        admit(stock, index, 4)
+        pixels = processor(images=picture, return_tensors="pt").pixel_values[0]
+        output = stock(inference_session=session, frame=pixels, frame_idx=index)
+        assert same_as_stock(ours[index], postprocessed(processor, session, output, picture)), f"frame {index}"
+
+
+def test_with_the_full_window_it_is_transformers_run_on_the_whole_video(teacher, model, prompt, preprocessing, clip):
+    pictures = list(clip(24))
+    policy = PruningPolicy("exact", retirement=None, clean_masks=False, protect_memories=False)
+    ours, _ = stream(model, prompt, preprocessing, pictures, policy)
+    processor, stock = Sam3VideoProcessor.from_pretrained(teacher), load_sam3(teacher)
+    session = stock_session(processor, prompt)
+    for index, picture in enumerate(pictures):
+        session.add_new_frame(preprocessing(picture), index)
+    stock.hotstart_delay = 0
+    for index, picture in enumerate(pictures):
+        admit(stock, index, 0)
+        output = stock(inference_session=session, frame_idx=index)
+        assert same_as_stock(ours[index], postprocessed(processor, session, output, picture)), f"frame {index}"
