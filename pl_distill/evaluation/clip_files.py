@@ -67,6 +67,7 @@ class ReplayRecord:
         update_ms: Time in the tracker.
         rss_bytes: Resident set after the update; None where the system does not tell.
         objects: Number of tracks.
+        animals: Number of visible animals; None where the frame is not labelled.
         pictures: Frames of which there is an annotated picture.
         tracks_sha256: Of the text file.
     """
@@ -78,6 +79,7 @@ class ReplayRecord:
     update_ms: list[float]
     rss_bytes: list[int | None]
     objects: list[int]
+    animals: list[int | None]
     pictures: list[int]
     tracks_sha256: str
 
@@ -89,7 +91,7 @@ class ReplayRecord:
 
 
 def find_record(files: ClipFiles, identity: Mapping[str, Any], video: bool) -> ReplayRecord | None:
-    """Return the record of an earlier replay of the same identity, or None where one of its files is absent or damaged."""
+    """Return the record of an earlier replay of the same identity; None where a file of it is absent or damaged."""
     try:
         record = read_record(files.record)
         whole = record.identity == dict(identity) and sha256_of(files.tracks) == record.tracks_sha256

@@ -5,6 +5,8 @@ Source: Linux, Documentation/filesystems/proc.rst: VmHWM and VmRSS in /proc/self
 that of the process since its start.
 """
 
+import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -24,6 +26,16 @@ def reset_peaks() -> bool:
     except OSError:
         return False
     return True
+
+
+def release_memory() -> None:
+    """Give what is no longer referenced back to the system, so that the next model is not charged for the last one."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; other C libraries have none
+    if trim is not None:
+        trim(0)
 
 
 def peak_vram_bytes() -> int | None:

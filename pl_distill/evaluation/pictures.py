@@ -1,7 +1,7 @@
-"""Frames with what was tracked drawn into them: a mask's outline, a box and the identity, in a colour that stays with the identity.
+"""Frames with what was tracked drawn into them: outline, box and identity, in a colour that stays with the identity.
 
-Truth is drawn as thin white boxes, dotted where the animal is hidden. Small frames are enlarged by a whole factor first,
-so that a label can be read.
+Truth is drawn as thin white boxes, dotted where the animal is hidden. Small frames are enlarged by a whole factor
+first, so that a label can be read.
 """
 
 import colorsys

@@ -63,6 +63,7 @@ def record_clip(
     update_ms: list[float] = []
     memory: list[int | None] = []
     objects: list[int] = []
+    animals: list[int | None] = []
     started = time.perf_counter()
     reset_peaks()
     with ExitStack() as stack:
@@ -86,6 +87,7 @@ def record_clip(
             update_ms.append(round(1000 * replayed.seconds, 3))
             memory.append(replayed.rss_bytes)
             objects.append(len(tracks.ids))
+            animals.append(None if frame.annotation is None else int(frame.annotation.visible.sum()))
             progress.update()
     record = ReplayRecord(
         identity=dict(identity),
@@ -95,6 +97,7 @@ def record_clip(
         update_ms=update_ms,
         rss_bytes=memory,
         objects=objects,
+        animals=animals,
         pictures=[frame for frame in chosen if frame < len(objects)],
         tracks_sha256=sha256_of(files.tracks),
     )

@@ -1,4 +1,7 @@
-"""`results.json`, schema 1: what `evaluate` and `demo` write, and what the report and the tests read; docs/results.md describes it."""
+"""`results.json`, schema 1: what `evaluate` and `demo` write, and what the report and the tests read.
+
+docs/results.md describes it for readers in other languages.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -27,7 +30,8 @@ class ModelIdentity:
         kind: ``sam3``, or the class of the student that stands in for its trunk.
         sha256: Of all its weights and its configuration.
         parameters: Of everything that runs, text encoder not included.
-        backbone_parameters: Of the trunk or the student, with a student's own necks.
+        trunk_parameters: Of the trunk, or of the student in its place, without necks.
+        neck_parameters: Of the two necks behind it.
         image_size: Side of the square input in pixels.
         teacher: For a student, the SAM 3 into which it was put.
     """
@@ -36,7 +40,8 @@ class ModelIdentity:
     kind: str
     sha256: str
     parameters: int
-    backbone_parameters: int
+    trunk_parameters: int
+    neck_parameters: int
     image_size: int
     teacher: str | None = None
 
@@ -46,6 +51,7 @@ class ClipReplay:
     """How a clip ran, and its files, relative to the folder of the results.
 
     Args:
+        day: Recording day; clips of one day show the same animals and do not count as independent.
         frames: Frames that went through the tracker.
         frames_per_second: Frames over the time in the tracker; None without frames.
         seconds: Wall time, with decoding, drawing and writing.
@@ -57,6 +63,7 @@ class ClipReplay:
         video: Annotated mp4, or None.
     """
 
+    day: str
     frames: int
     frames_per_second: float | None
     seconds: float
@@ -207,8 +214,8 @@ def _parse(content: dict[str, Any]) -> Results:
     if isinstance(seconds, dict):
         steps = {name: value for name, value in seconds.items() if name != TOTAL}
         seconds = seconds.get(TOTAL)
-    roles = [role for role in ("teacher", "student") if role in content]
-    blocks = {role: content[role] for role in roles} or {"model": {**content, "seconds": seconds}}
+    roles: list[str] = [role for role in ("teacher", "student") if role in content]
+    blocks: dict[str, Any] = {role: content[role] for role in roles} or {"model": {**content, "seconds": seconds}}
     comparison = content.get("student_vs_teacher")
     models = {role: _nested_block(block, role if roles else "") for role, block in blocks.items()}
     nested = {**content, "seconds": seconds, "steps": steps, "models": models}
@@ -217,7 +224,7 @@ def _parse(content: dict[str, Any]) -> Results:
 
 
 def _flat_block(block: dict[str, Any]) -> dict[str, Any]:
-    """Lift the scores of each clip: `{"scores": {"mota": ...}, "replay": ...}` becomes `{"mota": ..., "replay": ...}`."""
+    """Lift the scores of each clip: `{"scores": {"mota": 1}, "replay": 2}` becomes `{"mota": 1, "replay": 2}`."""
     clips = {}
     for name, clip in block["clips"].items():
         clips[name] = {**clip["scores"], **({} if clip["replay"] is None else {"replay": clip["replay"]})}

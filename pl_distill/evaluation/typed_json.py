@@ -1,7 +1,7 @@
 """Dataclasses from JSON, checked against their annotations, so that a wrong file is refused by the name of its key.
 
-Covers what results hold: numbers, strings, None, lists, mappings with string keys, nested dataclasses and unions with None.
-Unknown keys are passed over: a newer file may say more.
+Covers what results hold: numbers, strings, None, lists, mappings with string keys, nested dataclasses and unions with
+None. Unknown keys are passed over: a newer file may say more.
 """
 
 from dataclasses import MISSING, fields, is_dataclass

@@ -1,0 +1,55 @@
+"""`pl-distill evaluate`: stream clips through a model, or through a student and its teacher, and score the tracks."""
+
+from pathlib import Path
+
+from datamodules.splits import Part
+from pl_distill.evaluation import evaluate as evaluation
+from pl_distill.evaluation.headline import format_table
+from pl_distill.streaming import PruningPolicy
+
+
+def evaluate(
+    model: str,
+    data: Path,
+    out: Path,
+    teacher: str | None = None,
+    prompt: str = "pig",
+    split: Part = "test",
+    max_frames: int | None = None,
+    video: bool = True,
+    policy: PruningPolicy = evaluation.DEFAULT_POLICY,
+    device: str = "auto",
+    seed: int = 0,
+) -> None:
+    """Stream clips through teacher and student and score the tracks.
+
+    Writes results.json, tracks as MOTChallenge text, annotated videos and pictures, and TensorBoard entries. What a
+    killed run finished is not repeated.
+    Example: pl-distill evaluate --model runs/demo/student --data runs/demo/shards --out runs/scores
+
+    Args:
+        model: A SAM 3 (folder or hub name), or a student (its folder, or a checkpoint of `pl-distill fit`).
+        data: Folder of shards, as `pl-distill data shards` writes it.
+        out: Folder of everything that is written.
+        teacher: The SAM 3 to compare with and to put the student into; a student knows its own.
+        prompt: What to look for: a word whose embedding is stored beside the SAM 3.
+        split: Part of the shards to score.
+        max_frames: Only the first so many frames of each clip.
+        video: Whether to write annotated videos.
+        policy: What the tracker forgets, and when tracks end.
+        device: cpu, cuda, cuda:1, or auto.
+        seed: Of torch's generator.
+    """
+    results = evaluation.evaluate(
+        model, data, out, teacher, prompt, split, max_frames, video, policy, device=device, seed=seed
+    )
+    print(f"\n{split} of {data}, {len(next(iter(results.models.values())).clips)} clips, prompt {prompt!r}\n")
+    print(format_table(results))
+    for note in results.notes:
+        print(f"note: {note}")
+    print(f"\nscores    {out / evaluation.RESULTS_FILE}")
+    if video:
+        print(f"videos    {out / 'videos'}")
+    print(f"tracks    {out / 'tracks'}")
+    print(f"curves    tensorboard --logdir {out}")
+    print(f"next      pl-distill report --results {out / evaluation.RESULTS_FILE}")

@@ -1,0 +1,217 @@
+"""Stream the clips of a split through one model or two, score the tracks, and write everything into one folder.
+
+Each clip of each model is a unit of work: what a killed run finished is found again by its record and not repeated.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from datamodules.clip import Clip
+from datamodules.shard_manifest import ShardManifest
+from datamodules.shard_reader import read_shard_clips
+from datamodules.splits import PARTS, Part
+from pl_distill.errors import ConfigError
+from pl_distill.evaluation.board import write_board
+from pl_distill.evaluation.caveats import caveats
+from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord, find_record
+from pl_distill.evaluation.memory import release_memory
+from pl_distill.evaluation.models import ModelSource, OpenedModel, open_model, plan_models
+from pl_distill.evaluation.pairing import IOU_THRESHOLD
+from pl_distill.evaluation.recording import record_clip
+from pl_distill.evaluation.replay import length
+from pl_distill.evaluation.results import (
+    ModelResult,
+    Results,
+    Settings,
+    write_results,
+)
+from pl_distill.evaluation.scoring import score_against_teacher, score_model
+from pl_distill.streaming import PruningPolicy, StreamingTracker
+
+RESULTS_FILE = "results.json"
+DEFAULT_POLICY = PruningPolicy()
+_VERSIONS = ("pl-distill", "torch", "transformers", "timm", "motmetrics", "numpy")
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path,
+    teacher: str | Path | None = None,
+    prompt: str = "pig",
+    split: Part = "test",
+    max_frames: int | None = None,
+    video: bool = True,
+    policy: PruningPolicy = DEFAULT_POLICY,
+    device: str = "auto",
+    seed: int = 0,
+) -> Results:
+    """Evaluate a SAM 3 alone, or a student and its teacher beside it.
+
+    Args:
+        model: A SAM 3 (folder or hub name) or a student (its folder, or a checkpoint of `pl-distill fit`).
+        data: Folder of shards.
+        out: Where results.json, tracks, videos, pictures and TensorBoard entries go.
+        teacher: A SAM 3 to compare with. A student without it takes the teacher that it remembers.
+        prompt: A word whose embedding is stored beside the SAM 3.
+        split: Part of the shards: ``train``, ``val`` or ``test``.
+        max_frames: Only the first so many frames of each clip; None for all.
+        video: Whether to write an annotated mp4 of each clip.
+        policy: What the tracker forgets, and when tracks end.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: the GPU where there is one.
+        seed: Of torch's generator before each clip.
+
+    Returns:
+        What was written to ``results.json``.
+
+    Raises:
+        ShardError: The shards are missing, damaged, or not those of the manifest.
+        CheckpointError: A model is missing, damaged or of another architecture.
+        ConfigError: The part has no clips, the prompt is not stored, no teacher is known, or a number is out of range.
+    """
+    started = time.perf_counter()
+    out = Path(out)
+    manifest = ShardManifest.load(data)
+    clips = _read_part(manifest, split)
+    where = _device(device)
+    if max_frames is not None and max_frames < 1:
+        raise ConfigError("max_frames", f"is {max_frames}", "at least 1", "Leave it out to use all frames.")
+    sources = plan_models(str(model), None if teacher is None else str(teacher))
+    for source in sources[1:]:
+        open_model(source, prompt, "cpu")  # a student that does not fit shows now, not after the teacher's hours
+        release_memory()
+
+    settings = Settings(
+        data=str(data),
+        split=manifest.split_name,
+        part=split,
+        prompt=prompt,
+        policy=asdict(policy),
+        iou_threshold=IOU_THRESHOLD,
+        max_frames=max_frames,
+        device=str(where),
+    )
+    versions = {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()}
+    identity = {
+        "data_sha256": manifest.sha256,
+        "settings": {key: value for key, value in asdict(settings).items() if key != "data"},
+        "seed": seed,
+        "versions": versions,
+    }
+    models: dict[str, ModelResult] = {}
+    notes: list[str] = []
+    reused_seconds = 0.0
+    for source in sources:
+        opened = open_model(source, prompt, where)
+        notes += opened.notes
+        records, reused = _replay_all(source, opened, clips, out, identity, policy, video, max_frames, seed)
+        reused_seconds += reused
+        models[source.role] = score_model(source.role, opened.identity, clips, records, out, video)
+        del opened
+        release_memory()
+
+    frames = {clip.name: length(clip, max_frames) for clip in clips}
+    results = Results(
+        settings=settings,
+        split_sha256=manifest.split_sha256,
+        seed=seed,
+        versions=versions,
+        seconds=round(time.perf_counter() - started + reused_seconds, 2),
+        peak_rss_bytes=max(result.peak_rss_bytes for result in models.values()),
+        models=models,
+        student_vs_teacher=score_against_teacher(clips, frames, out) if len(sources) > 1 else None,
+        notes=[*notes, *caveats(settings, models)],
+    )
+    write_results(out / RESULTS_FILE, results)
+    write_board(out, results)
+    return results
+
+
+def _read_part(manifest: ShardManifest, part: Part) -> list[Clip]:
+    if part not in PARTS:
+        raise ConfigError("split", f"is {part!r}", f"one of {', '.join(PARTS)}", "Correct it.")
+    clips = read_shard_clips(manifest.folder, part)
+    if not clips:
+        held = ", ".join(f"{name} ({manifest.num_samples(name)} frames)" for name in PARTS if manifest.splits[name])
+        raise ConfigError(
+            "split", f"{part!r} has no clips in {manifest.folder}", f"a part with clips: {held or 'none has any'}",
+            "Name another part, or write shards with clips of its days.",
+        )  # fmt: skip
+    return clips
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
+        raise ConfigError(
+            "device",
+            f"is {name!r}, which torch refuses ({str(error).splitlines()[0]})",
+            "auto, cpu or cuda",
+            "Correct it.",
+        ) from error
+    return device
+
+
+def _replay_all(
+    source: ModelSource,
+    opened: OpenedModel,
+    clips: Sequence[Clip],
+    out: Path,
+    common: Mapping[str, Any],
+    policy: PruningPolicy,
+    video: bool,
+    max_frames: int | None,
+    seed: int,
+) -> tuple[dict[str, ReplayRecord], float]:
+    """Replay every clip that no earlier run finished; return all records and the seconds that earlier runs spent."""
+    identity = _plain({**common, "model": opened.identity.sha256, "preprocessing": opened.preprocessing.describe()})
+    records: dict[str, ReplayRecord] = {}
+    for clip in clips:
+        record = find_record(ClipFiles(out, source.role, clip.name), identity, video)
+        if record is not None:
+            records[clip.name] = record
+    reused = sum(record.seconds for record in records.values())
+    if records:
+        tqdm.write(f"{source.role}: {len(records)} of {len(clips)} clips are reused from an earlier run")
+    frames = sum(length(clip, max_frames) for clip in clips)
+    done = sum(len(record.objects) for record in records.values())
+    tracker = StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy)
+    with (
+        logging_redirect_tqdm(),
+        tqdm(total=frames, initial=done, desc=source.role, unit="frame", disable=done == frames) as bar,
+    ):
+        for clip in clips:
+            if clip.name in records:
+                continue
+            bar.set_postfix_str(clip.name)
+            torch.manual_seed(seed)
+            records[clip.name] = record_clip(
+                clip,
+                tracker,
+                ClipFiles(out, source.role, clip.name),
+                identity,
+                video=video,
+                max_frames=max_frames,
+                progress=bar,
+            )
+    tracker.close()
+    return records, reused
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as it comes back from JSON: tuples as lists."""
+    return json.loads(json.dumps(value))

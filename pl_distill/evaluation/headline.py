@@ -1,0 +1,123 @@
+"""The table that matters, as rows: printed by the console, drawn by the report, so that both say the same."""
+
+from dataclasses import dataclass
+
+from pl_distill.evaluation.results import Results
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of all models.
+
+    Args:
+        label: With its unit.
+        values: Shown as they are, by column of `columns`.
+        better: Whether the student is better (True), worse (False) or neither (None).
+        explanation: What the quantity means, in one sentence.
+    """
+
+    label: str
+    values: tuple[str, ...]
+    better: bool | None
+    explanation: str
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    label: str
+    name: str
+    digits: int
+    high_is_good: bool
+    explanation: str
+
+
+_SCORES = (
+    _Quantity("MOTA %", "mota", 2, True, "100 less misses, false positives and switches per animal and frame."),
+    _Quantity("IDF1 %", "idf1", 2, True, "Share of boxes that carry the right identity over the whole clip."),
+    _Quantity("HOTA %", "hota", 2, True, "Finding and keeping apart in one number, over all overlap thresholds."),
+    _Quantity("ID switches", "id_switches", 0, False, "How often an animal goes on under another identity."),
+    _Quantity("misses", "misses", 0, False, "Animals without a track, counted per frame."),
+    _Quantity("false positives", "false_positives", 0, False, "Tracks without an animal, counted per frame."),
+    _Quantity("fragmentations", "fragmentations", 0, False, "How often an animal is lost and found again."),
+)
+_NONE = "-"
+
+
+def columns(results: Results) -> tuple[str, ...]:
+    """Return the headings: one model alone, or teacher, student, difference, and the student against the teacher."""
+    if "student" not in results.models:
+        return tuple(results.models)
+    return ("teacher", "student", "difference", "student vs teacher")
+
+
+def headline(results: Results) -> list[Row]:
+    """Return the rows: scores, then speed, memory and size."""
+    rows = [_score_row(results, quantity) for quantity in _SCORES]
+    models = list(results.models.values())
+    rows.append(
+        _plain_row(
+            "frames per second",
+            [model.frames_per_second for model in models],
+            "{:.2f}",
+            True,
+            "Frames over the time in the tracker; decoding and drawing are not in it.",
+        )
+    )
+    vram = [None if model.peak_vram_bytes is None else model.peak_vram_bytes / GIB for model in models]
+    if any(value is not None for value in vram):
+        rows.append(_plain_row("peak VRAM GiB", vram, "{:.2f}", False, "Most memory that was allocated on the GPU."))
+    rss = [model.peak_rss_bytes / GIB for model in models]
+    rows.append(
+        _plain_row("peak RSS GiB", rss, "{:.2f}", False, "Largest resident set, with Python and its libraries.")
+    )
+    sizes = (
+        ("trunk parameters M", "trunk_parameters", "The teacher's trunk, or the student in its place."),
+        ("neck parameters M", "neck_parameters", "The two necks behind it."),
+        ("all parameters M", "parameters", "Everything that runs; the text encoder does not."),
+    )
+    for label, name, explanation in sizes:
+        counts = [getattr(model.model, name) / 1e6 for model in models]
+        rows.append(_plain_row(label, counts, "{:.3f}", False, explanation))
+    return rows
+
+
+def format_table(results: Results) -> str:
+    """Return the table as plain text."""
+    table = [("", *columns(results)), *((row.label, *row.values) for row in headline(results))]
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
+        for cells in (list(zip(line, widths, strict=True)) for line in table)
+    ]
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *(line.rstrip() for line in lines[1:])])
+
+
+def _score_row(results: Results, quantity: _Quantity) -> Row:
+    values: list[float | None] = [getattr(model.overall, quantity.name) for model in results.models.values()]
+    form = f"{{:.{quantity.digits}f}}"
+    row = _plain_row(quantity.label, values, form, quantity.high_is_good, quantity.explanation)
+    if len(values) == 1:
+        return row
+    comparison = results.student_vs_teacher
+    mutual = None if comparison is None else getattr(comparison.overall, quantity.name)
+    return Row(row.label, (*row.values[:3], _show(mutual, form)), row.better, row.explanation)
+
+
+def _plain_row(label: str, values: list[float | None] | list[float], form: str, high_is_good: bool, text: str) -> Row:
+    shown = tuple(_show(value, form) for value in values)
+    if len(values) == 1:
+        return Row(label, shown, None, text)
+    teacher, student = values
+    if teacher is None or student is None:
+        return Row(label, (*shown, _NONE, ""), None, text)
+    difference = student - teacher
+    signed = form.replace("{:", "{:+")
+    better = None if _show(teacher, form) == _show(student, form) else (difference > 0) == high_is_good
+    return Row(label, (*shown, signed.format(difference), ""), better, text)
+
+
+def _show(value: float | None, form: str) -> str:
+    return _NONE if value is None else form.format(value)

@@ -1,0 +1,158 @@
+"""Open what an evaluation is pointed at: a SAM 3, or a student that is put into one."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datamodules.preprocessing import Preprocessing
+from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.evaluation.results import ModelIdentity
+from pl_distill.models.prompts import PromptEmbedding, choose_prompt, load_prompts
+from pl_distill.models.sam3 import load_preprocessing, load_sam3, substitute, trunk_sha256
+from pl_distill.models.sam3_source import find_file
+from pl_distill.models.student_io import DESCRIPTION, Student, load_student
+
+MODEL, TEACHER, STUDENT = "model", "teacher", "student"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """One model of an evaluation, not loaded yet.
+
+    Args:
+        role: ``model``, ``teacher`` or ``student``.
+        source: Folder, checkpoint or hub name.
+        teacher: For a student, the SAM 3 whose trunk it replaces; None for a whole SAM 3.
+    """
+
+    role: str
+    source: str
+    teacher: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedModel:
+    """A model that is ready to track.
+
+    Args:
+        sam3: A `Sam3VideoModel` on its device, in eval mode.
+        identity: What is written into results.
+        prompt: What is searched for.
+        preprocessing: What happens to a picture before the model sees it.
+        notes: What a reader must know about this model, one sentence each.
+    """
+
+    sam3: Any
+    identity: ModelIdentity
+    prompt: PromptEmbedding
+    preprocessing: Preprocessing
+    notes: tuple[str, ...] = ()
+
+
+def plan_models(model: str, teacher: str | None) -> list[ModelSource]:
+    """Say which models are evaluated, teacher first: two for a student or where a teacher is named, otherwise one.
+
+    Args:
+        model: A SAM 3 (folder or hub name) or a student (folder or checkpoint of `pl-distill fit`).
+        teacher: A SAM 3; None takes a student's own teacher from its description.
+
+    Raises:
+        CheckpointError: `model` is neither a SAM 3 nor a student.
+        ConfigError: A student does not know its teacher, or that is not there.
+    """
+    if not is_student(model):
+        if teacher is None:
+            return [ModelSource(MODEL, model)]
+        return [ModelSource(TEACHER, teacher), ModelSource(STUDENT, model)]
+    if teacher is None:
+        teacher = load_student(model).origin["teacher"]
+        if teacher is None:
+            raise ConfigError("teacher", "is not given", f"the SAM 3 that {model} learned from", "Give --teacher.")
+        try:
+            find_file(teacher, "config.json")
+        except CheckpointError as error:
+            raise ConfigError(
+                "teacher",
+                f"is {teacher!r} as {model} remembers it, which {error.found}",
+                "a SAM 3",
+                "Say with --teacher where it is now.",
+            ) from error
+    return [ModelSource(TEACHER, teacher), ModelSource(STUDENT, model, teacher)]
+
+
+def is_student(source: str) -> bool:
+    """Whether a path is a student: a folder with student.json, or a checkpoint (a file, or DeepSpeed's directory)."""
+    path = Path(source)
+    return path.is_file() or (path / DESCRIPTION).is_file() or (path / "checkpoint").is_dir()
+
+
+def open_model(source: ModelSource, prompt: str, device: torch.device | str) -> OpenedModel:
+    """Load a model, put the student into it if it is one, and identify the result.
+
+    Args:
+        source: Which.
+        prompt: A word whose embedding is stored beside the SAM 3.
+        device: Where it shall run.
+
+    Raises:
+        CheckpointError: Weights are missing, damaged or of another architecture.
+        ConfigError: The prompt is not stored.
+    """
+    sam3_source = source.source if source.teacher is None else source.teacher
+    student: Student | None = None if source.teacher is None else load_student(source.source)
+    prompt_embedding = choose_prompt(load_prompts(sam3_source), prompt)
+    preprocessing = load_preprocessing(sam3_source)
+    sam3 = load_sam3(sam3_source)
+    notes: tuple[str, ...] = ()
+    if student is not None:
+        learned_from = student.origin["teacher_trunk_sha256"]
+        if learned_from is not None and learned_from != trunk_sha256(sam3):
+            notes = (
+                f"The student learned from another trunk ({learned_from[:12]}) than that of {source.teacher}: "
+                "its features are not those that this SAM 3 expects.",
+            )
+        sam3 = substitute(sam3, student)
+    sam3 = sam3.to(device).eval()
+    return OpenedModel(sam3, identify(sam3, source, student, preprocessing), prompt_embedding, preprocessing, notes)
+
+
+def identify(sam3: Any, source: ModelSource, student: Student | None, preprocessing: Preprocessing) -> ModelIdentity:
+    """Count and hash a model as it runs, whatever files it came from."""
+    vision = sam3.detector_model.vision_encoder
+    necks = count_parameters(vision.neck, sam3.tracker_neck)
+    trunk = count_parameters(vision.backbone)
+    if student is not None and student.detector_neck is not None:
+        trunk -= necks  # its copies of the necks are its children, too
+    return ModelIdentity(
+        source=source.source,
+        kind="sam3" if student is None else type(student).__name__,
+        sha256=model_sha256(sam3),
+        parameters=count_parameters(sam3),
+        trunk_parameters=trunk,
+        neck_parameters=necks,
+        image_size=preprocessing.size,
+        teacher=source.teacher,
+    )
+
+
+def count_parameters(*modules: Any) -> int:
+    """Count the parameters of some modules, shared ones once."""
+    return sum({id(weight): weight.numel() for module in modules for weight in module.parameters()}.values())
+
+
+def model_sha256(sam3: Any) -> str:
+    """Hash all weights and the configuration; equal for equal models, wherever they lie."""
+    config = {key: value for key, value in sam3.config.to_dict().items() if key not in _NOT_OF_THE_MODEL}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(sam3.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # numpy knows no bfloat16: the bytes are what counts
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "architectures")

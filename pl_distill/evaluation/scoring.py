@@ -1,0 +1,101 @@
+"""From tracks on disk to scores: one model against truth, or a student against its teacher's tracks.
+
+Everything is read back from the text files, so that tracks of an earlier run and of this one are scored alike.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from datamodules.clip import Clip
+from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord
+from pl_distill.evaluation.models import STUDENT, TEACHER
+from pl_distill.evaluation.mot import TrackingCounts, count_clip
+from pl_distill.evaluation.pairing import FramePair, pair_with_annotations, pair_with_tracks
+from pl_distill.evaluation.results import ClipReplay, ClipResult, Comparison, ModelIdentity, ModelResult
+from pl_distill.evaluation.track_files import read_tracks
+
+
+def score_model(
+    role: str,
+    identity: ModelIdentity,
+    clips: Sequence[Clip],
+    records: Mapping[str, ReplayRecord],
+    out: Path,
+    video: bool,
+) -> ModelResult:
+    """Score the replays of one model against truth.
+
+    Args:
+        role: ``model``, ``teacher`` or ``student``.
+        identity: Which network it is.
+        clips: What was replayed.
+        records: Of the replays, by clip.
+        out: Folder of the evaluation.
+        video: Whether annotated videos were asked for.
+    """
+
+    def against_truth(clip: Clip) -> list[FramePair]:
+        tracks = read_tracks(ClipFiles(out, role, clip.name).tracks)
+        return pair_with_annotations(clip.annotations, tracks, len(records[clip.name].objects))
+
+    counts = _count(clips, against_truth)
+    tracker_seconds = sum(sum(record.update_ms) for record in records.values()) / 1000
+    frames = sum(len(record.objects) for record in records.values())
+    vram = [record.peak_vram_bytes for record in records.values() if record.peak_vram_bytes is not None]
+    return ModelResult(
+        overall=sum(counts.values(), TrackingCounts()).scores(),
+        clips={
+            clip.name: ClipResult(
+                counts[clip.name].scores(), _describe(ClipFiles(out, role, clip.name), clip, records[clip.name], video)
+            )
+            for clip in clips
+        },
+        model=identity,
+        frames_per_second=round(frames / tracker_seconds, 3) if tracker_seconds > 0 else None,
+        seconds=round(sum(record.seconds for record in records.values()), 2),
+        peak_rss_bytes=max(record.peak_rss_bytes for record in records.values()),
+        peak_vram_bytes=max(vram) if vram else None,
+    )
+
+
+def _describe(files: ClipFiles, clip: Clip, record: ReplayRecord, video: bool) -> ClipReplay:
+    def relative(path: Path) -> str:
+        return path.relative_to(files.folder).as_posix()
+
+    speed = record.frames_per_second
+    return ClipReplay(
+        day=clip.day,
+        frames=len(record.objects),
+        frames_per_second=None if speed is None else round(speed, 3),
+        seconds=record.seconds,
+        peak_rss_bytes=record.peak_rss_bytes,
+        peak_vram_bytes=record.peak_vram_bytes,
+        tracks=relative(files.tracks),
+        record=relative(files.record),
+        pictures={str(frame): relative(files.picture(frame)) for frame in record.pictures},
+        video=relative(files.video) if video else None,
+    )
+
+
+def score_against_teacher(clips: Sequence[Clip], frames: Mapping[str, int], out: Path) -> Comparison:
+    """Score the student's tracks with the teacher's as truth, in every frame, labelled or not.
+
+    Args:
+        clips: What both replayed.
+        frames: How many frames of each clip.
+        out: Folder of the evaluation.
+    """
+
+    def against_teacher(clip: Clip) -> list[FramePair]:
+        reference, tracks = (read_tracks(ClipFiles(out, role, clip.name).tracks) for role in (TEACHER, STUDENT))
+        return pair_with_tracks(reference, tracks, frames[clip.name])
+
+    counts = _count(clips, against_teacher)
+    return Comparison(
+        overall=sum(counts.values(), TrackingCounts()).scores(),
+        clips={name: ClipResult(count.scores()) for name, count in counts.items()},
+    )
+
+
+def _count(clips: Sequence[Clip], pair: Callable[[Clip], list[FramePair]]) -> dict[str, TrackingCounts]:
+    return {clip.name: count_clip(pair(clip)) for clip in clips}
