@@ -60,6 +60,8 @@ class PruningPolicy:
             them again and replaces their newest memory by that of an unsuppressed, binarised mask.
         full_window: Weigh pointers from the first frame on as in a whole video. transformers' own streaming counts the
             frames so far, and differs from its own result on the whole video for about 15 frames.
+        skip_blank: A picture of one colour, as a camera sends that lost its signal, is not shown to the model: seven of
+            them would wipe out every memory but the conditioning frames.
         max_objects: Most animals alive at a time, if the model's configuration does not say less; the detections with
             the highest scores come first.
     """
@@ -69,6 +71,7 @@ class PruningPolicy:
     clean_masks: bool = True
     protect_memories: bool = True
     full_window: bool = True
+    skip_blank: bool = True
     max_objects: int = 100
 
     def __post_init__(self) -> None:
@@ -80,7 +83,13 @@ class PruningPolicy:
     def as_transformers(cls, mode: Mode = "none") -> "PruningPolicy":
         """Return the policy under which a stream gives what transformers alone gives; with `mode`, in less memory."""
         return cls(
-            mode, retirement=None, clean_masks=False, protect_memories=False, full_window=False, max_objects=10**6
+            mode,
+            retirement=None,
+            clean_masks=False,
+            protect_memories=False,
+            full_window=False,
+            skip_blank=False,
+            max_objects=10**6,
         )
 
 

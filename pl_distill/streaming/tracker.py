@@ -15,6 +15,7 @@ from pl_distill.streaming.postprocess import Tracks, to_tracks
 from pl_distill.streaming.retirement import TrackLives
 from pl_distill.streaming.sam3_stream import Sam3Stream
 from pl_distill.streaming.session import StreamingSession
+from pl_distill.streaming.watch import CameraWatch
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,9 @@ class StreamingTracker:
             raise RuntimeError("the tracker is closed")
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype.name != "uint8":
             raise ValueError(f"frame is {frame.dtype} of shape {frame.shape}, expected uint8 of shape (H, W, 3)")
+        shows_something = self._watch.look(frame, timestamp_s)
+        if self.policy.skip_blank and not shows_something:
+            return Tracks.nothing(frame.shape[0], frame.shape[1])
         with torch.inference_mode():
             pixels = self.preprocessing(frame)
             output = self.model(inference_session=self.session, frame=pixels, frame_idx=self.frames)
@@ -83,10 +87,11 @@ class StreamingTracker:
         """Forget everything, as if no frame had been seen: another video begins, and ids begin again."""
         if self.model is None:
             raise RuntimeError("the tracker is closed")
-        self.frames = 0
+        self.frames = 0  # given to the model so far
         self.session = StreamingSession(
             self.model.config, self.prompt, self.policy, device=self._device, dtype=self._dtype
         )
+        self._watch = CameraWatch()
         self._lives = None if self.policy.retirement is None else TrackLives(self.policy.retirement)
 
     def close(self) -> None:

@@ -1,0 +1,116 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pl_distill.models.sam3 import load_sam3_config
+from pl_distill.streaming import PruningPolicy, StreamingTracker
+from pl_distill.streaming.session import FrameStore, MemoryWindow, StreamingSession
+
+
+@pytest.mark.parametrize("name", ["real", "tiny"])
+def test_the_windows_follow_from_the_configuration(name):
+    assert MemoryWindow.of(load_sam3_config(name)) == MemoryWindow(pointers=15, memories=6, conditioning=4)
+
+
+def test_a_model_with_a_shorter_memory_has_shorter_windows():
+    config = load_sam3_config("tiny")
+    config.tracker_config.num_maskmem = 4
+    config.tracker_config.max_object_pointers_in_encoder = 1
+    config.tracker_config.max_cond_frame_num = -1
+    assert MemoryWindow.of(config) == MemoryWindow(pointers=0, memories=3, conditioning=None)
+
+
+@given(least=st.integers(0, 20), frames=st.integers(0, 40), kept=st.integers(0, 5))
+def test_the_length_of_a_frame_store_is_that_of_the_video_whatever_was_dropped(least, frames, kept):
+    store = FrameStore(least)
+    for index in range(frames):
+        store[index] = torch.zeros(1)
+        store.pop(index - kept, None)
+    assert len(store) == max(least, frames)
+    assert len(list(store)) == min(frames, max(kept, 0)) or kept == 0
+
+
+def session_with(prompt, mode, *, tracked=(), conditioning=()):
+    session = StreamingSession(
+        load_sam3_config("tiny"), prompt, PruningPolicy(mode), device=torch.device("cpu"), dtype=torch.float32
+    )
+    outputs = session.output_dict_per_obj[session.obj_id_to_idx(7)]
+    for index in tracked:
+        outputs["non_cond_frame_outputs"][index] = entry()
+    for index in conditioning:
+        outputs["cond_frame_outputs"][index] = entry()
+    return session, outputs["non_cond_frame_outputs"], outputs["cond_frame_outputs"]
+
+
+def entry():
+    batch = torch.ones(64, 5, 64, dtype=torch.bfloat16)  # five animals, of whom this is one
+    names = ("pred_masks", "high_res_masks", "object_score_logits")
+    return {
+        **{name: torch.ones(1, 1, 8, 8) for name in names},
+        "object_pointer": torch.ones(1, 128),
+        "maskmem_features": batch[:, 2:3],
+        "maskmem_pos_enc": torch.ones(64, 5, 64)[:, 2:3],
+    }
+
+
+def with_memory(outputs):
+    return {index for index, one in outputs.items() if "maskmem_features" in one}
+
+
+def test_fifteen_pointers_and_six_memories_stay(prompt):
+    session, tracked, _ = session_with(prompt, "exact", tracked=range(40), conditioning=[0])
+    session.prune(39)
+    assert set(tracked) == set(range(25, 40))
+    assert with_memory(tracked) == set(range(34, 40))
+    assert {key for one in tracked.values() for key in one} == {"object_pointer", "maskmem_features", "maskmem_pos_enc"}
+
+
+def test_every_conditioning_pointer_stays_but_only_the_memories_that_are_read(prompt):
+    session, _, conditioning = session_with(prompt, "exact", conditioning=[0, 3, 9, 15, 21, 34, 35, 36, 37, 38])
+    session.prune(39)
+    assert set(conditioning) == {0, 3, 9, 15, 21, 34, 35, 36, 37, 38}
+    assert with_memory(conditioning) == {34, 35, 36, 37, 38}  # the newest four, and 34 among the last six frames
+
+
+def test_bounded_drops_old_conditioning_frames_whole(prompt):
+    session, _, conditioning = session_with(prompt, "bounded", conditioning=[0, 3, 9, 15, 21])
+    session.prune(39)
+    assert set(conditioning) == {3, 9, 15, 21}
+
+
+def test_a_kept_memory_does_not_keep_the_memories_of_the_other_animals(prompt):
+    session, _, conditioning = session_with(prompt, "exact", conditioning=[0, 1])
+    session.prune(20)
+    for one in conditioning.values():
+        assert one["maskmem_features"].untyped_storage().nbytes() == 64 * 64 * 2
+    assert conditioning[0]["maskmem_pos_enc"] is conditioning[1]["maskmem_pos_enc"]
+
+
+def test_without_pruning_everything_stays(prompt):
+    session, tracked, conditioning = session_with(prompt, "none", tracked=range(40), conditioning=[0])
+    session.prune(39)
+    assert len(tracked) == 40
+    assert len(tracked[0]) == len(conditioning[0]) == 6
+
+
+def memory_over_time(model, prompt, preprocessing, pictures, mode):
+    tracker = StreamingTracker(model, prompt, preprocessing, PruningPolicy.as_transformers(mode))
+    tracker.model.max_num_objects = 2
+    tensors, entries = [], []
+    for index, picture in enumerate(pictures):
+        tracker.update(picture, index / 10)
+        tensors.append(tracker.session.tensor_bytes())
+        entries.append(tracker.session.python_entries())
+    return tensors, entries
+
+
+def test_memory_is_flat_once_the_windows_are_full_and_grows_without_pruning(model, prompt, preprocessing, clip):
+    pictures = list(clip(30))
+    tensors, entries = memory_over_time(model, prompt, preprocessing, pictures, "exact")
+    assert len(set(tensors[16:])) == 1
+    assert len(set(entries[16:])) == 1
+    growing, _ = memory_over_time(model, prompt, preprocessing, pictures, "none")
+    steps = {later - earlier for earlier, later in zip(growing[16:], growing[17:], strict=False)}
+    assert min(steps) > 100_000 > tensors[-1] / 2
+    assert growing[-1] > 20 * tensors[-1]
