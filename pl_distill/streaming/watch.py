@@ -29,8 +29,8 @@ class CameraWatch:
             timestamp_s: When it was taken.
         """
         if self._last_s is not None and not 0 <= timestamp_s - self._last_s <= GAP_S:
-            kind = "no frames" if timestamp_s > self._last_s else "the clock went back"
-            logger.warning("at %.3f s: %s for %.3f s", timestamp_s, kind, abs(timestamp_s - self._last_s))
+            kind = "no frames for" if timestamp_s > self._last_s else "the clock went back by"
+            logger.warning("at %.3f s: %s %.3f s", timestamp_s, kind, abs(timestamp_s - self._last_s))
         self._last_s = timestamp_s
         height, width = size = frame.shape[:2]
         if self._size is not None and size != self._size:
