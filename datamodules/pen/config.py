@@ -151,7 +151,9 @@ def load_pen_config(name_or_path: str | Path) -> PenConfig:
     known = [field.name for field in fields(PenConfig)]
     for key in content:
         if key not in known:
-            raise UserError(where, f"has the unknown key '{key}'", "one of " + ", ".join(known), "Correct or remove it.")
+            raise UserError(
+                where, f"has the unknown key '{key}'", "one of " + ", ".join(known), "Correct or remove it."
+            )
     return PenConfig(**content)
 
 
@@ -168,6 +170,9 @@ def _read_recipe(name_or_path: str | Path) -> tuple[str, str]:
     if path.name != str(name_or_path) or not recipe.is_file():
         names = sorted(file.name.removesuffix(".yaml") for file in recipes.iterdir() if file.name.endswith(".yaml"))
         raise UserError(
-            f"pen '{name_or_path}'", "is not a shipped domain", "one of " + ", ".join(names), "Or give a path that ends in .yaml."
+            f"pen '{name_or_path}'",
+            "is not a shipped domain",
+            "one of " + ", ".join(names),
+            "Or give a path that ends in .yaml.",
         )
     return recipe.read_text(encoding="utf-8"), f"configs/pen/{name_or_path}.yaml"

@@ -21,7 +21,9 @@ from typing import Literal
 STANDING, LYING, ON_SIDE, SITTING = range(4)
 """Indices into `datamodules.pen.species.POSTURES`."""
 
-Activity = Literal["rest", "investigate", "stand", "eat", "walk", "drink", "sit", "greet", "fight", "chase", "play", "poke", "mount"]
+Activity = Literal[
+    "rest", "investigate", "stand", "eat", "walk", "drink", "sit", "greet", "fight", "chase", "play", "poke", "mount"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,9 @@ class Minds:
 
     def _lie_down(self, index: int) -> None:
         mind = self._minds[index]
-        mind.bed = self._planner.bed(index, [other.bed for other in self._minds if other.bed is not None and other is not mind])
+        mind.bed = self._planner.bed(
+            index, [other.bed for other in self._minds if other.bed is not None and other is not mind]
+        )
         mind.side = int(self._rng.choice((-1, 1)))
         self.orders.rest_bend[index] = float(np.clip(self._rng.normal(0, 0.3), -0.6, 0.6))
         mind.begin(self._planner.rest(index, mind.bed[:2], mind.bed[2]))
@@ -207,7 +209,9 @@ class Minds:
         if task.spot == "snout":
             x, y = motion.noses()[other]
             return float(x), float(y)
-        forward = {"neck": 0.95, "flank": -0.2, "rump": -1.1, "back": -0.95}[task.spot] * float(motion.half_trunk[other])
+        forward = {"neck": 0.95, "flank": -0.2, "rump": -1.1, "back": -0.95}[task.spot] * float(
+            motion.half_trunk[other]
+        )
         heading = float(motion.heading[other])
         return (
             float(motion.xy[other, 0]) + forward * float(np.cos(heading)),
@@ -222,7 +226,9 @@ class Minds:
             return True
         return abs(float((task.heading - self._motion.heading[index] + np.pi) % (2 * np.pi)) - np.pi) < 0.3
 
-    def _order(self, index: int, mind: _Mind, task: Task, goal: tuple[float, float] | None, nose: np.ndarray, dt: float) -> None:
+    def _order(
+        self, index: int, mind: _Mind, task: Task, goal: tuple[float, float] | None, nose: np.ndarray, dt: float
+    ) -> None:
         orders, motion = self.orders, self._motion
         head = task.head if mind.arrived else task.way_head
         staying = mind.arrived and (goal is None or task.posture != etho.STANDING)

@@ -137,7 +137,9 @@ class Motion:
 
     def _discs(self) -> tuple[Points, Values]:
         """Centres (N, 4, 2) and radii (N, 4): rump, middle, shoulders, head."""
-        forward = np.stack((-0.62 * self.half_trunk, 0 * self.half_trunk, 0.62 * self.half_trunk, 0.80 * self.nose_m), 1)
+        forward = np.stack(
+            (-0.62 * self.half_trunk, 0 * self.half_trunk, 0.62 * self.half_trunk, 0.80 * self.nose_m), 1
+        )
         turned = self.heading[:, None] + self.bend[:, None] * forward / 2
         turned[:, 3] += 0.4 * self.head_yaw
         centres = self.xy[:, None] + forward[..., None] * _unit(turned)

@@ -141,7 +141,11 @@ class Planner:
 
     def poke(self, partner: int) -> list[Task]:
         """Pump with the snout against a flank."""
-        return [Task("nose-poke-elsewhere", self.duration("poke"), etho.PUMPING, partner=partner, spot="flank", reach_m=0.16)]
+        return [
+            Task(
+                "nose-poke-elsewhere", self.duration("poke"), etho.PUMPING, partner=partner, spot="flank", reach_m=0.16
+            )
+        ]
 
     def mount(self, partner: int) -> list[Task]:
         """Climb onto another from behind."""

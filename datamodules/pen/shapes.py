@@ -15,7 +15,9 @@ from datamodules.pen.species import SAMPLES, STATIONS, Table
 from datamodules.pen.state import Body, Pose
 
 _BACK = np.array((0.80, 0.42, 0.40, 0.66))  # height of the widest outline per posture, relative to the standing back
-_LENGTH = np.array((1.0, 0.98, 1.0, 0.74))  # length of the trunk per posture: a sitting trunk rises towards the shoulders
+_LENGTH = np.array(
+    (1.0, 0.98, 1.0, 0.74)
+)  # length of the trunk per posture: a sitting trunk rises towards the shoulders
 _CIRCLE = np.linspace(0, 2 * np.pi, 10, endpoint=False)
 _Place = Callable[[NDArray[np.float64] | float, NDArray[np.float64] | float], Points]
 
@@ -176,7 +178,9 @@ def _add_legs(bundle: _Bundle, pose: Pose, body: Body, half_trunk: float, back: 
         foot = weights @ feet
         hip = (front * 0.62 * half_trunk, (sign * (1 - weights[2]) * 0.55 + pose.side * weights[2] * 0.8) * half_width)
         legs = place(np.array((hip[0], foot[0])), np.array((hip[1], foot[1])))
-        bundle.add(_capsule(legs[0], legs[1], radius * 1.25, radius * 0.8), np.repeat((back * 0.5, 0.06 + pose.lift_m), 8))
+        bundle.add(
+            _capsule(legs[0], legs[1], radius * 1.25, radius * 0.8), np.repeat((back * 0.5, 0.06 + pose.lift_m), 8)
+        )
         assert len(bundle.parts) == number + 1
 
 
