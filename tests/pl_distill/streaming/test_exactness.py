@@ -55,9 +55,7 @@ def test_pruning_changes_not_one_bit(model, prompt, preprocessing, clip, recondi
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_pruning_changes_nothing_with_our_corrections_and_retirement_either(
-    model, prompt, preprocessing, clip, seed
-):
+def test_pruning_changes_nothing_with_our_corrections_and_retirement_either(model, prompt, preprocessing, clip, seed):
     model.det_nms_thresh, model.fill_hole_area = 0.5, 16
     pictures = list(clip(35, seed))
     unpruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("none"), 4)

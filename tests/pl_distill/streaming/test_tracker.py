@@ -1,0 +1,179 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pl_distill.errors import ConfigError
+from pl_distill.models.prompts import PromptEmbedding
+from pl_distill.models.sam3 import load_sam3, read_geometry, substitute
+from pl_distill.streaming import PruningPolicy, Retirement, StreamingTracker
+
+
+def same(first, second) -> bool:
+    return (
+        first.ids == second.ids
+        and np.array_equal(first.masks, second.masks)
+        and np.array_equal(first.scores, second.scores)
+        and np.array_equal(first.boxes_xyxy, second.boxes_xyxy)
+    )
+
+
+def run(tracker, pictures):
+    return [tracker.update(picture, index / 10) for index, picture in enumerate(pictures)]
+
+
+def test_tracks_are_what_they_promise(model, prompt, preprocessing, clip):
+    for tracks in run(StreamingTracker(model, prompt, preprocessing), clip(4)):
+        count = len(tracks.ids)
+        assert count > 0
+        assert list(tracks.ids) == sorted(set(tracks.ids))
+        assert tracks.masks.shape == (count, 48, 64)
+        assert (tracks.masks.dtype, tracks.scores.dtype, tracks.boxes_xyxy.dtype) == (bool, np.float32, np.float32)
+        assert (tracks.scores > 0).all()
+        assert (tracks.scores <= 1).all()
+        assert tracks.masks.sum(0).max() <= 1
+        left, top, right, bottom = tracks.boxes_xyxy.T
+        assert (left >= 0).all()
+        assert (top >= 0).all()
+        assert (right > left).all()
+        assert (right <= 64).all()
+        assert (bottom > top).all()
+        assert (bottom <= 48).all()
+
+
+def test_reset_forgets_everything(model, prompt, preprocessing, clip):
+    pictures = list(clip(6))
+    tracker = StreamingTracker(model, prompt, preprocessing)
+    first = run(tracker, pictures)
+    run(tracker, clip(3, seed=5))
+    tracker.reset()
+    assert all(same(one, other) for one, other in zip(first, run(tracker, pictures), strict=True))
+
+
+def test_the_model_is_left_as_it_was_and_serves_two_trackers_at_once(model, prompt, preprocessing, clip):
+    pictures = list(clip(5))
+    alone = run(StreamingTracker(model, prompt, preprocessing), pictures)
+    one, other = (StreamingTracker(model, prompt, preprocessing) for _ in range(2))
+    for index, picture in enumerate(pictures):
+        assert same(one.update(picture, index), alone[index])
+        assert same(other.update(picture, index), alone[index])
+    assert type(model).__name__ == "Sam3VideoModel"
+
+
+def test_ids_never_come_back(model, prompt, preprocessing, clip):
+    strict = Retirement(probation_misses=1, probation_duplicates=1)
+    tracker = StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=strict))
+    last_seen: dict[int, int] = {}
+    for index, tracks in enumerate(run(tracker, clip(25))):
+        for track in tracks.ids:
+            assert track in last_seen or track > max(last_seen, default=-1)
+            last_seen[track] = index
+    assert max(last_seen) > 8  # more than can be alive at a time: some have ended
+    assert set(tracker.session.trk_keep_alive) == set(tracker.session.obj_ids)
+
+
+def test_a_track_that_ends_is_logged_with_its_reason(model, prompt, preprocessing, clip, caplog):
+    caplog.set_level(logging.INFO, logger="pl_distill.streaming.tracker")
+    strict = Retirement(probation_misses=1, probation_duplicates=1)
+    run(StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=strict)), clip(2))
+    assert "frame 1: track 0 ends, " in caplog.text
+
+
+def test_the_limit_is_kept_and_said_once(model, prompt, preprocessing, clip, caplog):
+    policy = PruningPolicy(retirement=None, max_objects=2)
+    tracks = run(StreamingTracker(model, prompt, preprocessing, policy), clip(5))
+    assert all(len(one.ids) <= 2 for one in tracks)
+    assert caplog.text.count("2 animals are tracked, the limit") == 1
+
+
+def test_a_new_animal_does_not_disturb_the_memory_of_the_others(model, prompt, preprocessing, clip):
+    def memory_of_the_first(policy, newcomer):
+        tracker = StreamingTracker(model, prompt, preprocessing, policy)
+        for index, picture in enumerate(clip(4)):
+            tracker.model.max_num_objects = 2 if newcomer and index == 3 else 1
+            tracker.update(picture, index)
+        assert len(tracker.session.obj_ids) == 1 + newcomer
+        newest = tracker.session.output_dict_per_obj[0]["non_cond_frame_outputs"][3]
+        return newest["maskmem_features"], newest["object_pointer"]
+
+    shy = PruningPolicy(retirement=None)
+    alone, beside = memory_of_the_first(shy, newcomer=False), memory_of_the_first(shy, newcomer=True)
+    assert all(torch.equal(one, other) for one, other in zip(alone, beside, strict=True))
+    stock = PruningPolicy.as_transformers("exact")
+    alone, beside = memory_of_the_first(stock, newcomer=False), memory_of_the_first(stock, newcomer=True)
+    assert not torch.equal(alone[0], beside[0])
+
+
+def test_duplicate_detections_become_one_animal(model, prompt, preprocessing, clip):
+    model.det_nms_thresh, picture = 0.05, next(clip(1))
+    twice = StreamingTracker(model, prompt, preprocessing, PruningPolicy(clean_masks=False)).update(picture, 0)
+    once = StreamingTracker(model, prompt, preprocessing).update(picture, 0)
+    assert 0 < len(once.ids) < len(twice.ids)
+
+
+def test_a_camera_that_drops_out_and_changes_its_size_is_survived(model, prompt, preprocessing, clip):
+    pictures = list(clip(6))
+    tracker = StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=None))
+    before = run(tracker, pictures[:3])
+    for second in range(20):
+        assert len(tracker.update(np.zeros_like(pictures[0]), 10 + second)) == 0
+    after = [tracker.update(np.repeat(picture, 2, axis=1), 60 + index) for index, picture in enumerate(pictures[3:])]
+    assert set(after[0].ids) & set(before[-1].ids)
+    assert after[0].masks.shape[1:] == (48, 128)
+    uninterrupted = StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=None))
+    assert run(uninterrupted, pictures[:4])[3].ids == after[0].ids
+
+
+def test_a_substituted_student_streams(model, teacher, prompt, preprocessing, clip):
+    channels, grid, _ = read_geometry(teacher).map_shape
+
+    class Student(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project = nn.Conv2d(3, channels, kernel_size=14, stride=14)
+
+        def forward(self, images):
+            return self.project(images)
+
+    torch.manual_seed(0)
+    substituted = substitute(model, Student())
+    assert grid == 8
+    students = run(StreamingTracker(substituted, prompt, preprocessing), clip(3))
+    teachers = run(StreamingTracker(model, prompt, preprocessing), clip(3))
+    assert len(students[-1].ids) > 0
+    assert not same(students[-1], teachers[-1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_it_streams_on_a_gpu(teacher, prompt, preprocessing, clip):
+    tracks = run(StreamingTracker(load_sam3(teacher, device="cuda"), prompt, preprocessing), clip(3))
+    assert len(tracks[-1].ids) > 0
+
+
+@pytest.mark.parametrize("frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
+def test_a_frame_that_is_no_rgb_picture_is_refused(model, prompt, preprocessing, frame):
+    with pytest.raises(ValueError, match=r"expected uint8 of shape \(H, W, 3\)"):
+        StreamingTracker(model, prompt, preprocessing).update(frame, 0)
+
+
+def test_mixed_dtypes_are_refused(model, prompt, preprocessing):
+    model.tracker_neck.half()
+    with pytest.raises(ConfigError, match="has weights in float16, float32, expected one dtype"):
+        StreamingTracker(model, prompt, preprocessing)
+
+
+def test_a_prompt_of_another_model_is_refused(model, prompt, preprocessing):
+    other = PromptEmbedding("pig", torch.zeros(1, 32, 256), prompt.attention_mask)
+    with pytest.raises(ConfigError, match="is of width 256, expected the model's 128"):
+        StreamingTracker(model, other, preprocessing)
+
+
+def test_a_closed_tracker_is_of_no_use(model, prompt, preprocessing, clip):
+    with StreamingTracker(model, prompt, preprocessing) as tracker:
+        run(tracker, clip(1))
+    assert tracker.model is None
+    assert tracker.session.tensor_bytes() < 50_000  # the prompt
+    with pytest.raises(RuntimeError, match="closed"):
+        tracker.update(next(clip(1)), 0)
