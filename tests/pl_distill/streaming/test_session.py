@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -28,7 +30,7 @@ def test_the_length_of_a_frame_store_is_that_of_the_video_whatever_was_dropped(l
         store[index] = torch.zeros(1)
         store.pop(index - kept, None)
     assert len(store) == max(least, frames)
-    assert len(list(store)) == min(frames, max(kept, 0)) or kept == 0
+    assert len(list(store)) == min(frames, kept)
 
 
 def session_with(prompt, mode, *, tracked=(), conditioning=()):
@@ -111,6 +113,6 @@ def test_memory_is_flat_once_the_windows_are_full_and_grows_without_pruning(mode
     assert len(set(tensors[16:])) == 1
     assert len(set(entries[16:])) == 1
     growing, _ = memory_over_time(model, prompt, preprocessing, pictures, "none")
-    steps = {later - earlier for earlier, later in zip(growing[16:], growing[17:], strict=False)}
+    steps = {later - earlier for earlier, later in pairwise(growing[16:])}
     assert min(steps) > 100_000 > tensors[-1] / 2
     assert growing[-1] > 20 * tensors[-1]

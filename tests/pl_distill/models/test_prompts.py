@@ -1,0 +1,66 @@
+import shutil
+
+import pytest
+import torch
+from transformers import Sam3VideoProcessor
+
+from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.models.prompts import PROMPTS_FILE, choose_prompt, compute_prompts, load_prompts, save_prompts
+from pl_distill.models.sam3 import load_preprocessing, load_sam3
+from pl_distill.streaming import PruningPolicy, StreamingTracker
+
+
+def pictures(count):
+    numbers = torch.Generator().manual_seed(0)
+    return [torch.randint(0, 256, (40, 50, 3), generator=numbers, dtype=torch.uint8).numpy() for _ in range(count)]
+
+
+def test_a_stored_prompt_gives_what_the_text_encoder_gives_bit_for_bit(teacher):
+    processor, whole = Sam3VideoProcessor.from_pretrained(teacher), load_sam3(teacher, text_encoder=True)
+    session = processor.init_video_session()
+    processor.add_text_prompt(session, "pig")
+    tracker = StreamingTracker(
+        load_sam3(teacher), load_prompts(teacher)["pig"], load_preprocessing(teacher), PruningPolicy.as_transformers()
+    )
+    for index, picture in enumerate(pictures(4)):
+        pixels = processor(images=picture, return_tensors="pt").pixel_values[0]
+        output = whole(inference_session=session, frame=pixels, frame_idx=index)
+        theirs = processor.postprocess_outputs(session, output, original_sizes=[[40, 50]])
+        ours = tracker.update(picture, index)
+        assert len(ours.ids) > 0
+        assert list(ours.ids) == theirs["object_ids"].tolist()
+        assert torch.equal(torch.from_numpy(ours.masks), theirs["masks"])
+
+
+def test_prompts_survive_the_disk_bit_for_bit(teacher, tmp_path):
+    words = ["pig", "a brown pig"]
+    computed = compute_prompts(teacher, words)
+    shutil.copy(teacher / "config.json", tmp_path)
+    save_prompts(tmp_path, computed)
+    stored = load_prompts(tmp_path)
+    assert sorted(stored) == sorted(words)
+    for prompt in computed:
+        assert torch.equal(stored[prompt.word].embedding, prompt.embedding)
+        assert torch.equal(stored[prompt.word].attention_mask, prompt.attention_mask)
+    assert stored["pig"].embedding.shape == (1, 32, 128)
+    assert int(stored["pig"].attention_mask.sum()) == 3  # start, pig, end: the padding is kept
+    assert torch.equal(stored["pig"].embedding, load_prompts(teacher)["pig"].embedding)
+
+
+def test_an_unknown_word_lists_the_stored_ones(teacher):
+    with pytest.raises(ConfigError, match="is 'sheep', expected one of the stored words: feeder, pig, toy"):
+        choose_prompt(load_prompts(teacher), "sheep")
+
+
+def test_a_prompt_that_is_too_long_is_refused(teacher):
+    with pytest.raises(ConfigError, match="has 42 tokens, expected at most 32"):
+        compute_prompts(teacher, ["q" * 40])
+
+
+def test_a_model_without_prompts_or_with_a_damaged_file_is_refused(teacher, tmp_path):
+    shutil.copy(teacher / "config.json", tmp_path)
+    with pytest.raises(CheckpointError, match="has no prompts.safetensors"):
+        load_prompts(tmp_path)
+    (tmp_path / PROMPTS_FILE).write_bytes(b"not safetensors")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_prompts(tmp_path)
