@@ -19,7 +19,7 @@ Colour = tuple[float, float, float]
 Skin = NDArray[np.float32]
 """RGB, shape (AROUND, ALONG, 3): rows go once around the part from belly over the right flank, columns from rear to front."""
 
-ALONG, AROUND = 96, 128
+ALONG, AROUND = 144, 192
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def _plain(base: Points, family: Family, rng: np.random.Generator) -> Skin:
     around = np.linspace(-np.pi, np.pi, AROUND, endpoint=False)  # 0 is the back
     shade = family.belly + (1 - family.belly) * (0.5 + 0.5 * np.cos(around))
     skin = np.ones((AROUND, ALONG, 1)) * shade[:, None, None] * base
-    grain = cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), sigmaX=1.6, sigmaY=0.7)
-    cloud = cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), 9)
+    grain = cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), sigmaX=2.2, sigmaY=0.9)
+    cloud = cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), 13)
     tone = 1 + family.bristle * grain / grain.std() + 0.03 * cloud / cloud.std()
     return (skin * tone[..., None]).astype(np.float32)
 
@@ -118,7 +118,7 @@ def _add_marks(
 ) -> None:
     """Patches with crooked edges, mostly on the back where the camera sees them."""
     rows, columns = np.mgrid[0:AROUND, 0:ALONG].astype(np.float64)
-    warp = [cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), 5) * 55 for _ in range(2)]
+    warp = [cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), 7.5) * 120 for _ in range(2)]
     for _ in range(count):
         column = rng.uniform(0.06, 0.94) * ALONG
         row = AROUND / 2 + rng.normal(0, 0.15) * AROUND
@@ -131,7 +131,7 @@ def _add_marks(
 
 def _add_dirt(skin: Skin, rng: np.random.Generator) -> None:
     """Dung on flanks and rump."""
-    field = cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), 3)
+    field = cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), 4.5)
     field /= field.std()
     side = np.abs(np.linspace(-1, 1, AROUND))[:, None] * 1.3
     rear = np.linspace(0.9, -0.2, ALONG)[None]

@@ -16,7 +16,7 @@ from datamodules.pen.species import STATIONS
 SHIFT = 4
 """Binary places of a pixel that OpenCV gets."""
 
-_UNIFORM = np.linspace(-1, 1, 64)
+_UNIFORM = np.linspace(-1, 1, 256)
 _ACROSS = np.linspace(-1, 1, 256)
 _ANGLE = np.arcsin(_ACROSS)
 _ENDS = (1 - 0.20 * np.abs(_UNIFORM) ** 7).astype(np.float32)
@@ -34,6 +34,8 @@ class LitCoat:
     rim: tuple[float, ...]
     inner: tuple[float, ...]
     tail: tuple[float, ...]
+    flanks: tuple[tuple[float, ...], ...]
+    neck: tuple[float, ...]
     eye: tuple[float, ...]
     lid: tuple[float, ...]
 
@@ -47,9 +49,11 @@ class LitCoat:
             limb=light.colour(coat.limb, 0.82),
             hoof=light.colour(coat.limb, 0.45),
             ear=light.colour(coat.ear),
-            rim=light.colour(coat.ear, 0.62),
+            rim=light.colour(coat.ear, 0.70),
             inner=light.colour(coat.inner, 0.92),
             tail=light.colour(coat.tail, 0.9),
+            flanks=tuple(light.colour(coat.trunk.mean((0, 1)), factor) for factor in (0.50, 0.63, 0.77)),
+            neck=light.colour(coat.head.mean((0, 1)), 0.78),
             eye=light.colour(coat.eye),
             lid=light.colour(coat.ear, 0.5),
         )
@@ -101,13 +105,16 @@ def paint_animal(
         fill(image, leg, coat.limb)
         fill(image, leg[8:], coat.hoof)
     fill(image, shape.tail, coat.tail)
+    for flank, colour in zip(shape.flanks, coat.flanks, strict=True):
+        fill(image, flank, colour)
+    fill(image, shape.neck, coat.neck)
     _paint_tube(image, shape.trunk, coat.trunk, heading)
     _paint_tube(image, shape.head, coat.head, _direction(shape.head))
     fill(image, shape.snout, coat.inner)
     for ear in shape.ears:
         fill(image, ear, coat.rim)
         middle = ear.mean(0)
-        fill(image, middle + 0.80 * (ear - middle), coat.ear)
+        fill(image, middle + 0.84 * (ear - middle), coat.ear)
         fill(
             image,
             middle + 0.45 * (ear - middle),
@@ -137,8 +144,8 @@ def _paint_tube(image: Image, tube: Tube, skin: Skin, heading: float) -> None:
     bend = np.float32(tube.bend)
     aside -= bend / 2 * ahead * ahead
     ahead += bend * ahead * aside
-    station = ahead * np.float32(31.5 / tube.half_length_m) + np.float32(31.5)
-    station = np.clip(np.rint(station), 0, 63).astype(np.intp)
+    station = ahead * np.float32(127.5 / tube.half_length_m) + np.float32(127.5)
+    station = np.clip(np.rint(station), 0, 255).astype(np.intp)
     widths = np.stack([np.interp(_UNIFORM, STATIONS, row) for row in tube.widths_m]).astype(np.float32)
     widths = np.maximum(widths, 0.25 * widths.max())
     width = np.where(aside > 0, widths[0][station], widths[1][station])
@@ -149,7 +156,7 @@ def _paint_tube(image: Image, tube: Tube, skin: Skin, heading: float) -> None:
     shade = (0.56 + 0.58 * np.maximum(facing, 0)).astype(np.float32)
     ahead_light = np.float32(np.cos(heading) * TOWARDS_LIGHT[0] + np.sin(heading) * TOWARDS_LIGHT[1])
     ends = _ENDS * (1 + np.float32(0.22) * ahead_light * (_UNIFORM**3).astype(np.float32))
-    column = (station * ((ALONG - 1) / 63)).astype(np.intp)
+    column = (station * ((ALONG - 1) / 255)).astype(np.intp)
     colour = skin.reshape(-1, 3)[row_of[across] * ALONG + column]
     colour *= (shade[across] * ends[station])[:, None]
     below = image[rows, columns]

@@ -7,6 +7,7 @@ The spine is a parabola: a place ``s`` metres ahead of the trunk's middle and ``
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ _BACK = np.array((0.80, 0.42, 0.40, 0.66))  # height of the widest outline per p
 _LENGTH = np.array(
     (1.0, 0.98, 1.0, 0.74)
 )  # length of the trunk per posture: a sitting trunk rises towards the shoulders
+_FLANKS = ((0.34, 0.80), (0.54, 0.94), (0.76, 1.0))  # height, relative to the back's, and width of the flank from below
 _CIRCLE = np.linspace(0, 2 * np.pi, 10, endpoint=False)
 _Place = Callable[[NDArray[np.float64] | float, NDArray[np.float64] | float], Points]
 
@@ -50,7 +52,9 @@ class Shape:
     Args:
         legs: Painted first.
         tail: Painted next.
-        trunk: Painted over both.
+        flanks: The trunk's lower half from the belly up, which a camera sees beside the back where it looks at an angle.
+        neck: Joins trunk and head, which are at different heights.
+        trunk: Painted over these.
         head: Painted over the trunk.
         ears: Painted over the head.
         snout: The disc of the nose.
@@ -60,6 +64,8 @@ class Shape:
 
     legs: list[Points]
     tail: Points
+    flanks: list[Points]
+    neck: Points
     trunk: Tube
     head: Tube
     ears: list[Points]
@@ -70,7 +76,7 @@ class Shape:
     @property
     def outlines(self) -> list[Points]:
         """What makes up the amodal mask."""
-        return [*self.legs, self.tail, self.trunk.outline, self.head.outline, *self.ears]
+        return [*self.legs, self.tail, *self.flanks, self.neck, self.trunk.outline, self.head.outline, *self.ears]
 
 
 class _Bundle:
@@ -142,13 +148,24 @@ def shape_of(pose: Pose, body: Body, camera: Camera) -> Shape:
         bundle.add(_disc(on_head(0.18, sign * head_width * 0.62 * (1 - 0.6 * on_side)), head_width * 0.09), head_z)
     bundle.add(trunk_xy, 0.0)
     bundle.add(bundle.parts[6][:, :2], 0.0)
-    *legs, tail_px, trunk_px, head_px, ear_a, ear_b, snout, eye_a, eye_b, shade_a, shade_b = bundle.project(camera)
+    for height, width in _FLANKS:
+        bundle.add(place(*_rim(half_trunk * (0.5 + 0.5 * width), width * widths)), height * back + 0.4 * pose.lift_m)
+    shoulder = build.neck * half_width * scale
+    bundle.add(_disc(place(0.70 * half_trunk, 0.0), shoulder), 0.95 * back)
+    bundle.add(_disc(on_head(-0.45, 0.0), min(0.92 * head_width, shoulder)), head_z)
+    legs, (tail_px, trunk_px, head_px, ear_a, ear_b, snout, eye_a, eye_b, shade_a, shade_b), (*flanks, neck_a, neck_b) = (
+        (parts := bundle.project(camera))[:4],
+        parts[4:14],
+        parts[14:],
+    )
 
     roll = pose.side * on_side * 1.35
     return Shape(
         legs=legs,
         tail=tail_px,
+        flanks=flanks,
         trunk=Tube(trunk_px, _to_local(camera, (pose.x, pose.y), back, axes), pose.bend, half_trunk, widths, roll),
+        neck=cv2.convexHull(np.concatenate((neck_a, neck_b)).astype(np.float32))[:, 0].astype(np.float64),
         head=Tube(head_px, _to_local(camera, head_middle, head_z, head_axes), 0.0, half_head, head_widths, roll * 0.7),
         ears=[ear_a, ear_b],
         snout=snout,

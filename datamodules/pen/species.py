@@ -24,6 +24,7 @@ class Species:
         trunk: Length of the trunk.
         head: Length of the head; it overlaps the trunk where trunk and head exceed 1.
         head_width: Half the head's width.
+        neck: Half the neck's width.
         ear_length: Length of an ear.
         ear_angle: Direction of an ear against the head's axis, in radians; pi / 2 points sideways.
         tail: Length of the tail.
@@ -37,6 +38,7 @@ class Species:
     trunk: float
     head: float
     head_width: float
+    neck: float
     ear_length: float
     ear_angle: float
     tail: float
@@ -67,7 +69,7 @@ def _pig() -> Species:
     back = _round(4) * _taper(0.45, 0.70) * 1.08
     sitting = _round(4) * _taper(0.2, 0.72) * (0.98 + 0.34 * _bump(-0.55, 0.35))
     return Species(
-        half_width=0.138, trunk=0.76, head=0.30, head_width=0.60, ear_length=0.125, ear_angle=0.95, tail=0.10, leg_radius=0.24,
+        half_width=0.138, trunk=0.76, head=0.30, head_width=0.60, neck=0.60, ear_length=0.125, ear_angle=0.95, tail=0.10, leg_radius=0.24,
         height=0.50, head_widths=_round(7) * _taper(-0.35, 0.40),
         trunk_widths=np.array([(standing, standing), (lying, lying), (belly, back), (sitting, sitting)]),
     )  # fmt: skip
@@ -80,7 +82,7 @@ def _sheep() -> Species:
     belly, back = _round(3) * (1.22 + wool), _round(3) * (1.05 + wool)
     sitting = _round(3) * (1.0 + wool + 0.2 * _bump(-0.5, 0.4))
     return Species(
-        half_width=0.205, trunk=0.80, head=0.26, head_width=0.36, ear_length=0.10, ear_angle=1.45, tail=0.07, leg_radius=0.15,
+        half_width=0.205, trunk=0.80, head=0.26, head_width=0.36, neck=0.34, ear_length=0.10, ear_angle=1.45, tail=0.07, leg_radius=0.15,
         height=0.62, head_widths=_round(5) * _taper(-0.5, 0.55),
         trunk_widths=np.array([(standing, standing), (lying, lying), (belly, back), (sitting, sitting)]),
     )  # fmt: skip

@@ -50,7 +50,7 @@ def draw_pen(
     clips_per_day: int,
     frames_per_clip: int,
     seed: int,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> list[Path]:
     """Draw clips of one pen; finished clips of the same configuration and seed are kept.
 
@@ -107,7 +107,7 @@ def _is_drawn(folder: Path, config: PenConfig, clip: str, seed: int, frames: int
 
 
 def _draw_clip(
-    out: Path, config: PenConfig, clip: str, seed: int, frames: int, progress: Callable[[int], None] | None
+    out: Path, config: PenConfig, clip: str, seed: int, frames: int, progress: Callable[[int], object] | None
 ) -> None:
     """Draw one clip beside the days and put it in its place when it is whole."""
     name = f".{clip.replace('/', '-')}.partial-"
@@ -129,7 +129,7 @@ def _draw_clip(
 
 
 def _write_clip(
-    folder: Path, config: PenConfig, clip: str, seed: int, frames: int, progress: Callable[[int], None] | None
+    folder: Path, config: PenConfig, clip: str, seed: int, frames: int, progress: Callable[[int], object] | None
 ) -> None:
     renderer = PenRenderer(config, seed, day=clip.partition("/")[0], clip=clip)
     numbers = generator(seed, clip, "ids").choice(range(1, 1000), len(renderer.herd), replace=False)
