@@ -7,6 +7,9 @@ from pl_distill.evaluation.results import ModelResult, Settings
 MIN_CLIPS = 6
 """With fewer clips a difference between two models is not called established, whatever its size."""
 
+MIN_SEEDS = 3
+"""The same for seeds, since a student of another seed is another student."""
+
 
 def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
     """Return one sentence for each limit of an evaluation, the gravest first."""
@@ -26,7 +29,7 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
         reason = f"{_count(len(replays), 'clip')} of {_count(len(days), 'day')} and one seed"
         notes.append(
             f"{reason}: differences between teacher and student are not established"
-            f" (that takes at least {MIN_CLIPS} clips and 3 seeds)."
+            f" (that takes at least {MIN_CLIPS} clips and {MIN_SEEDS} seeds)."
         )
     judged, frames = result.overall.scored_frames, sum(replay.frames for replay in replays)
     if judged == 0:

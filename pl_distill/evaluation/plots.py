@@ -1,0 +1,179 @@
+"""The report's plots: scores and errors by clip, time, memory and number of tracks along the clip, training curves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from statistics import median
+
+from matplotlib.axes import Axes
+
+from pl_distill.evaluation.clip_files import ReplayRecord
+from pl_distill.evaluation.curves import Curves
+from pl_distill.evaluation.results import ModelResult
+from pl_distill.evaluation.svg import COLOUR_OF, GRID, INK, MUTED, STUDENT, TEACHER, plot
+
+MAX_CLIPS = 20
+"""Clips in a plot by clip; of more, those where the models differ most."""
+
+MAX_CURVES = 9
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A plot for the page.
+
+    Args:
+        title: What is seen.
+        caption: How to read it.
+        svg: The element.
+    """
+
+    title: str
+    caption: str
+    svg: str
+
+
+Records = Mapping[str, Mapping[str, ReplayRecord]]
+"""Role -> clip -> record."""
+
+
+def draw_scores(models: Mapping[str, ModelResult], metric: str, title: str) -> Drawing | None:
+    """Draw a score of each clip, a dot per model and a line between them; None where no clip has it."""
+    values: dict[str, list[tuple[str, float]]] = {}
+    for role, model in models.items():
+        for name, clip in model.clips.items():
+            value = getattr(clip.scores, metric)
+            if value is not None:
+                values.setdefault(name, []).append((role, value))
+    if not values:
+        return None
+    clips = sorted(values, key=lambda name: _gap(values[name]))[-MAX_CLIPS:]  # the widest gap on top
+    with plot(f"by-clip-{metric}", 70 + 22 * len(clips)) as drawing:
+        axes = drawing.axes
+        for row, name in enumerate(clips):
+            numbers = [value for _, value in values[name]]
+            axes.plot([min(numbers), max(numbers)], [row, row], color=GRID, linewidth=4, solid_capstyle="round")
+        for role in models:
+            dots = [(value, row) for row, name in enumerate(clips) for found, value in values[name] if found == role]
+            x, y = zip(*dots, strict=True) if dots else ((), ())
+            axes.plot(x, y, "o", markersize=7, color=COLOUR_OF[role], label=role, alpha=0.9)
+        axes.set_yticks(range(len(clips)), clips)
+        axes.set_ylim(-0.7, len(clips) - 0.3)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("%")
+        _legend(axes, len(models))
+    few = "" if len(values) <= MAX_CLIPS else f" The {MAX_CLIPS} of {len(values)} clips where the models differ most."
+    return Drawing(title, f"Each clip against truth; higher is better.{few}", drawing.svg)
+
+
+def draw_errors(models: Mapping[str, ModelResult]) -> Drawing | None:
+    """Draw what MOTA subtracts, as parts of the animals to be found; None where there are none."""
+    kinds = (("misses", "misses"), ("false_positives", "false positives"), ("id_switches", "ID switches"))
+    judged = {role: model.overall for role, model in models.items() if model.overall.truth_boxes}
+    if not judged:
+        return None
+    width = 0.8 / len(judged)
+    with plot("errors") as drawing:
+        for number, (role, scores) in enumerate(judged.items()):
+            heights = [100 * getattr(scores, name) / scores.truth_boxes for name, _ in kinds]
+            places = [kind + (number - (len(judged) - 1) / 2) * width for kind in range(len(kinds))]
+            bars = drawing.axes.bar(places, heights, width * 0.92, color=COLOUR_OF[role], label=role)
+            drawing.axes.bar_label(bars, [f"{height:.1f}" for height in heights], color=MUTED, fontsize=10)
+        drawing.axes.set_xticks(range(len(kinds)), [label for _, label in kinds])
+        drawing.axes.set_ylabel("% of animals")
+        drawing.axes.margins(y=0.12)
+        drawing.axes.grid(visible=False, axis="x")
+        _legend(drawing.axes, len(judged))
+    return Drawing(
+        "What costs MOTA", "Errors per hundred animals to be found; MOTA is 100 less their sum.", drawing.svg
+    )
+
+
+def draw_time(records: Records) -> Drawing | None:
+    """Draw milliseconds per frame along the clip."""
+    svg = _along_clip("time", records, lambda record: record.update_ms, "ms per frame", from_zero=True)
+    caption = "Time in the tracker. Bold: median over clips; thin: each clip. Flat is good: it does not slow down."
+    return None if svg is None else Drawing("Time per frame", caption, svg)
+
+
+def draw_memory(records: Records) -> Drawing | None:
+    """Draw the resident set along the clip."""
+
+    def gibibytes(record: ReplayRecord) -> list[float]:
+        return [value / 2**30 for value in record.rss_bytes if value is not None]
+
+    svg = _along_clip("memory", records, gibibytes, "resident set, GiB", from_zero=False)
+    caption = "Memory of the whole process after each frame. Bold: median over clips; thin: each clip."
+    return None if svg is None else Drawing("Memory", caption, svg)
+
+
+def draw_tracks(records: Records) -> Drawing | None:
+    """Draw the number of tracks along the clip, and of the animals that are seen."""
+    truth = [record.animals for record in next(iter(records.values()), {}).values()]
+    animals = [
+        (frame, median(known))
+        for frame, column in enumerate(zip_longest(*truth))
+        if (known := [value for value in column if value is not None])
+    ]
+    svg = _along_clip(
+        "tracks", records, lambda record: [float(count) for count in record.objects], "per frame", True, animals
+    )
+    dotted = " Dotted: visible animals in labelled frames." if animals else ""
+    return None if svg is None else Drawing("Tracks", f"Number of tracks, median over clips.{dotted}", svg)
+
+
+def draw_curves(curves: Curves) -> list[Drawing]:
+    """Draw the training curves, one plot for each quantity."""
+    drawings = []
+    for number, (quantity, stages) in enumerate(list(curves.items())[:MAX_CURVES]):
+        with plot(f"curve-{number}", 190) as drawing:
+            for stage, curve in stages.items():
+                colour, mark = (TEACHER, None) if stage == "train" else (STUDENT, "o")
+                drawing.axes.plot(curve.steps, curve.values, color=colour, marker=mark, markersize=4, label=stage)
+            positive = [value for curve in stages.values() for value in curve.values]
+            if min(positive) > 0 and max(positive) > 20 * min(positive):
+                drawing.axes.set_yscale("log")
+            drawing.axes.set_xlabel("step")
+            _legend(drawing.axes, 2)
+        drawings.append(Drawing(quantity, "", drawing.svg))
+    return drawings
+
+
+def _along_clip(
+    name: str,
+    records: Records,
+    values_of: Callable[[ReplayRecord], Sequence[float]],
+    label: str,
+    from_zero: bool,
+    truth: Sequence[tuple[int, float]] = (),
+) -> str | None:
+    series = {
+        role: [values for record in clips.values() if (values := values_of(record))] for role, clips in records.items()
+    }
+    if not any(series.values()):
+        return None
+    with plot(name) as drawing:
+        for role, clips in series.items():
+            for values in clips if len(clips) > 1 else ():
+                drawing.axes.plot(values, color=COLOUR_OF[role], linewidth=0.7, alpha=0.25)
+            middle = [median([value for value in column if value is not None]) for column in zip_longest(*clips)]
+            drawing.axes.plot(middle, color=COLOUR_OF[role], label=role)
+        if truth:
+            frames, animals = zip(*truth, strict=True)
+            drawing.axes.plot(frames, animals, ":", color=INK, linewidth=1.6, label="animals")
+        if from_zero:
+            drawing.axes.set_ylim(bottom=0)
+        drawing.axes.set_xlabel("frame of the clip")
+        drawing.axes.set_ylabel(label)
+        _legend(drawing.axes, len(series) + bool(truth))
+    return drawing.svg
+
+
+def _legend(axes: Axes, entries: int) -> None:
+    if entries > 1:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=entries, borderaxespad=0)
+
+
+def _gap(values: Sequence[tuple[str, float]]) -> float:
+    numbers = [value for _, value in values]
+    return max(numbers) - min(numbers)

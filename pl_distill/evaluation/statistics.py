@@ -1,0 +1,133 @@
+"""How sure a difference between student and teacher is: an interval by bootstrap, a probability by permutation.
+
+Both are paired and work on recording days, not frames: clips of one day show the same animals, so that they are drawn,
+or exchanged, together. Scores are pooled anew in each draw, from counts. Source: Efron and Tibshirani, "An Introduction
+to the Bootstrap", 1993, chapters 8 and 15.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
+from pl_distill.evaluation.mot import TrackingScores
+from pl_distill.evaluation.results import Results
+
+DRAWS = 10_000
+EXACT_DAYS = 12
+"""With at most so many days every exchange is tried, with more a random sample of `DRAWS`."""
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Student minus teacher, over all clips.
+
+    Args:
+        metric: ``mota`` or ``idf1``.
+        difference: In percentage points.
+        low: Lower end of the 95 % interval; None with a single day, which gives no idea of the spread.
+        high: Upper end.
+        p_value: Share of exchanges of teacher and student, day by day, with a difference at least as large.
+        clips: How many clips it rests on.
+        days: How many days they are of.
+        seeds: How many runs with different seeds.
+    """
+
+    metric: str
+    difference: float
+    low: float | None
+    high: float | None
+    p_value: float
+    clips: int
+    days: int
+    seeds: int
+
+    @property
+    def established(self) -> bool:
+        """Whether there are enough clips and seeds to claim anything, and the interval excludes zero."""
+        if self.clips < MIN_CLIPS or self.seeds < MIN_SEEDS or self.low is None or self.high is None:
+            return False
+        return self.low > 0 or self.high < 0
+
+
+def compare_models(runs: Sequence[Results]) -> list[PairedDifference]:
+    """Compare student and teacher in MOTA and IDF1.
+
+    Args:
+        runs: Evaluations of the same clips, one for each seed, each with teacher and student.
+
+    Returns:
+        One difference per metric; those without animals to find are left out.
+    """
+    names = [
+        name for name in runs[0].models["teacher"].clips if all(name in run.models["student"].clips for run in runs)
+    ]
+    day_of = {name: _day(runs[0], name) for name in names}
+    days = sorted(set(day_of.values()))
+    differences = []
+    for metric, counts_of in (("mota", _mota_counts), ("idf1", _idf1_counts)):
+        table = np.zeros((len(runs), len(days), 2, 2))  # (seeds, days, teacher or student, part and whole)
+        for seed, run in enumerate(runs):
+            for name in names:
+                for model, role in enumerate(("teacher", "student")):
+                    table[seed, days.index(day_of[name]), model] += counts_of(run.models[role].clips[name].scores)
+        if not (table[..., 1].sum(axis=(0, 1)) > 0).all():
+            continue
+        low, high = _interval(table) if len(days) > 1 else (None, None)
+        observed = float(_difference(table))
+        differences.append(
+            PairedDifference(metric, observed, low, high, _p_value(table), len(names), len(days), len(runs))
+        )
+    return differences
+
+
+def _mota_counts(scores: TrackingScores) -> tuple[float, float]:
+    return scores.truth_boxes - scores.misses - scores.false_positives - scores.id_switches, scores.truth_boxes
+
+
+def _idf1_counts(scores: TrackingScores) -> tuple[float, float]:
+    right = round((scores.idr or 0.0) * scores.truth_boxes / 100)  # boxes that carry the right identity
+    return 2 * right, scores.truth_boxes + scores.track_boxes
+
+
+def _difference(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pool counts (..., seeds, days, 2, 2) and return student minus teacher in percentage points, (...)."""
+    part, whole = np.moveaxis(table.sum(axis=(-4, -3)), -1, 0)
+    ratio = 100 * np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    difference: NDArray[np.float64] = ratio[..., 1] - ratio[..., 0]
+    return difference
+
+
+def _interval(table: NDArray[np.float64]) -> tuple[float, float]:
+    """Draw seeds and days with replacement; return the 2.5 and 97.5 percentiles of the difference."""
+    generator = np.random.default_rng(0)
+    seeds, days = table.shape[:2]
+    drawn = [
+        _difference(table[generator.integers(seeds, size=seeds)][:, generator.integers(days, size=days)])
+        for _ in range(DRAWS)
+    ]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _p_value(table: NDArray[np.float64]) -> float:
+    """Exchange teacher and student by days; return the share of exchanges with at least the observed difference."""
+    days = table.shape[1]
+    if days <= EXACT_DAYS:
+        choices = np.array(list(product((False, True), repeat=days)))
+    else:
+        choices = np.random.default_rng(0).random((DRAWS, days)) < 0.5
+        choices[0] = False  # what was observed is one of the possible outcomes
+    observed = abs(_difference(table))
+    exchanged = [
+        abs(_difference(np.where(choice[None, :, None, None], table[:, :, ::-1], table))) for choice in choices
+    ]
+    return float(np.mean(np.array(exchanged) >= observed - 1e-9))
+
+
+def _day(run: Results, clip: str) -> str:
+    replay = run.models["teacher"].clips[clip].replay
+    return clip if replay is None else replay.day
