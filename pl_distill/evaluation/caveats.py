@@ -1,6 +1,6 @@
 """What a reader must know before believing the numbers of an evaluation; computed, so that nobody forgets to say it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pl_distill.evaluation.results import ModelResult, Settings
 
@@ -11,20 +11,36 @@ MIN_SEEDS = 3
 """The same for seeds, since a student of another seed is another student."""
 
 
+MANY_LARGE = 25.0
+"""Percent of boxes larger than half of the picture, above which agreement between two models is called empty."""
+
+
 def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
     """Return one sentence for each limit of an evaluation, the gravest first."""
     notes = []
     result = next(iter(models.values()))
     replays = [clip.replay for clip in result.clips.values() if clip.replay is not None]
     days = {replay.day for replay in replays}
-    for role, model in models.items():
-        if model.overall.track_boxes == 0:
-            notes.append(f"The {role} found no {settings.prompt!r} in any frame that was judged.")
-        elif model.overall.mota is not None and model.overall.mota <= 0:
-            notes.append(
-                f"The {role} makes more errors than there are animals to find (MOTA {model.overall.mota:.1f}): "
-                "its scores against truth say little beyond that."
-            )
+    silent = [role for role, model in models.items() if model.overall.track_boxes == 0]
+    if silent:
+        notes.append(f"No {settings.prompt!r} was found in any judged frame by the {_and(silent)}.")
+    hopeless = [
+        role
+        for role, model in models.items()
+        if role not in silent and model.overall.mota is not None and model.overall.mota <= 0
+    ]
+    if hopeless:
+        notes.append(
+            f"MOTA of the {_and(hopeless)} is not above zero, as if nothing had been tracked: "
+            "scores against truth say little beyond that."
+        )
+    blind = [role for role, model in models.items() if model.large_boxes is not None and model.large_boxes > MANY_LARGE]
+    if blind:
+        notes.append(
+            f"Many boxes of the {_and(blind)} cover more than half of the picture "
+            f"({', '.join(f'{models[role].large_boxes:.0f} %' for role in blind)}): such boxes agree with each other "
+            "whatever is in the picture, and so do scores of one model against the other."
+        )
     if len(models) > 1:
         reason = f"{_count(len(replays), 'clip')} of {_count(len(days), 'day')} and one seed"
         notes.append(
@@ -48,3 +64,7 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and the ".join(names)

@@ -73,7 +73,7 @@ def annotate(image: Image, tracks: Drawable, truth: Annotation | None, canvas: C
         tracks: What was tracked in it.
         truth: The animals, or None where the frame is unlabelled.
         canvas: From `Canvas.of` the size of `image`.
-        caption: A line for the upper left corner.
+        caption: A line for the lower left corner.
 
     Returns:
         RGB picture of the canvas's size.
@@ -94,7 +94,7 @@ def annotate(image: Image, tracks: Drawable, truth: Annotation | None, canvas: C
         left, top = tracks.boxes_xyxy[index, :2] * factor
         _draw_label(picture, str(identity), (left, top), colour_of(identity))
     if caption:
-        _draw_label(picture, caption, (0, 0), (255, 255, 255))
+        _draw_label(picture, caption, (0, canvas.height), (255, 255, 255))
     return picture
 
 

@@ -6,6 +6,7 @@ from itertools import zip_longest
 from statistics import median
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from pl_distill.evaluation.clip_files import ReplayRecord
 from pl_distill.evaluation.curves import Curves
@@ -61,6 +62,7 @@ def draw_scores(models: Mapping[str, ModelResult], metric: str, title: str) -> D
         axes.set_ylim(-0.7, len(clips) - 0.3)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("%")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         _legend(axes, len(models))
     few = "" if len(values) <= MAX_CLIPS else f" The {MAX_CLIPS} of {len(values)} clips where the models differ most."
     return Drawing(title, f"Each clip against truth; higher is better.{few}", drawing.svg)
@@ -96,6 +98,25 @@ def draw_time(records: Records) -> Drawing | None:
     return None if svg is None else Drawing("Time per frame", caption, svg)
 
 
+def draw_slowest(records: Records) -> Drawing | None:
+    """Draw the share of frames that take longer than a given time."""
+    times = {
+        role: sorted(ms for record in clips.values() for ms in record.update_ms) for role, clips in records.items()
+    }
+    if not any(times.values()):
+        return None
+    with plot("slowest") as drawing:
+        for role, values in times.items():
+            shares = [100 * (1 - number / len(values)) for number in range(len(values))]
+            drawing.axes.plot(values, shares, color=COLOUR_OF[role], label=role)
+        drawing.axes.set_xlim(left=0)
+        drawing.axes.set_ylim(0, 103)
+        drawing.axes.set_xlabel("ms")
+        drawing.axes.set_ylabel("% of frames take at least")
+        _legend(drawing.axes, len(times))
+    return Drawing("Slow frames", "A steep fall is good: every frame takes about the same time.", drawing.svg)
+
+
 def draw_memory(records: Records) -> Drawing | None:
     """Draw the resident set along the clip."""
 
@@ -103,12 +124,15 @@ def draw_memory(records: Records) -> Drawing | None:
         return [value / 2**30 for value in record.rss_bytes if value is not None]
 
     svg = _along_clip("memory", records, gibibytes, "resident set, GiB", from_zero=False)
-    caption = "Memory of the whole process after each frame. Bold: median over clips; thin: each clip."
+    caption = (
+        "Memory of the whole process after each frame, the encoder of the annotated video included. "
+        "Bold: median over clips; thin: each clip."
+    )
     return None if svg is None else Drawing("Memory", caption, svg)
 
 
 def draw_tracks(records: Records) -> Drawing | None:
-    """Draw the number of tracks along the clip, and of the animals that are seen."""
+    """Draw the number of tracks along the clip, and that of the animals that are seen."""
     truth = [record.animals for record in next(iter(records.values()), {}).values()]
     animals = [
         (frame, median(known))
@@ -126,7 +150,7 @@ def draw_curves(curves: Curves) -> list[Drawing]:
     """Draw the training curves, one plot for each quantity."""
     drawings = []
     for number, (quantity, stages) in enumerate(list(curves.items())[:MAX_CURVES]):
-        with plot(f"curve-{number}", 190) as drawing:
+        with plot(f"curve-{number}", 190, 320) as drawing:
             for stage, curve in stages.items():
                 colour, mark = (TEACHER, None) if stage == "train" else (STUDENT, "o")
                 drawing.axes.plot(curve.steps, curve.values, color=colour, marker=mark, markersize=4, label=stage)

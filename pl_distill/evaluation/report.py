@@ -26,6 +26,7 @@ from pl_distill.evaluation.plots import (
     draw_errors,
     draw_memory,
     draw_scores,
+    draw_slowest,
     draw_time,
     draw_tracks,
 )
@@ -139,9 +140,10 @@ def _draw(results: Results, records: Records) -> dict[str, list[Drawing]]:
     scores = [
         draw_scores(results.models, "mota", "MOTA by clip"),
         draw_scores(results.models, "idf1", "IDF1 by clip"),
+        draw_scores(results.models, "hota", "HOTA by clip"),
         draw_errors(results.models),
     ]
-    course = [draw_time(records), draw_memory(records), draw_tracks(records)]
+    course = [draw_time(records), draw_slowest(records), draw_memory(records), draw_tracks(records)]
     return {
         "scores": [drawing for drawing in scores if drawing is not None],
         "course": [drawing for drawing in course if drawing is not None],

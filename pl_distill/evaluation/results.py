@@ -101,6 +101,7 @@ class ModelResult(Comparison):
         seconds: Wall time of all replays, those of earlier runs included.
         peak_rss_bytes: The largest of all clips.
         peak_vram_bytes: The largest of all clips; None without a GPU.
+        large_boxes: Percentage of the boxes of tracks that cover more than half of the picture; None without tracks.
     """
 
     model: ModelIdentity
@@ -108,6 +109,7 @@ class ModelResult(Comparison):
     seconds: float
     peak_rss_bytes: int
     peak_vram_bytes: int | None = None
+    large_boxes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def write_results(path: Path, results: Results) -> None:
     content["frames_per_second"] = main["frames_per_second"]
     if len(blocks) == 1:
         # `seconds` and the peak of the single model stay in the header: they are those of the whole evaluation.
-        content |= {name: main[name] for name in ("model", "peak_vram_bytes", "overall", "clips")}
+        content |= {name: main[name] for name in ("model", "peak_vram_bytes", "large_boxes", "overall", "clips")}
     else:
         content |= blocks
     if results.student_vs_teacher is not None:

@@ -6,6 +6,9 @@ Everything is read back from the text files, so that tracks of an earlier run an
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from datamodules.clip import Clip
 from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord
 from pl_distill.evaluation.models import STUDENT, TEACHER
@@ -33,9 +36,13 @@ def score_model(
         out: Folder of the evaluation.
         video: Whether annotated videos were asked for.
     """
+    areas: list[NDArray[np.float32]] = []  # of each box, as a part of the picture
 
     def against_truth(clip: Clip) -> list[FramePair]:
         tracks = read_tracks(ClipFiles(out, role, clip.name).tracks)
+        for boxes in tracks.values():
+            sides = boxes.boxes_xyxy[:, 2:] - boxes.boxes_xyxy[:, :2]
+            areas.append(sides.prod(axis=1) / (clip.width * clip.height))
         return pair_with_annotations(clip.annotations, tracks, len(records[clip.name].objects))
 
     counts = _count(clips, against_truth)
@@ -55,6 +62,7 @@ def score_model(
         seconds=round(sum(record.seconds for record in records.values()), 2),
         peak_rss_bytes=max(record.peak_rss_bytes for record in records.values()),
         peak_vram_bytes=max(vram) if vram else None,
+        large_boxes=round(100 * float((np.concatenate(areas) > 0.5).mean()), 2) if areas else None,
     )
 
 

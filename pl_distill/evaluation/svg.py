@@ -29,27 +29,28 @@ _DOTS_PER_INCH = 72  # one SVG unit is one CSS pixel
 
 
 class Plot:
-    """One figure with one pair of axes, 440 CSS pixels wide.
+    """One figure with one pair of axes.
 
     Args:
-        name: Unique within the page; letters and hyphens.
+        name: Unique within the page; letters, digits and hyphens.
         height: CSS pixels.
+        width: CSS pixels at which letters have their size; the page scales the plot to its place.
     """
 
-    def __init__(self, name: str, height: float = 230) -> None:
+    def __init__(self, name: str, height: float, width: float) -> None:
         self.name = name
         self.svg = ""
         with matplotlib.rc_context(_STYLE):
             self.figure = Figure(
-                figsize=(440 / _DOTS_PER_INCH, height / _DOTS_PER_INCH), dpi=_DOTS_PER_INCH, layout="constrained"
+                figsize=(width / _DOTS_PER_INCH, height / _DOTS_PER_INCH), dpi=_DOTS_PER_INCH, layout="constrained"
             )
             self.axes: Axes = self.figure.add_subplot()
 
 
 @contextmanager
-def plot(name: str, height: float = 230) -> Iterator[Plot]:
+def plot(name: str, height: float = 230, width: float = 440) -> Iterator[Plot]:
     """Give axes to draw into; afterwards `Plot.svg` holds the element."""
-    drawing = Plot(name, height)
+    drawing = Plot(name, height, width)
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         yield drawing
         buffer = io.StringIO()
