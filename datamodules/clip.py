@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,14 @@ class FrameSource(Protocol):
     """Pictures in order. Every call of ``iter`` starts again at the first; only a few pictures are held in memory."""
 
     def __iter__(self) -> Iterator[Image]: ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A frame source that can tell cheaply whether its pictures have changed."""
+
+    def fingerprint(self) -> str:
+        """Return a hash that changes when the pictures do."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """`manifest.json` of a shard folder: what each shard and each clip is, and by which split they were divided.
 
-Written last, so that a folder with a manifest is complete. The fields are those of the classes below, plus ``"schema"``.
+Written last, so that a folder with a manifest is complete. The fields are those of the classes below and ``"schema"``.
 """
 
 import hashlib
@@ -41,7 +41,17 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One clip: its recording day, frames per second, size in pixels, number of frames, and the part it is in."""
+    """One clip.
+
+    Args:
+        day: Recording day, ``YYYY_MM_DD``.
+        fps: Frames per second.
+        width: Pixels.
+        height: Pixels.
+        frames: How many.
+        split: The part it is in.
+        source_sha256: Of its pictures and labels before they were written; a clip drawn or labelled anew has another.
+    """
 
     day: str
     fps: float
@@ -49,6 +59,7 @@ class ClipEntry:
     height: int
     frames: int
     split: Part
+    source_sha256: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,17 @@ class ShardManifest:
     @property
     def sha256(self) -> str:
         """Hash of the content: equal for equal shards, wherever the folder lies."""
-        return hashlib.sha256(json.dumps(self._content(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return _sha256(self._content())
+
+    @property
+    def recipe_sha256(self) -> str:
+        """Hash of what was to be written: as `sha256`, but without the bytes that came of it; known before them."""
+        content = self._content()
+        del content["split_name"]
+        for shards in content["splits"].values():
+            for shard in shards:
+                del shard["sha256"], shard["bytes"]
+        return _sha256({**content, "clips": list(content["clips"].items())})  # a list: the order of clips counts
 
     def save(self) -> None:
         """Write `manifest.json`, whole or not at all."""
@@ -120,7 +141,7 @@ class ShardManifest:
                 split_sha256=str(content["split_sha256"]),
                 jpeg_quality=int(content["jpeg_quality"]),
                 clips={name: ClipEntry(**entry) for name, entry in content["clips"].items()},
-                splits={part: tuple(map(_shard_entry, content["splits"][part])) for part in PARTS},
+                splits={part: tuple(map(shard_entry, content["splits"][part])) for part in PARTS},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _damaged(path, f"lacks or misspells a field ({type(error).__name__}: {error})") from error
@@ -155,7 +176,12 @@ class ShardManifest:
                 raise _damaged(path, f"counts {clip.frames} frames of {name}, but {found.get(name, 0)} in the shards")
 
 
-def _shard_entry(content: dict[str, Any]) -> ShardEntry:
+def _sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def shard_entry(content: dict[str, Any]) -> ShardEntry:
+    """Read what `dataclasses.asdict` made of an entry; KeyError or TypeError where it is none."""
     segments = tuple(Segment(**segment) for segment in cast(list[dict[str, Any]], content["clips"]))
     return ShardEntry(**{**content, "clips": segments})
 
