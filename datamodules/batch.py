@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class ImageBatch(TypedDict):
-    """Frames for the teacher to look at.
+    """Frames for the teacher to look at, all from one shard.
 
     `image` is (B, 3, H, W) float32 as SAM 3's processor gives it (`datamodules.preprocessing.Preprocessing`).
-    `key` names each sample, `shard` the image shard it came from, both of length B.
+    `key` names each sample, B of them. `shard` is the image shard's path within its folder, ``train/train-000000.tar``.
     """
 
     key: list[str]
-    shard: list[str]
+    shard: str
     image: Tensor
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from datamodules.errors import CacheError
 from datamodules.files import write_json
+from datamodules.splits import PARTS, Part
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-_REDO = "Give another folder, or delete this one and run `pl-distill predict` again."
+_REDO = "Give another cache folder (--data.cache), or delete this one and run `pl-distill predict` again."
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class CacheIdentity:
         for name, meaning in _MEANINGS.items():
             found, wanted = getattr(self, name), getattr(expected, name)
             if found != wanted and (name != "libraries" or same_libraries):
+                if name == "trunk_sha256":
+                    found, wanted = f"{found} ({self.teacher})", f"{wanted} ({expected.teacher})"
                 raise CacheError(where, f"was made with {meaning} {_brief(found)}", _brief(wanted), _REDO)
 
 
@@ -137,7 +140,7 @@ class CacheManifest:
 
     identity: CacheIdentity
     shape: tuple[int, int, int]
-    splits: Mapping[str, tuple[FeatureShardEntry, ...]]
+    splits: Mapping[Part, tuple[FeatureShardEntry, ...]]
 
     @property
     def samples(self) -> int:
@@ -175,14 +178,15 @@ class CacheManifest:
             )
         content = _read(path)
         try:
-            splits = {split: tuple(_entry(one) for one in shards) for split, shards in content["splits"].items()}
+            cached = content["splits"]
+            splits = {part: tuple(_entry(one) for one in cached[part]) for part in PARTS if part in cached}
             channels, height, width = content["shape"]
             return cls(CacheIdentity(**content["identity"]), (channels, height, width), splits)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CacheError(path, f"is not a cache manifest ({error})", "the keys of schema 1", _REDO) from error
 
 
-def gather_manifest(cache: Path, splits: Mapping[str, Iterable[str]]) -> CacheManifest | None:
+def gather_manifest(cache: Path, splits: Mapping[Part, Iterable[str]]) -> CacheManifest | None:
     """Join the ledger entries of all shards into a manifest, or return None while one is missing.
 
     Args:
@@ -192,7 +196,7 @@ def gather_manifest(cache: Path, splits: Mapping[str, Iterable[str]]) -> CacheMa
     Raises:
         CacheError: The shards differ in the shape of their maps or in who made them.
     """
-    found: dict[str, tuple[FeatureShardEntry, ...]] = {}
+    found: dict[Part, tuple[FeatureShardEntry, ...]] = {}
     first: tuple[FeatureShardEntry, CacheIdentity] | None = None
     for split, files in splits.items():
         entries = []

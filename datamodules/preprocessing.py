@@ -4,6 +4,7 @@ Source: transformers, models/sam3/image_processing_sam3.py: squash to a square, 
 then scale and normalise. A test holds it equal to that processor, bit for bit.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
 from datamodules.clip import Image
+from datamodules.errors import CacheError
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,28 @@ class Preprocessing:
     def describe(self) -> dict[str, Any]:
         """Return the values that a cache's manifest stores and compares."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "resize": "squash-bilinear-antialias"}
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any], where: str) -> "Preprocessing":
+        """Undo `describe`.
+
+        Raises:
+            CacheError: The description, found in `where`, is of steps that this class does not do.
+        """
+        try:
+            mean, std = tuple(description["mean"]), tuple(description["std"])
+            found = cls(int(description["size"]), mean, std)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unknown(where, description) from error
+        if found.describe() != dict(description):
+            raise _unknown(where, description)
+        return found
+
+
+def _unknown(where: str, description: Mapping[str, Any]) -> CacheError:
+    return CacheError(
+        where,
+        f"was made with the preprocessing {dict(description)}",
+        f"values for {Preprocessing().describe()}",
+        "Run `pl-distill predict` again with this version.",
+    )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from pl_distill.commands.parsing import RecipeParser, resolve_recipes
 
@@ -51,6 +51,8 @@ def run_lightning(args: Sequence[str]) -> RecipeCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
+        # A cache's manifest says how it was made; the configuration would land in the working directory.
+        save_config_callback=None if args[0] == "predict" else SaveConfigCallback,
         save_config_kwargs={"overwrite": True},  # a resumed or requeued run finds its own file
         parser_class=RecipeParser,
         parser_kwargs={verb: {"description": example} for verb, example in EXAMPLES.items()},

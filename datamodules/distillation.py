@@ -1,0 +1,190 @@
+"""Images and the teacher's cached maps of them, for the training of a student; the teacher is not loaded.
+
+Images are read from their shards and maps from the feature shards beside them, by sample: no frame is paired with
+another frame's map, every rank has as many batches, and a run that stops in mid-epoch goes on where it was.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.batch import DistillationBatch
+from datamodules.cache_progress import default_cache
+from datamodules.errors import CacheError
+from datamodules.feature_cache import FeatureCache
+from datamodules.feature_shard import FeatureShard, Map
+from datamodules.preprocessing import Preprocessing
+from datamodules.resumption import ResumableDataLoader, resume_point
+from datamodules.sampling import EpochSampler
+from datamodules.shard_index import IndexedShard
+from datamodules.shard_manifest import ShardManifest
+from datamodules.splits import Part
+
+
+class CachedSample(TypedDict):
+    """One frame: its key, its image (3, H, W) float32 and the teacher's map (C, h, w) float16, read-only."""
+
+    key: str
+    image: Tensor
+    teacher_map: Map
+
+
+class CachedSamples(Dataset[CachedSample]):
+    """The samples of some shards by number, counted through the shards in order.
+
+    Args:
+        images: The image shards, opened when they are first read.
+        sizes: Samples in each.
+        maps: The feature shard of each.
+        preprocessing: That of the teacher.
+    """
+
+    def __init__(
+        self, images: Sequence[Path], sizes: Sequence[int], maps: Sequence[FeatureShard], preprocessing: Preprocessing
+    ) -> None:
+        self.preprocessing = preprocessing
+        self._paths = list(images)
+        self._images: dict[int, IndexedShard] = {}
+        self._maps = list(maps)
+        self._ends = np.cumsum(sizes)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, number: int) -> CachedSample:
+        shard = int(np.searchsorted(self._ends, number, side="right"))
+        sample = number - (int(self._ends[shard - 1]) if shard else 0)
+        if shard not in self._images:
+            self._images[shard] = IndexedShard(self._paths[shard])
+        images = self._images[shard]
+        key, teacher_map = self._maps[shard][sample]
+        if images.keys[sample] != key:
+            raise CacheError(
+                f"{self._maps[shard].path}, map {sample}",
+                f"is that of {key}",
+                f"{images.keys[sample]}, the sample of that number in {images.path}",
+                "Give another cache folder and run `pl-distill predict` again.",
+            )
+        return {"key": key, "image": self.preprocessing(images.image(sample)), "teacher_map": teacher_map}
+
+
+def collate(samples: Sequence[CachedSample]) -> DistillationBatch:
+    """Join samples; maps stay float16 between processes and on the way to the device, see `DistillationDataModule`."""
+    return {
+        "key": [sample["key"] for sample in samples],
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "teacher_map": torch.from_numpy(np.stack([sample["teacher_map"] for sample in samples])),
+    }
+
+
+class DistillationDataModule(LightningDataModule):
+    """Frames of the training and validation splits with the maps that `pl-distill predict` has cached.
+
+    Args:
+        shards: Folder of image shards, as `pl-distill data shards` writes it.
+        cache: Folder of feature shards; by default beside the images, ``pen`` -> ``pen-features``.
+        batch_size: Frames per step and rank.
+        num_workers: Processes per rank that read and decode.
+        seed: Of the order of the samples.
+        block_shards: Shards that are open at a time; more of them mix better, fewer stay in the page cache.
+    """
+
+    def __init__(
+        self,
+        shards: str,
+        cache: str | None = None,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+        block_shards: int = 16,
+    ) -> None:
+        super().__init__()
+        self.shards = Path(shards)
+        self.cache = Path(cache) if cache is not None else default_cache(shards)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.block_shards = block_shards
+        self._opened: tuple[ShardManifest, FeatureCache] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Open shards and cache.
+
+        Raises:
+            ShardError: The image shards are missing or damaged.
+            CacheError: The cache is unfinished or was made from other images.
+        """
+        self._open()
+
+    @property
+    def teacher_trunk_sha256(self) -> str:
+        """Hash of the trunk that made the cache."""
+        return self._open()[1].manifest.identity.trunk_sha256
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Shape (C, h, w) of each cached map."""
+        return self._open()[1].manifest.shape
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the teacher's pictures went through, and the student's do."""
+        described = self._open()[1].manifest.identity.preprocessing
+        return Preprocessing.from_description(described, str(self.cache))
+
+    def train_dataloader(self) -> ResumableDataLoader:
+        """Shuffle the training split; a resumed epoch leaves out what was consumed."""
+        loader = self._loader("train", training=True)
+        if self.trainer is not None:
+            loader.plan.resume(*resume_point(self.trainer))
+        return loader
+
+    def val_dataloader(self) -> ResumableDataLoader | list[Any]:
+        """Go through the validation split in order; no loader where it is empty."""
+        return self._loader("val", training=False) if self._open()[0].splits["val"] else []
+
+    def on_after_batch_transfer(self, batch: DistillationBatch, dataloader_idx: int) -> DistillationBatch:
+        """Widen the maps to float32 on the device, so that half the bytes travel there."""
+        return {**batch, "teacher_map": batch["teacher_map"].float()}
+
+    def _open(self) -> tuple[ShardManifest, FeatureCache]:
+        if self._opened is None:
+            images = ShardManifest.load(self.shards)
+            self._opened = (images, FeatureCache.open(self.cache, shards=images))
+        return self._opened
+
+    def _loader(self, part: Part, *, training: bool) -> ResumableDataLoader:
+        images, cache = self._open()
+        entries = images.splits[part]
+        sizes = [entry.samples for entry in entries]
+        if not sizes:
+            raise CacheError(
+                self.shards, f"has no samples in {part}", "some", "Write the shards with another split (--split)."
+            )
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        sampler = EpochSampler(
+            sizes,
+            batch_size=self.batch_size,
+            rank=rank,
+            ranks=ranks,
+            seed=self.seed,
+            training=training,
+            block_shards=self.block_shards,
+        )
+        samples = CachedSamples(
+            [images.path(entry) for entry in entries], sizes, cache.shards(part), self.preprocessing
+        )
+        return ResumableDataLoader(
+            samples,
+            sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=collate,
+        )
