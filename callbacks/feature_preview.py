@@ -1,4 +1,4 @@
-"""Pictures of what the student sees: image, teacher's map, student's map and their difference, side by side in TensorBoard."""
+"""Pictures of what the student sees: image, teacher's map, student's map, their difference, in TensorBoard."""
 
 from typing import Any
 
@@ -14,10 +14,11 @@ TAG = "features/image_teacher_student_error"  # the columns, from left to right
 
 
 class FeaturePreview(Callback):
-    """Draw the first pictures of the first validation batch, one row each, under the tag `features/image_teacher_student_error`.
+    """Draw the first pictures of the first validation batch under the tag `features/image_teacher_student_error`.
 
-    Maps are shown by their three main directions of variation as red, green and blue. Basis and range are the teacher's for both, so
-    that equal colours mean equal features. The error is ``||s - t||`` per cell over the mean ``||t||``: black is 0, bright is 1 or more.
+    Maps are shown by their three main directions of variation as red, green and blue. Basis and range are the teacher's
+    for both, so that equal colours mean equal features. The error is ``||s - t||`` per cell over the mean ``||t||``:
+    black is 0, bright is 1 or more.
 
     Args:
         images: Rows of the picture.
@@ -48,7 +49,7 @@ class FeaturePreview(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw from what the validation step returned: no forward pass of our own, which other ranks would have to join."""
+        """Draw what the validation step returned: a forward pass of our own would have to be joined by other ranks."""
         due = batch_idx == 0 and self._validations % self.every_n_validations == 0
         if not due or trainer.sanity_checking or not trainer.is_global_zero:
             return
@@ -84,8 +85,8 @@ def preview(images: Tensor, teacher: Tensor, student: Tensor, width: int) -> Ten
 def in_teachers_colours(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
     """Project both maps (N, C, h, w) on the teacher's three main directions; each to (N, 3, h, w) in 0 to 1.
 
-    The directions are eigenvectors of the covariance, with a fixed sign: the same maps give the same colours at every call. Fewer than
-    three channels leave the remaining colours grey.
+    The directions are eigenvectors of the covariance, with a fixed sign: the same maps give the same colours at every
+    call. Fewer than three channels leave the remaining colours grey.
     """
     vectors = teacher.movedim(1, -1).flatten(0, -2)  # (N*h*w, C)
     mean = vectors.mean(0)

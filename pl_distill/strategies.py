@@ -1,8 +1,9 @@
-"""Lightning's DeepSpeed strategy that also runs on CPUs, for tests and machines without a GPU; on CUDA it is the parent.
+"""Lightning's DeepSpeed strategy that also runs on CPUs, where there is no GPU; on CUDA it is the parent.
 
-Lightning 2.6 refuses anything but CUDA (lightning/pytorch/strategies/deepspeed.py, `setup_environment`), although DeepSpeed has a
-CPU accelerator. What differs: CPU devices are numbered, the refusal is skipped for them, and DeepSpeed's shared-memory op, which it
-would compile at the first start, is left out, so that no compiler is needed; gloo does its work.
+Lightning 2.6 refuses anything but CUDA (lightning/pytorch/strategies/deepspeed.py, `setup_environment`), although
+DeepSpeed has a CPU accelerator. What differs: CPU devices are numbered, the refusal is skipped for them, and
+DeepSpeed's shared-memory op, which it would compile at the first start, is left out, so that no compiler is needed;
+gloo does its work.
 """
 
 from typing import Any
@@ -16,9 +17,9 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
     """DeepSpeed on CUDA as Lightning has it, and on CPUs with gloo.
 
     Args:
-        autocast: "bfloat16" lets DeepSpeed compute in bfloat16 while parameters, optimiser and BatchNorm's statistics stay in
-            float32; leave the trainer's `precision` at 32-true with it. Lightning's bf16-mixed casts parameters but not the
-            statistics, and TinyViT's BatchNorm then fails on CPUs.
+        autocast: "bfloat16" lets DeepSpeed compute in bfloat16 while parameters, optimiser and BatchNorm's statistics
+            stay in float32; leave the trainer's `precision` at 32-true with it. Lightning's bf16-mixed casts parameters
+            but not the statistics, and TinyViT's BatchNorm then fails on CPUs.
         **options: As for `lightning.pytorch.strategies.DeepSpeedStrategy`, such as `stage`.
     """
 
@@ -31,7 +32,7 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
 
     @property
     def parallel_devices(self) -> list[torch.device] | None:
-        """The devices of this node; CPUs are numbered, because DeepSpeed asks for an index (torch reads cpu:1 as the CPU)."""
+        """The devices of this node; CPUs are numbered, since DeepSpeed asks for an index (torch takes cpu:1 as cpu)."""
         return self._parallel_devices
 
     @parallel_devices.setter

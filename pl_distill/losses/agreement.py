@@ -10,7 +10,7 @@ def cosine(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over pictures of ``||s - t|| / ||t||`` for maps (B, C, h, w); 0 for equal maps, 1 for a student that says 0."""
+    """Mean over pictures of ``||s - t|| / ||t||`` for maps (B, C, h, w); 0 for equal maps, 1 for a student of zeros."""
     student, teacher = student.float().flatten(1), teacher.float().flatten(1)
     return ((student - teacher).norm(dim=1) / teacher.norm(dim=1)).mean()
 
@@ -18,8 +18,8 @@ def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
 def centred_relative_error(student: Tensor, teacher: Tensor) -> Tensor:
     """`relative_error` after each picture's mean over locations is taken off, per channel and map.
 
-    What all locations share can be most of a trunk's map: the plain error is then small for a student that has learned nothing
-    about where things are. This one is 1 for it.
+    What all locations share can be most of a trunk's map: the plain error is then small for a student that has learned
+    nothing about where things are. This one is 1 for it.
     """
     student, teacher = student.float(), teacher.float()
     return relative_error(student - student.mean((2, 3), keepdim=True), teacher - teacher.mean((2, 3), keepdim=True))

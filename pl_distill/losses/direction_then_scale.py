@@ -1,8 +1,9 @@
 """Four terms that compare a student's features with a teacher's: first where they point, then how long they are.
 
-The paper (arXiv 2604.27128) names a four-term "direction then scale" loss and publishes neither terms nor weights; these are
-ours. Its reason: SAM 3's trunk ends without a norm, so its channels differ widely in scale, and a plain squared error is spent on
-the largest of them (in EfficientSAM3's stage 1 the cosine term is at most 0.2 % of the total for the same cause).
+The paper (arXiv 2604.27128) names a four-term "direction then scale" loss and publishes neither terms nor weights;
+these are ours. Its reason: SAM 3's trunk ends without a norm, so its channels differ widely in scale, and a plain
+squared error is spent on the largest of them (in EfficientSAM3's stage 1 the cosine term is at most 0.2 % of the total
+for the same cause).
 """
 
 import math
@@ -32,7 +33,7 @@ def pyramid_direction(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> T
 
 
 def scale(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over locations of ``|log ||s|| - log ||t|| |`` for maps (B, C, h, w): 0.1 means norms about 10 % off; at least 0."""
+    """Mean over locations of ``|log ||s|| - log ||t|| |`` for maps (B, C, h, w); 0.1: norms are about 10 % off."""
     ratio = _log_norm(student) - _log_norm(teacher)
     return ratio.abs().mean()
 
@@ -40,8 +41,8 @@ def scale(student: Tensor, teacher: Tensor) -> Tensor:
 def value(student: Tensor, teacher: Tensor, delta: float = 1.0) -> Tensor:
     """Mean of ``huber((s - t) / rms_c)`` over maps (B, C, h, w); at least 0.
 
-    ``rms_c`` is the root mean square of the teacher's channel c over batch and locations, so that a channel a hundred times
-    larger weighs no more than its neighbours; the Huber loss is quadratic to `delta` and linear beyond.
+    ``rms_c`` is the root mean square of the teacher's channel c over batch and locations, so that a channel a hundred
+    times larger weighs no more than its neighbours; the Huber loss is quadratic to `delta` and linear beyond.
     """
     rms = teacher.square().mean(dim=(0, 2, 3), keepdim=True).sqrt().clamp_min(EPSILON)
     return F.huber_loss(student / rms, teacher / rms, delta=delta)
@@ -55,9 +56,10 @@ def _log_norm(features: Tensor) -> Tensor:
 class DirectionThenScaleLoss(FeatureLoss):
     """Weighted sum of `direction`, `pyramid_direction`, `scale` and `value`, the last two ramped in.
 
-    ``loss = w_d * direction + w_p * n * pyramid_direction + ramp * (w_s * scale + w_v * value)``, where n is `pyramid_every` on the
-    steps that compute the pyramids and 0 on the others, so that its mean does not depend on how often it is computed.
-    ``ramp`` is 0 before the interval `ramp`, 1 after it, and rises along half a cosine wave in between.
+    ``loss = w_d * direction + w_p * n * pyramid_direction + ramp * (w_s * scale + w_v * value)``, where n is
+    `pyramid_every` on the steps that compute the pyramids and 0 on the others, so that its mean does not depend on how
+    often it is computed. ``ramp`` is 0 before the interval `ramp`, 1 after it, and rises along half a cosine wave in
+    between.
 
     Args:
         direction_weight: Weight of the direction on the trunk's map.

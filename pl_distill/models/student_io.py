@@ -1,7 +1,7 @@
 """What every student is, and how it is written to disk and read back.
 
-A student's folder holds `student.safetensors` and `student.json`; a student can also be read out of the training checkpoints of
-`DistillationModule`, Lightning's single file or DeepSpeed's directory. Keys and shapes must fit exactly.
+A student's folder holds `student.safetensors` and `student.json`; a student can also be read out of the training
+checkpoints of `DistillationModule`, Lightning's single file or DeepSpeed's directory. Keys and shapes must fit exactly.
 """
 
 import copy
@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -27,8 +27,8 @@ ORIGIN = ("teacher", "teacher_trunk_sha256")
 class Student(nn.Module):
     """A network that answers like a teacher's trunk: images (B, 3, S, S) to a map (B, C, h, w).
 
-    `detector_neck` and `tracker_neck` are None, or frozen copies of the teacher's two necks: the student then covers everything
-    that a SAM 3 computes from pixels, and is counted and saved with them.
+    `detector_neck` and `tracker_neck` are None, or frozen copies of the teacher's two necks: the student then covers
+    everything that a SAM 3 computes from pixels, and is counted and saved with them.
 
     Args:
         config: The arguments that build this student again: plain values that JSON can hold.
@@ -76,6 +76,14 @@ class Student(nn.Module):
         necks = None if self.detector_neck is None else _neck_sizes(self.detector_neck)
         origin = {"teacher": teacher, "teacher_trunk_sha256": teacher_trunk_sha256}
         write_json(folder / DESCRIPTION, {**self.describe(), "necks": necks, **origin})
+
+
+class StudentFactory(Protocol):
+    """Builds a student for one teacher: the shape of its map comes from there, everything else from the recipe."""
+
+    def __call__(self, *, out_channels: int, grid: int) -> Student:
+        """Build a student whose map is (B, out_channels, grid, grid)."""
+        ...
 
 
 def load_student(source: str | Path) -> Student:

@@ -1,8 +1,9 @@
 """The student: TinyViT features, a feature pyramid, one map on the teacher's grid.
 
-TinyViT is timm's (arXiv 2207.10666); the pyramid is Lin et al. 2017, its levels gathered and redistributed as in Libra R-CNN
-(arXiv 1904.02701). What differs: it answers on the grid and with the channels of SAM 3's trunk, takes SAM 3's normalisation,
-ends on a convolution (the trunk has no final norm, so its channel scales differ widely), and keeps no bias cache.
+TinyViT is timm's (arXiv 2207.10666); the pyramid is Lin et al. 2017, its levels gathered and redistributed as in Libra
+R-CNN (arXiv 1904.02701). What differs: it answers on the grid and with the channels of SAM 3's trunk, takes SAM 3's
+normalisation, ends on a convolution (the trunk has no final norm, so its channel scales differ widely), and keeps no
+bias cache.
 
 Parameters at real size (the defaults, with the teacher's two necks copied in):
 
@@ -18,7 +19,8 @@ all                                                   40,621,360
 ====================================================  ==========
 
 The paper gives 40.66M; we are 0.1 % below. TinyViT's convolutions carry BatchNorm: statistics are per process, so that
-under DeepSpeed's ZeRO-1 and 2 a checkpoint holds those of rank 0 (DDP broadcasts them; use SyncBatchNorm or ZeRO-3 for more).
+under DeepSpeed's ZeRO-1 and 2 a checkpoint holds those of rank 0 (DDP broadcasts them; use SyncBatchNorm or ZeRO-3 for
+more).
 """
 
 from collections.abc import Sequence
@@ -42,20 +44,22 @@ class TinyViTFPN(Student):
     """Map images to the trunk map of a SAM 3 teacher.
 
     Args:
+        out_channels: Channels of the teacher's trunk.
+        grid: Side of the teacher's feature grid in cells: 72 for 1008 px and patches of 14.
         body: timm's name of a TinyViT; the four lists below override its sizes.
         embed_dims: Channels of the four stages, at strides 4, 8, 16, 32.
         depths: Blocks of each stage.
         num_heads: Attention heads of each stage; the first stage has none and its number is ignored.
         window_sizes: Side of the attention window of each stage in its own grid cells; the first is ignored.
-        drop_path_rate: Stochastic depth, 0 to 1; 0 because a student that sees each target many times still underfits it.
+        drop_path_rate: Stochastic depth, 0 to 1; 0 because a student that sees each target many times still underfits
+            it.
         body_size: Side in pixels to which the body's input is resized (antialiased); a multiple of 32.
-        grid: Side of the teacher's feature grid in cells: 72 for 1008 px and patches of 14.
-        out_channels: Channels of the teacher's trunk.
         fpn_channels: Channels of every pyramid level.
         norm_groups: Groups of each GroupNorm; divides `fpn_channels`.
-        gradient_checkpointing: Recompute the body's stages in the backward pass: less memory for about a third more time.
-        pretrained: Where TinyViT starts: a file of weights (safetensors, or a pickle of plain tensors), or a timm name with
-            its tag such as "tiny_vit_21m_512.dist_in22k_ft_in1k", which is downloaded. None: random weights.
+        gradient_checkpointing: Recompute the body's stages in the backward pass: less memory for about a third more
+            time.
+        pretrained: Where TinyViT starts: a file of weights (safetensors, or a pickle of plain tensors), or a timm name
+            with its tag such as "tiny_vit_21m_512.dist_in22k_ft_in1k", which is downloaded. None: random weights.
 
     Raises:
         ConfigError: Sizes contradict each other.
@@ -64,6 +68,8 @@ class TinyViTFPN(Student):
 
     def __init__(
         self,
+        out_channels: int = 1024,
+        grid: int = 72,
         body: str = "tiny_vit_21m_512",
         embed_dims: Sequence[int] | None = None,
         depths: Sequence[int] | None = None,
@@ -71,8 +77,6 @@ class TinyViTFPN(Student):
         window_sizes: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
         body_size: int = 512,
-        grid: int = 72,
-        out_channels: int = 1024,
         fpn_channels: int = 256,
         norm_groups: int = 32,
         gradient_checkpointing: bool = False,
@@ -158,8 +162,8 @@ class TinyViTFPN(Student):
 class UncachedAttention(Attention):  # type: ignore[misc]  # timm is untyped
     """TinyViT's attention that gathers its relative biases at each call.
 
-    timm keeps the gathered biases in eval mode: 78,643,200 numbers at real size (315 MB in float32), which also outlive a
-    change of the weights. A gather costs next to nothing.
+    timm keeps the gathered biases in eval mode: 78,643,200 numbers at real size (315 MB in float32), which also outlive
+    a change of the weights. A gather costs next to nothing.
     """
 
     def get_attention_biases(self, device: torch.device) -> Tensor:
@@ -195,7 +199,8 @@ def load_pretrained_body(body: nn.Module, source: str, overrides: dict[str, list
     Args:
         body: A body of `build_body`.
         source: A file (safetensors, or a pickle that holds plain tensors only), or timm's name with its tag.
-        overrides: Sizes of this body; window sizes other than the source's are met by interpolating its biases (timm's own way).
+        overrides: Sizes of this body; window sizes other than the source's are met by interpolating its biases (timm's
+            own way).
 
     Raises:
         CheckpointError: The source cannot be read, or lacks or adds a key, or a shape differs.

@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,26 +20,34 @@ from pl_distill.errors import ConfigError
 from pl_distill.losses.agreement import centred_relative_error, cosine, relative_error
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss, Progress
-from pl_distill.models.sam3 import Necks, load_necks
-from pl_distill.models.student_io import Student
+from pl_distill.models.sam3 import Necks, load_necks, read_geometry
+from pl_distill.models.student_io import StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
 
 log = logging.getLogger(__name__)
 
+# Learning rate: EfficientSAM3's for a batch of 512 images; decay: TinyViT's.
+ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
+# Steps that a value under train/ is a mean of: the pyramid term comes at every n-th step, and single steps would show
+# either none of them or only those.
+LOG_WINDOW = 20
 AGREEMENT = {"cosine": cosine, "relative_error": relative_error, "centred_relative_error": centred_relative_error}
 
 
 class DistillationModule(LightningModule):
     """Distil a teacher's cached feature maps into a student.
 
-    Logs ``train/`` and ``val/`` with the loss and its terms, and ``val/cosine``, ``val/relative_error``,
-    ``val/centred_relative_error`` of the map. ``val/loss`` has every term at its final weight, so that it can be compared over time.
+    Logs ``train/`` (means over the last 20 steps) and ``val/`` with the loss and its terms, and ``val/cosine``,
+    ``val/relative_error``, ``val/centred_relative_error`` of the map. ``val/loss`` has every term at its final weight,
+    so that it can be compared over time. The schedules count optimiser steps: the trainer needs `max_steps`.
 
     Args:
-        teacher: The SAM 3 that made the cache, a folder or hub name: its two necks are read, frozen, and never checkpointed.
-        student: Builds the student; it maps images (B, 3, S, S) to a map (B, C, h, w).
+        teacher: The SAM 3 that made the cache, a folder or hub name. Its two necks are read, frozen, and never
+            checkpointed; channels and grid of its map are given to `student`.
+        student: Builds the student; it maps images (B, 3, S, S) to the teacher's map (B, C, h, w).
         loss: Builds the loss.
-        optimizer: Called with two groups of parameters: matrices and kernels, and those that are not decayed (norms, biases, tables).
+        optimizer: Called with two groups of parameters: matrices and kernels, and those that are not decayed (norms,
+            biases, tables).
         warmup: Part of the training in which the learning rate rises linearly, 0 to 1.
         final_lr: Where the cosine schedule ends, as a part of the highest learning rate, 0 to 1.
     """
@@ -46,9 +55,9 @@ class DistillationModule(LightningModule):
     def __init__(
         self,
         teacher: str,
-        student: Callable[[], Student] = TinyViTFPN,
+        student: StudentFactory = TinyViTFPN,
         loss: Callable[[], FeatureLoss] = DirectionThenScaleLoss,
-        optimizer: OptimizerCallable = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05),
+        optimizer: OptimizerCallable = ADAMW,
         warmup: float = 0.05,
         final_lr: float = 0.01,
     ) -> None:
@@ -62,6 +71,7 @@ class DistillationModule(LightningModule):
         self.loss = loss()
         self._teacher_necks: list[Necks] = []  # a list hides them from state_dict, DeepSpeed and the parameter count
         self._total_steps = 0
+        self._recent: dict[str, deque[Tensor]] = defaultdict(partial(deque, maxlen=LOG_WINDOW))
 
     def setup(self, stage: str) -> None:
         """Read the necks: not in `configure_model`, where ZeRO-3 would partition what is built."""
@@ -70,9 +80,10 @@ class DistillationModule(LightningModule):
             self._teacher_necks.append(necks)
 
     def configure_model(self) -> None:
-        """Build the student, once."""
+        """Build the student for this teacher, once."""
         if not hasattr(self, "student"):
-            self.student = self.build_student()
+            geometry = read_geometry(self.teacher)
+            self.student = self.build_student(out_channels=geometry.trunk_channels, grid=geometry.grid)
 
     @property
     def necks(self) -> Necks:
@@ -96,8 +107,8 @@ class DistillationModule(LightningModule):
         fresh = self.trainer.ckpt_path is None
         if fresh and self.student.config.get("pretrained") is None and self.trainer.is_global_zero:
             log.warning(
-                "%s starts from RANDOM weights. Give model.student.init_args.pretrained a file of TinyViT weights or a timm name: "
-                "students that start from pretrained weights end better.",
+                "%s starts from RANDOM weights; model.student.init_args.pretrained takes a file of TinyViT weights or "
+                "a timm name, where the student has the sizes of such weights.",
                 type(self.student).__name__,
             )
 
@@ -109,7 +120,10 @@ class DistillationModule(LightningModule):
         """Return the loss of one batch."""
         progress = Progress(self.global_step, self._total_steps)
         _, terms = self._compare(batch, progress)
-        self._log("train", terms, len(batch["image"]))
+        for name, term in terms.items():
+            self._recent[name].append(term.detach())
+        recent = {name: torch.stack(list(values)).mean() for name, values in self._recent.items()}
+        self._log("train", recent, len(batch["image"]))
         return terms["loss"]
 
     def validation_step(self, batch: DistillationBatch, batch_idx: int) -> dict[str, Tensor]:
@@ -128,10 +142,10 @@ class DistillationModule(LightningModule):
         student_map, teacher_map = self(batch["image"]), batch["teacher_map"]
         if student_map.shape != teacher_map.shape:
             raise ConfigError(
-                "model.student",
-                f"gives a map of shape {tuple(student_map.shape)}",
-                f"{tuple(teacher_map.shape)} as in the cache of the teacher",
-                f"Set out_channels to {teacher_map.shape[1]} and grid to {teacher_map.shape[-1]}.",
+                "model.teacher",
+                f"has the map {tuple(student_map.shape)}, which the student was built for",
+                f"{tuple(teacher_map.shape)} as in data.cache",
+                "Give the teacher that made this cache.",
             )
         pyramids: tuple[list[Tensor], list[Tensor]] | tuple[None, None] = (None, None)
         if progress is None or self.loss.wants_pyramids(progress.step):
@@ -141,15 +155,15 @@ class DistillationModule(LightningModule):
         return student_map, self.loss(student_map, teacher_map, *pyramids, progress)
 
     def _pyramids(self, features: Tensor) -> list[Tensor]:
-        return [level for pyramid in self.necks(features) for level in pyramid]
+        return [level for pyramid in self.necks(features.float()) for level in pyramid]  # the necks stay in float32
 
     def configure_optimizers(self) -> Any:
         """Decay only what multiplies; warm up linearly, then fall along half a cosine wave."""
-        total = self.trainer.estimated_stepping_batches
-        if not math.isfinite(total):
-            fix = "Set trainer.max_steps or trainer.max_epochs."
-            raise ConfigError("trainer", "has no end", "a number of steps, which the schedules need", fix)
-        self._total_steps = int(total)
+        # Not estimated_stepping_batches: it would build the loader before a checkpoint says where the epoch goes on.
+        self._total_steps = self.trainer.max_steps
+        if self._total_steps < 1:
+            expected = "a number of optimiser steps, from which the schedules are computed"
+            raise ConfigError("trainer.max_steps", f"is {self._total_steps}", expected, "Set trainer.max_steps.")
         optimizer = self.build_optimizer(parameter_groups(self.student))
         schedule = partial(warmup_cosine, total=self._total_steps, warmup=self.warmup, final=self.final_lr)
         # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.
@@ -172,7 +186,7 @@ class DistillationModule(LightningModule):
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Split parameters for the optimiser: matrices and kernels decay; norms, biases and TinyViT's bias tables do not."""
+    """Split parameters for the optimiser: matrices and kernels decay; norms, biases and bias tables do not."""
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     decays = {name for name, parameter in named if parameter.ndim > 1 and not name.endswith("attention_biases")}
     return [
@@ -182,7 +196,14 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def warmup_cosine(step: int, total: int, warmup: float, final: float) -> float:
-    """Return the learning rate's factor at `step` of `total`: up linearly during `warmup` (a part of `total`), then half a cosine to `final`."""
+    """Return the learning rate's factor at `step` of `total`.
+
+    Args:
+        step: Optimiser steps done.
+        total: Optimiser steps in all.
+        warmup: Part of `total` in which the factor rises linearly to 1.
+        final: Where the half cosine after it ends.
+    """
     rise = max(1, round(warmup * total))
     if step < rise:
         return (step + 1) / rise
