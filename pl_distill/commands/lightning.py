@@ -5,12 +5,12 @@ finds shipped recipes by name.
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NoReturn, cast
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from pl_distill.commands.parsing import RecipeParser, resolve_recipes
+from pl_distill.commands.parsing import refuse, resolve_recipes
 
 EXAMPLES = {
     "fit": "Distil a student from cached features. Example: "
@@ -21,6 +21,14 @@ EXAMPLES = {
     "predict": "Run the teacher once and cache its features. Example: "
     "pl-distill predict --config cache/pen.yaml --model.teacher TEACHER --data.shards SHARDS",
 }
+
+
+class RecipeParser(LightningArgumentParser):
+    """Raises `ConfigError` for arguments that it does not take."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse the arguments."""
+        refuse(self, message)
 
 
 class RecipeCLI(LightningCLI):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, auto_cli
-from lightning.pytorch.cli import LightningArgumentParser
 
 from pl_distill.errors import ConfigError
 
@@ -52,29 +51,26 @@ def resolve_recipes(args: Sequence[str]) -> list[str]:
     return resolved
 
 
-def _refuse(parser: ArgumentParser, message: str) -> NoReturn:
+def refuse(parser: ArgumentParser, message: str) -> NoReturn:
+    """Say that `parser` does not take its arguments, instead of printing its usage and exiting with 2.
+
+    Raises:
+        ConfigError: Always.
+    """
     raise ConfigError(
         parser.prog.replace(" [options]", ""),
-        message.strip().rstrip("."),
+        " ".join(message.split()).rstrip("."),  # jsonargparse spreads its reasons over lines
         "arguments that the command knows",
         f"See `{parser.prog.replace(' [options]', '')} --help`.",
     )
 
 
 class CommandParser(ArgumentParser):
-    """Raises `ConfigError` where jsonargparse would print its usage and exit with 2."""
+    """Raises `ConfigError` for arguments that it does not take."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse the arguments."""
-        _refuse(self, message)
-
-
-class RecipeParser(LightningArgumentParser):
-    """The same for Lightning's verbs."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse the arguments."""
-        _refuse(self, message)
+        refuse(self, message)
 
 
 def run_function(verb: str, function: Callable[..., Any] | dict[str, Callable[..., Any]], args: Sequence[str]) -> None:
