@@ -59,7 +59,7 @@ def test_a_prompt_that_is_too_long_is_refused(teacher):
 
 def test_a_model_without_prompts_or_with_a_damaged_file_is_refused(teacher, tmp_path):
     shutil.copy(teacher / "config.json", tmp_path)
-    with pytest.raises(CheckpointError, match="has no prompts.safetensors"):
+    with pytest.raises(CheckpointError, match=r"has no prompts\.safetensors"):
         load_prompts(tmp_path)
     (tmp_path / PROMPTS_FILE).write_bytes(b"not safetensors")
     with pytest.raises(CheckpointError, match="is damaged"):

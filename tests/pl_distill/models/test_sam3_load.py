@@ -116,7 +116,7 @@ def test_another_architecture_is_refused(copy, config, message):
 def test_a_folder_that_is_not_there_or_is_empty_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="is no folder"):
         load_sam3(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="has no config.json"):
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
         load_sam3(tmp_path)
 
 
