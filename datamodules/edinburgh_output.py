@@ -155,7 +155,9 @@ def _mask(where: str, mask: object, video: VideoInfo) -> RLE:
 
 def _frames_per_step(path: Path, content: dict[str, Any], video: VideoInfo) -> int:
     config = content.get("config")
-    step_s = content.get("stepSize", config.get("stepSize") if isinstance(config, dict) else None)
+    step_s = content.get("stepSize")
+    if step_s is None and isinstance(config, dict):
+        step_s = config.get("stepSize")
     if not _is_number(step_s) or step_s <= 0:
         raise _wrong(
             path, f"has stepSize {step_s!r}", "seconds between labelled frames", "Take it from the labelling tool."
