@@ -5,7 +5,7 @@ picture. Here the trunk and neck run once per picture, the rest once per prompt,
 A test holds the last layer equal to the original.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +32,10 @@ class DetectorOutput:
     tokens: Tensor
     masks: Tensor
     semantic: Tensor
+
+    def float(self) -> "DetectorOutput":
+        """Return the same in float32, where a half-precision run computes its loss."""
+        return DetectorOutput(**{field.name: getattr(self, field.name).float() for field in fields(self)})
 
 
 def detect(

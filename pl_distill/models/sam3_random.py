@@ -63,7 +63,7 @@ def write_random_sam3(
             torch.manual_seed(seed)
             model = Sam3VideoModel(settings)
             randomise(model)
-            processor = _processor(settings)
+            processor = sam3_processor(settings)
             prompts = embed_words(model, processor.tokenizer, words)
             _centre_scores(model, prompts[0].embedding, prompts[0].attention_mask)
         with quiet_transformers():
@@ -104,7 +104,8 @@ def _is_code(leaf: str) -> bool:
     return "embedding" in leaf or "encoding" in leaf or "pointer" in leaf
 
 
-def _processor(config: Sam3VideoConfig) -> Any:
+def sam3_processor(config: Sam3VideoConfig) -> Any:
+    """Return the processor of a model with our letter tokenizer, made without a download."""
     geometry = Sam3Geometry.of(config)
     size = {"height": geometry.image_size, "width": geometry.image_size}
     mask_size = {"height": geometry.mask_size, "width": geometry.mask_size}

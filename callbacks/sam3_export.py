@@ -1,0 +1,29 @@
+"""Write the SAM 3 in training as a folder that `load_sam3` reads, so that a later stage or an evaluation can start from it."""
+
+from pathlib import Path
+from typing import Protocol, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Exportable(Protocol):
+    """A module that can write its model."""
+
+    def save_pretrained(self, folder: str | Path) -> Path: ...
+
+
+class Sam3Export(Callback):
+    """Writes the model after every validation; the folder always holds the latest, whole.
+
+    Args:
+        folder: Where to; by default ``sam3`` in the trainer's root folder.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write, on the first process."""
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            folder = Path(self.folder) if self.folder is not None else Path(trainer.default_root_dir) / "sam3"
+            cast(Exportable, pl_module).save_pretrained(folder)

@@ -1,0 +1,162 @@
+"""Drawn pens as training data: many herds, each seen briefly, written into shards like a farm's recordings.
+
+Each pen has a day of its own, so that the split by day holds whole herds apart. Feeder and toy are labelled beside the
+animals, under their own names, because a detector that is asked for words has to tell them apart.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as coco
+
+from datamodules.clip import RLE, Annotation, Clip
+from datamodules.edinburgh import read_edinburgh
+from datamodules.errors import UserError
+from datamodules.pen import draw_pen, load_pen_config
+from datamodules.splits import DateRange, Split, format_day
+
+EVALUATION_SEEDS = 1_000_000
+"""Seeds from here on are for evaluation: whoever trains on them measures memory."""
+
+FIRST_DAY = date(2001, 1, 1)
+
+
+@dataclass(frozen=True)
+class PenShare:
+    """A number of pens of one kind.
+
+    Args:
+        domain: Name of a domain, or the path of its YAML file.
+        pens: How many, each with other animals.
+        num_animals: Instead of the domain's; 0 is an empty pen.
+    """
+
+    domain: str
+    pens: int
+    num_animals: int | None = None
+
+
+@dataclass(frozen=True)
+class DrawnPen:
+    """One pen to draw: its domain, herd size, seed, and the day that stands for it."""
+
+    domain: str
+    num_animals: int | None
+    seed: int
+    day: str
+
+
+def plan_pens(train: Sequence[PenShare], val: Sequence[PenShare], first_seed: int) -> tuple[list[DrawnPen], Split]:
+    """Give each pen a seed and a day, training first, and the split that tells them apart.
+
+    Raises:
+        UserError: A seed is one of those that are kept for evaluation, or a part has no pen.
+    """
+    shares = [share for share in (*train, *val) for _ in range(share.pens)]
+    counts = [sum(share.pens for share in part) for part in (train, val)]
+    if min(counts) < 1:
+        raise UserError("pens", f"are {counts[0]} to train and {counts[1]} to validate", "at least 1 each", "Add some.")
+    last = first_seed + len(shares) - 1
+    if first_seed < 0 or last >= EVALUATION_SEEDS:
+        raise UserError(
+            "pens",
+            f"would use seeds {first_seed} to {last}",
+            f"seeds from 0 to {EVALUATION_SEEDS - 1}",
+            "Choose a smaller first_seed: the seeds above are for evaluation.",
+        )
+    days = [FIRST_DAY + timedelta(days=number) for number in range(len(shares))]
+    pens = [
+        DrawnPen(share.domain, share.num_animals, first_seed + number, format_day(days[number]))
+        for number, share in enumerate(shares)
+    ]
+    border = counts[0]
+    split = Split(
+        "pen-training",
+        train=(DateRange(days[0], days[border - 1]),),
+        val=(DateRange(days[border], days[-1]),),
+        test=(),
+    )
+    return pens, split
+
+
+def draw_pens(
+    out: Path,
+    pens: Sequence[DrawnPen],
+    *,
+    frames_per_pen: int,
+    processes: int,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Draw one clip of each pen below `out`, in several processes; finished clips are kept.
+
+    Args:
+        out: Gets a folder per day.
+        pens: From `plan_pens`.
+        frames_per_pen: Pictures of each.
+        processes: How many draw at a time.
+        progress: Called with 1 after each pen.
+    """
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(_draw, out, pen, frames_per_pen) for pen in pens]):
+            done.result()
+            if progress is not None:
+                progress(1)
+
+
+def _draw(out: Path, pen: DrawnPen, frames: int) -> None:
+    config = load_pen_config(pen.domain)
+    if pen.num_animals is not None:
+        config = replace(config, num_animals=pen.num_animals)
+    draw_pen(out, config, days=[pen.day], clips_per_day=1, frames_per_clip=frames, seed=pen.seed)
+
+
+def read_pens_with_furniture(root: str | Path) -> list[Clip]:
+    """Read drawn clips; feeder and toy are further identities ``feeder`` and ``toy``.
+
+    Raises:
+        ClipError: There is no clip, or a video is damaged.
+        AnnotationError: Labels contradict their layout or their video.
+    """
+    return [_with_furniture(clip, Path(root) / clip.name) for clip in read_edinburgh(root)]
+
+
+def _with_furniture(clip: Clip, folder: Path) -> Clip:
+    furniture: Mapping[str, Mapping[str, RLE]] = json.loads((folder / "masks.json").read_text())["furniture"]
+    every = json.loads((folder / "scene.json").read_text())["config"]["label_every"]
+    # An empty pen has no object in its labels; each of its labelled frames is known to be without animals.
+    labelled = range(0, clip.num_frames, every)
+    return replace(
+        clip,
+        annotations={
+            index: _add(
+                clip.annotations.get(index, _NOTHING),
+                {name: masks[str(index // every)] for name, masks in furniture.items() if str(index // every) in masks},
+            )
+            for index in labelled
+        },
+    )
+
+
+_NOTHING = Annotation((), np.zeros((0, 4), np.float32), (), np.zeros(0, bool), ())
+
+
+def _add(animals: Annotation, things: Mapping[str, RLE]) -> Annotation:
+    if not things:
+        return animals
+    encoded = [{"size": mask["size"], "counts": mask["counts"].encode("ascii")} for mask in things.values()]
+    boxes = coco.toBbox(encoded).reshape(-1, 4).astype(np.float32)
+    boxes[:, 2:] += boxes[:, :2]
+    assert animals.masks is not None
+    return Annotation(
+        identities=(*animals.identities, *things),
+        boxes_xyxy=np.concatenate([animals.boxes_xyxy, boxes]),
+        behaviours=(*animals.behaviours, *(None for _ in things)),
+        visible=np.concatenate([animals.visible, np.ones(len(things), bool)]),
+        masks=(*animals.masks, *things.values()),
+    )

@@ -1,0 +1,177 @@
+"""Short windows of labelled frames: one frame for a detector, several for a tracker that is unrolled over them.
+
+Nothing here knows the pen: a window is frames of a clip in shards, with what `datamodules.clip.Annotation` says of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.errors import ShardError
+from datamodules.preprocessing import Preprocessing
+from datamodules.shard_index import IndexedShard
+from datamodules.shard_manifest import ShardManifest
+from datamodules.splits import Part
+from datamodules.views import FrameTruth, View, Weather, truth_of
+
+
+@dataclass(frozen=True)
+class Window:
+    """T frames of a clip in one view.
+
+    Args:
+        keys: Names of the samples, of length T.
+        images: (T, 3, S, S), as SAM 3's processor gives them.
+        truth: Of each frame, of length T.
+    """
+
+    keys: tuple[str, ...]
+    images: Tensor
+    truth: tuple[FrameTruth, ...]
+
+
+@dataclass  # not frozen: Lightning moves batches to a device by copying and setting fields
+class WindowBatch:
+    """B windows of T frames.
+
+    Args:
+        keys: B tuples of length T.
+        images: (B, T, 3, S, S).
+        truth: B tuples of length T.
+    """
+
+    keys: tuple[tuple[str, ...], ...]
+    images: Tensor
+    truth: tuple[tuple[FrameTruth, ...], ...]
+
+    def pin_memory(self) -> "WindowBatch":
+        """Return the same with images in page-locked memory; a `DataLoader` asks for it by this name."""
+        return WindowBatch(self.keys, self.images.pin_memory(), self.truth)
+
+
+def collate(windows: Sequence[Window]) -> WindowBatch:
+    """Put windows of one length together."""
+    return WindowBatch(
+        tuple(window.keys for window in windows),
+        torch.stack([window.images for window in windows]),
+        tuple(window.truth for window in windows),
+    )
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How views differ in training.
+
+    Args:
+        zoom: The smallest part of the picture's width or height that is shown; 1 shows always all.
+        mirror_y: Whether half of the views are upside down: right for cameras that look straight down.
+        weather: The largest relative change of brightness.
+    """
+
+    zoom: float = 0.7
+    mirror_y: bool = True
+    weather: float = 0.25
+
+
+class ShardWindows(Dataset[Window]):
+    """Windows over the labelled frames of one part of image shards, by the number of their first frame.
+
+    Args:
+        shards: What `write_shards` wrote.
+        part: ``train``, ``val`` or ``test``.
+        preprocessing: The model's.
+        mask_size: Side of the masks in pixels.
+        offsets: Patterns of labelled frames relative to the first, one drawn per window: ``[[0]]``, ``[[0, 1, 2], [0, 9, 10]]``; of one
+            length. A window that would leave its clip runs backwards in time instead; one that does not fit at all is
+            squeezed.
+        variety: How views differ; None shows every picture whole and as it is, with the first pattern.
+
+    Raises:
+        ShardError: A shard is damaged, or the part has no labelled frame.
+    """
+
+    def __init__(
+        self,
+        shards: str,
+        part: Part,
+        preprocessing: Preprocessing,
+        mask_size: int,
+        offsets: Sequence[Sequence[int]] = ((0,),),
+        variety: Variety | None = None,
+    ) -> None:
+        if len({len(pattern) for pattern in offsets}) != 1 or any(pattern[0] != 0 for pattern in offsets):
+            raise ValueError(f"offsets {offsets} start at 0 and have one length")
+        manifest = ShardManifest.load(shards)
+        self.preprocessing = preprocessing
+        self.mask_size = mask_size
+        self.offsets = [tuple(pattern) for pattern in offsets]
+        self.variety = variety
+        self._shards = [IndexedShard(manifest.path(entry)) for entry in manifest.splits[part]]
+        self._samples: list[tuple[IndexedShard, int]] = []
+        self._clips: list[range] = []  # the samples of each clip: frames of a clip lie together
+        self._clip_of: list[int] = []
+        self.shard_sizes: list[int] = []
+        last = ""
+        for shard in self._shards:
+            before = len(self._samples)
+            for number in range(len(shard)):
+                record = shard.record(number)
+                if record.annotation is None:
+                    continue
+                count = len(self._samples)
+                if record.clip != last:
+                    self._clips.append(range(count, count))
+                    last = record.clip
+                self._clips[-1] = range(self._clips[-1].start, count + 1)
+                self._clip_of.append(len(self._clips) - 1)
+                self._samples.append((shard, number))
+            self.shard_sizes.append(len(self._samples) - before)
+        if not self._samples:
+            raise ShardError(
+                shards, f"has no labelled frame in {part}", "at least one", "Choose a split with labelled days for it."
+            )
+
+    def __len__(self) -> int:
+        return len(self._clip_of)
+
+    def __getitem__(self, number: int) -> Window:
+        pattern = self.offsets[0]
+        view, weather = View(), None
+        if self.variety is not None:
+            pattern = self.offsets[int(torch.randint(len(self.offsets), ()))]
+            view = View.random(zoom=self.variety.zoom, mirror_y=self.variety.mirror_y)
+            weather = Weather.random(self.variety.weather)
+        frames = place(pattern, number, self._clips[self._clip_of[number]])
+        parts = [self._frame(frame, view, weather) for frame in frames]
+        return Window(
+            tuple(key for key, _, _ in parts),
+            torch.stack([pixels for _, pixels, _ in parts]),
+            tuple(truth for _, _, truth in parts),
+        )
+
+    def _frame(self, number: int, view: View, weather: Weather | None) -> tuple[str, Tensor, FrameTruth]:
+        shard, within = self._samples[number]
+        sample = shard[within]
+        assert sample.annotation is not None  # only labelled samples are numbered
+        height, width = sample.image.shape[:2]
+        truth = truth_of(sample.annotation, view, width=width, height=height, mask_size=self.mask_size)
+        pixels = self.preprocessing(view.of_image(sample.image))
+        return sample.key, pixels if weather is None else weather(pixels), truth
+
+
+def place(pattern: Sequence[int], first: int, clip: range) -> list[int]:
+    """Lay a pattern of offsets into a clip, starting at frame `first`: forwards, else backwards, else squeezed.
+
+    Squeezing divides the offsets until they fit one of the two directions; offsets may then coincide.
+    """
+    reach = max(pattern)
+    ahead, behind = clip[-1] - first, first - clip[0]
+    if reach <= ahead:
+        return [first + offset for offset in pattern]
+    if reach <= behind:
+        return [first - offset for offset in pattern]
+    sign, room = (1, ahead) if ahead >= behind else (-1, behind)
+    return [first + sign * (offset * room // max(reach, 1)) for offset in pattern]

@@ -1,0 +1,45 @@
+"""Learning rates over a run."""
+
+import math
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from pl_distill.errors import ConfigError
+
+
+def trapezoid(step: int, total: int, *, warmup: int, cooldown: float) -> float:
+    """Return the learning rate's factor at `step`: up linearly, constant, then down to 0 over the last part.
+
+    A run whose end is not known yet can be stopped and resumed with another `total` before the descent without having
+    trained otherwise (arXiv 2405.18392); a cosine cannot.
+
+    Args:
+        step: From 0.
+        total: Steps in all.
+        warmup: Steps of the rise.
+        cooldown: Part of `total` that the descent takes, 0-1; it follows 1 - sqrt, the best of that paper.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    start = total * (1 - cooldown)
+    if step < start:
+        return 1.0
+    return 1 - math.sqrt(min(1.0, (step - start) / max(total - start, 1)))
+
+
+def schedule(trainer: Trainer, optimizer: Optimizer, *, warmup: int, cooldown: float) -> dict[str, Any]:
+    """Return what `configure_optimizers` returns, with the trapezoid over the trainer's steps.
+
+    Raises:
+        ConfigError: The trainer has no end.
+    """
+    total = trainer.estimated_stepping_batches
+    if not math.isfinite(total):
+        fix = "Set trainer.max_steps or trainer.max_epochs."
+        raise ConfigError("trainer", "has no end", "a number of steps, which the schedule needs", fix)
+    # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.
+    scheduler = LambdaLR(optimizer, lambda step: trapezoid(step, int(total), warmup=warmup, cooldown=cooldown))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
