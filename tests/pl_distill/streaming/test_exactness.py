@@ -49,7 +49,7 @@ def first_difference(first, second) -> int | None:
         (0, 60),
         (16, 60),
         (4, 30),
-        (1, 24),
+        (1, 30),
         *(pytest.param(recondition, 240, marks=pytest.mark.slow) for recondition in (0, 16, 4, 1)),
     ],
 )
