@@ -1,4 +1,4 @@
-"""Write the SAM 3 in training as a folder that `load_sam3` reads, so that a later stage or an evaluation can start from it."""
+"""Write the SAM 3 in training as a folder that `load_sam3` reads: a later stage or an evaluation starts from it."""
 
 from pathlib import Path
 from typing import Protocol, cast
@@ -9,7 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 class Exportable(Protocol):
     """A module that can write its model."""
 
-    def save_pretrained(self, folder: str | Path) -> Path: ...
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write into a folder and return it."""
+        ...
 
 
 class Sam3Export(Callback):

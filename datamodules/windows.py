@@ -1,6 +1,7 @@
 """Short windows of labelled frames: one frame for a detector, several for a tracker that is unrolled over them.
 
-Nothing here knows the pen: a window is frames of a clip in shards, with what `datamodules.clip.Annotation` says of them.
+Nothing here knows the pen: a window is frames of a clip in shards, with what `datamodules.clip.Annotation` says of
+them.
 """
 
 from collections.abc import Sequence
@@ -84,9 +85,9 @@ class ShardWindows(Dataset[Window]):
         part: ``train``, ``val`` or ``test``.
         preprocessing: The model's.
         mask_size: Side of the masks in pixels.
-        offsets: Patterns of labelled frames relative to the first, one drawn per window: ``[[0]]``, ``[[0, 1, 2], [0, 9, 10]]``; of one
-            length. A window that would leave its clip runs backwards in time instead; one that does not fit at all is
-            squeezed.
+        offsets: Patterns of labelled frames relative to the first, one drawn per window: ``[[0]]``,
+            ``[[0, 1, 2], [0, 9, 10]]``; of one length. A window that would leave its clip runs backwards in time
+            instead; one that does not fit at all is squeezed.
         variety: How views differ; None shows every picture whole and as it is, with the first pattern.
 
     Raises:

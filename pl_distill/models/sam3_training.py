@@ -1,7 +1,7 @@
 """A SAM 3 to be trained: from scratch by a configuration, or from the weights of one that exists.
 
-What differs from `load_sam3`: the text encoder stays, tokenizer and processor come along, and `save_sam3` writes a folder that
-`load_sam3`, `load_preprocessing` and `load_prompts` read like any other.
+What differs from `load_sam3`: the text encoder stays, tokenizer and processor come along, and `save_sam3` writes a
+folder that `load_sam3`, `load_preprocessing` and `load_prompts` read like any other.
 """
 
 import os
@@ -48,8 +48,9 @@ def open_sam3(source: str, *, attention: str = "sdpa") -> TrainableSam3:
     """Build or load a model for training.
 
     Args:
-        source: To start from scratch, a shipped configuration (``pen_teacher``) or a YAML file; to go on, a folder or hub name.
-        attention: `transformers`' implementation; "eager" is faster on CPUs for a few hundred tokens, and wrong for thousands.
+        source: To start from scratch, a shipped configuration (``pen_teacher``) or a YAML file; to go on, a folder or
+            hub name.
+        attention: `transformers`' implementation; "eager" is faster on CPUs for hundreds of tokens, not for thousands.
 
     Raises:
         ConfigError: The configuration is none.

@@ -1,7 +1,8 @@
 """Which words a detector is asked in training, and what it should find for each.
 
-Source: SAM 3 (arXiv 2511.16719) trains presence with hard negatives, words that the picture does not show. Ours are words from a
-list, letters at random, and misspellings of the words that exist, so that a small text encoder learns to read whole words.
+Source: SAM 3 (arXiv 2511.16719) trains presence with hard negatives, words that the picture does not show. Ours are
+words from a list, letters at random, and misspellings of the words that exist, so that a small text encoder learns to
+read whole words.
 """
 
 import random

@@ -1,7 +1,7 @@
 """Train SAM 3's detector: words in, boxes, scores and masks out; from scratch on a CPU, or the heads of the real one.
 
-Source: facebookresearch/sam3, sam3/train (matching and losses, see `pl_distill.losses.detection`); transformers has none.
-Nothing here knows where the pictures come from.
+Source: facebookresearch/sam3, sam3/train (matching and losses, see `pl_distill.losses.detection`); transformers has
+none. Nothing here knows where the pictures come from.
 """
 
 import random
@@ -29,6 +29,9 @@ from pl_distill.modules.prompt_sampling import Prompt, Vocabulary
 from pl_distill.modules.schedules import schedule
 
 
+AdamW = partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.05)
+
+
 class Sam3DetectorModule(LightningModule):
     """Train the detector of a SAM 3 on labelled frames.
 
@@ -37,7 +40,8 @@ class Sam3DetectorModule(LightningModule):
     pictures in which a word for nothing finds something.
 
     Args:
-        sam3: To start from scratch, a configuration: ``pen_teacher`` or a YAML file. To fine-tune, a folder or hub name.
+        sam3: To start from scratch, a configuration: ``pen_teacher`` or a YAML file. To fine-tune, a folder or hub
+            name.
         vocabulary: What the identities of the data are called.
         loss: What is minimised.
         frozen: Parts of the detector that stay as they are, by the beginning of their parameters' names:
@@ -55,7 +59,7 @@ class Sam3DetectorModule(LightningModule):
         vocabulary: Vocabulary | None = None,
         loss: DetectionLoss | None = None,
         frozen: Sequence[str] = (),
-        optimizer: OptimizerCallable = partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.05),
+        optimizer: OptimizerCallable = AdamW,
         warmup: int = 200,
         cooldown: float = 0.3,
         attention: str = "sdpa",
