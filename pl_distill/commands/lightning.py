@@ -4,6 +4,8 @@ What differs from plain LightningCLI: errors are `ConfigError`, a rerun may over
 finds shipped recipes by name.
 """
 
+import logging
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn, cast
 
@@ -39,6 +41,10 @@ class RecipeCLI(LightningCLI):
         """Offer the verbs that our modules answer; `test` scores tracks and is the verb `evaluate`."""
         return {verb: arguments for verb, arguments in LightningCLI.subcommands().items() if verb in EXAMPLES}
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let the logger write into the run's folder, so that one option moves events and checkpoints together."""
+        parser.link_arguments("trainer.default_root_dir", "trainer.logger.init_args.save_dir")
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args`, without Lightning's warning that `sys.argv` holds words too: ours are taken from there."""
         self.config = parser.parse_args(cast(Sequence[str], args))
@@ -53,6 +59,7 @@ def run_lightning(args: Sequence[str]) -> RecipeCLI:
     Returns:
         The finished CLI object, with `model`, `datamodule` and `trainer`.
     """
+    _hush()
     return RecipeCLI(
         LightningModule,
         LightningDataModule,
@@ -67,3 +74,13 @@ def run_lightning(args: Sequence[str]) -> RecipeCLI:
         auto_configure_optimizers=False,
         args=resolve_recipes(args),
     )
+
+
+def _hush() -> None:
+    """Drop what Lightning says to advertise other packages or to its own developers."""
+    logging.getLogger("lightning.fabric.utilities.rank_zero").addFilter(_is_no_tip)
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()

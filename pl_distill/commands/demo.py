@@ -1,0 +1,141 @@
+"""`pl-distill demo`: every link of the chain, one after the other, on a pen that it draws itself."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datamodules.layouts import read_clips
+from datamodules.pen import draw_pen, load_pen_config
+from datamodules.shards import write_shards
+from datamodules.splits import Part, format_day, load_split
+from pl_distill import __version__
+from pl_distill.commands.lightning import run_lightning
+from pl_distill.commands.steps import Steps
+from pl_distill.errors import ConfigError
+from pl_distill.evaluation.evaluate import RESULTS_FILE, evaluate
+from pl_distill.evaluation.headline import format_table
+from pl_distill.evaluation.report import report
+from pl_distill.evaluation.results import read_results, write_results
+from pl_distill.models.sam3 import write_random_sam3
+
+EVALUATION_SEED = 1_000_000  # seeds from here on are for evaluation only
+DAYS: dict[Part, tuple[date, int]] = {  # first day and number of days in configs/splits/pen.yaml
+    "train": (date(2026, 1, 1), 20),
+    "val": (date(2026, 1, 21), 5),
+    "test": (date(2026, 1, 26), 6),
+}
+RANDOM_TEACHER = (
+    "The teacher of this demo has random weights: scores against truth are noise, "
+    "only `student_vs_teacher` says something."
+)
+
+
+def demo(
+    out: Path = Path("runs/demo"),
+    domain: str = "day",
+    train_clips: int = 6,
+    test_clips: int = 2,
+    frames: int = 120,
+    max_steps: int = 400,
+    seed: int = 0,
+) -> None:
+    """Run the whole chain on a drawn pen: clips, shards, cached teacher, distilled student, tracks, scores, report.
+
+    A second run with the same settings reuses what is there, a killed one goes on.
+    Example: pl-distill demo --out runs/demo
+
+    Args:
+        out: Folder of everything that is made.
+        domain: Which pen is drawn: a name of configs/pen.
+        train_clips: Clips to train on, 1 to 20; each is of another day. One more clip is drawn for validation.
+        test_clips: Clips to score, 1 to 6, with seeds that training never sees.
+        frames: Frames of each clip.
+        max_steps: Optimiser steps of the student.
+        seed: Of the pen, the teacher's weights and the student's.
+    """
+    clips: dict[Part, int] = {"train": train_clips, "val": 1, "test": test_clips}
+    for part, count in clips.items():
+        if not 1 <= count <= DAYS[part][1]:
+            raise ConfigError(f"--{part}_clips", f"is {count}", f"1 to {DAYS[part][1]}", "The split has no more days.")
+    if not 0 <= seed < EVALUATION_SEED:
+        raise ConfigError(
+            "--seed", f"is {seed}", f"0 to {EVALUATION_SEED - 1}", "Larger seeds are kept for evaluation."
+        )
+    settings = {
+        "version": __version__,
+        "domain": domain,
+        "train_clips": train_clips,
+        "test_clips": test_clips,
+        "frames": frames,
+        "max_steps": max_steps,
+        "seed": seed,
+    }
+    steps = Steps(out / "demo.json", settings, total=7)
+    shards, teacher, features, student = (out / name for name in ("shards", "teacher", "features", "student"))
+
+    def draw() -> None:
+        config = load_pen_config(domain)
+        with tqdm(total=frames * sum(clips.values()), desc="draw", unit="frame") as bar:
+            for part, count in clips.items():
+                first = DAYS[part][0]
+                days = [format_day(first + timedelta(days=number)) for number in range(count)]
+                offset = EVALUATION_SEED if part == "test" else 0
+                draw_pen(
+                    out / "clips",
+                    config,
+                    days=days,
+                    clips_per_day=1,
+                    frames_per_clip=frames,
+                    seed=offset + seed,
+                    progress=bar.update,
+                )
+
+    def distil() -> None:
+        recipes = ["--config", "distill/pen.yaml", "--config", "trainer/cpu.yaml"]
+        data = [f"--data.shards={shards}", f"--data.cache={features}"]
+        training = [f"--trainer.max_steps={max_steps}", f"--trainer.default_root_dir={out / 'logs'}"]
+        model = [f"--seed_everything={seed}", f"--model.teacher={teacher}"]
+        run = run_lightning(["fit", *recipes, *model, *data, *training, "--ckpt_path=last"])
+        run.model.save_pretrained(student)
+
+    def cache() -> None:
+        places = [f"--model.teacher={teacher}", f"--data.shards={shards}", f"--data.cache={features}"]
+        run_lightning(["predict", "--config", "cache/pen.yaml", *places])
+
+    def score() -> None:
+        evaluate(student, shards, out, teacher=teacher, seed=EVALUATION_SEED + seed)
+
+    steps.run("draw", "draw the pen", out / "clips", draw)
+    steps.run(
+        "shards",
+        "write shards",
+        shards / "manifest.json",
+        lambda: write_shards(read_clips(out / "clips"), load_split("pen"), shards),
+    )
+    steps.run("teacher", "build the teacher", teacher, lambda: write_random_sam3("tiny", teacher, seed=seed))
+    steps.run("features", "cache the teacher's features", features / "manifest.json", cache)
+    steps.run("student", "distil the student", student, distil)
+    steps.run("evaluate", "stream and score teacher and student", out / RESULTS_FILE, score)
+
+    results = read_results(out / RESULTS_FILE)
+    seconds = {name: step.seconds for name, step in steps.done.items()}
+    results = replace(
+        results,
+        steps=seconds,
+        seconds=round(sum(seconds.values()), 2),
+        peak_rss_bytes=max(step.peak_rss_bytes for step in steps.done.values()),
+        notes=list(dict.fromkeys([RANDOM_TEACHER, *results.notes])),
+    )
+    write_results(out / RESULTS_FILE, results)
+    steps.run("report", "write the report", out / "report.html", lambda: report(out))
+
+    print(f"\n{format_table(results)}\n")
+    for note in results.notes:
+        print(f"note: {note}")
+    print(f"\n{results.seconds:.0f} s in all, at most {results.peak_rss_bytes / 2**30:.2f} GiB of memory")
+    print(f"report    {out / 'report.html'}")
+    print(f"videos    {out / 'videos'}")
+    print(f"scores    {out / RESULTS_FILE}")
+    print(f"curves    tensorboard --logdir {out}")
