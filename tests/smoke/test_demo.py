@@ -75,7 +75,7 @@ def test_a_second_run_reuses_everything_and_says_where_to_look(finished, capsys)
 
 
 def test_other_settings_do_not_touch_a_finished_demo(finished, capsys):
-    out, words = finished
+    _, words = finished
     assert main([*words, "--seed=1"]) == 1
     assert "seed 0, expected seed 1 as asked for now" in capsys.readouterr().err
 
