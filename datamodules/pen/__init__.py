@@ -1,7 +1,7 @@
 """The drawn pen: clips in the Edinburgh layout, made from a seed.
 
-`draw_pen` writes clips, `pen_frames` gives pictures in memory. `simulate` is the life of the herd without pixels, `PenRenderer` paints it.
-Seeds of 1,000,000 and above are for evaluation: what trains on pens refuses them.
+`draw_pen` writes clips, `pen_frames` gives pictures in memory. `simulate` is the life of the herd without pixels,
+`PenRenderer` paints it. Seeds of 1,000,000 and above are for evaluation: what trains on pens refuses them.
 """
 
 from datamodules.pen.config import PenConfig, load_pen_config

@@ -133,9 +133,8 @@ def _trough(image: Image, camera: Camera, furniture: Furniture, rng: np.random.G
     foot, rim = (trough_ring(camera, centre, z) for z in (0.0, TROUGH_HEIGHT_M))
     unit = float(np.hypot(*(rim[1] - rim[0]))) / TROUGH_LENGTH_M
     cast_shadow(image, [foot + 0.05 * unit], 0.5, max(1.0, 0.05 * unit))
-    for outline, colour in ((foot, (120, 124, 128)), (rim, (196, 201, 206))):
-        fill(image, outline, colour)
-    fill(image, cv2.convexHull(np.concatenate((foot, rim)).astype(np.float32))[:, 0], (150, 154, 158))
+    sides = cv2.convexHull(np.concatenate((foot, rim)).astype(np.float32))[:, 0]
+    fill(image, sides.astype(np.float64), (150, 154, 158))
     fill(image, rim, (202, 206, 210))
     fill(image, trough_ring(camera, centre, TROUGH_HEIGHT_M, 0.025), (92, 94, 98))
     feed = trough_ring(camera, centre, 0.09, 0.045)

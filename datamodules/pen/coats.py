@@ -1,6 +1,6 @@
 """The skin of one animal: a picture wrapped around trunk and head, with marks that nobody else has.
 
-All animals of a pen share one family of hues; what tells them apart are the places of their marks, as between litter mates.
+All animals of a pen share one family of hues; what tells them apart are the places of their marks.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Colour = tuple[float, float, float]
 """RGB, 0-255."""
 
 Skin = NDArray[np.float32]
-"""RGB, shape (AROUND, ALONG, 3): rows go once around the part from belly over the right flank, columns from rear to front."""
+"""RGB, shape (AROUND, ALONG, 3): rows go once around the part, the back in the middle, columns from rear to front."""
 
 ALONG, AROUND = 144, 192
 
@@ -110,7 +110,7 @@ def _plain(base: Points, family: Family, rng: np.random.Generator) -> Skin:
     grain = cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), sigmaX=2.2, sigmaY=0.9)
     cloud = cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), 13)
     tone = 1 + family.bristle * grain / grain.std() + 0.03 * cloud / cloud.std()
-    return (skin * tone[..., None]).astype(np.float32)
+    return np.asarray(skin * tone[..., None], np.float32)
 
 
 def _add_marks(
@@ -132,7 +132,7 @@ def _add_marks(
 def _add_dirt(skin: Skin, rng: np.random.Generator) -> None:
     """Dung on flanks and rump."""
     field = cv2.GaussianBlur(rng.normal(0, 1, (AROUND, ALONG)), (0, 0), 4.5)
-    field /= field.std()
+    field = field / field.std()
     side = np.abs(np.linspace(-1, 1, AROUND))[:, None] * 1.3
     rear = np.linspace(0.9, -0.2, ALONG)[None]
     cover = 0.42 * np.clip((field + side + rear - 2.0) / 1.2, 0, 1)

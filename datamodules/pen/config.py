@@ -1,7 +1,7 @@
 """What a drawn pen looks like: camera, floor, light and herd, read from a recipe of a few lines.
 
-The default is the pen of the Edinburgh data set (homepages.inf.ed.ac.uk/rbf/PIGDATA): 5.8 m x 1.9 m, eight growing pigs, six frames per
-second. Ours is seen from 3.5 m instead of 2.5 m, so that the whole floor fits into one picture.
+The default is the pen of the Edinburgh data set (homepages.inf.ed.ac.uk/rbf/PIGDATA): 5.8 m x 1.9 m, eight pigs, six
+frames per second. Ours is seen from 3.5 m instead of 2.5 m, so that the whole floor fits into one picture.
 """
 
 import hashlib
@@ -27,7 +27,9 @@ DRAWING_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class PenConfig:
-    """One domain of the drawn pen. x runs along the pen, y across it (down in the picture), z up; the origin is the floor's centre.
+    """One domain of the drawn pen.
+
+    x runs along the pen, y across it (down in the picture), z up; the origin is the floor's centre.
 
     Args:
         domain: Name of the domain, stored beside each clip.
@@ -139,7 +141,8 @@ def load_pen_config(name_or_path: str | Path) -> PenConfig:
     """Read a domain by its name (``day``) or a YAML file by its path; what the file leaves out keeps its default.
 
     Raises:
-        UserError: There is no such domain or file, the file is not a YAML mapping, a key is unknown or a value is impossible.
+        UserError: There is no such domain or file, the file is not a YAML mapping, a key is unknown or a value is
+            impossible.
     """
     text, where = _read_recipe(name_or_path)
     try:

@@ -1,10 +1,11 @@
 """What the animals do, how often and for how long, and how each behaviour looks from above.
 
-The labels are those of the Edinburgh data set; the shares follow the counts of its annotated subset (datamodules/edinburgh_output.py names
-the labels): much sleep and rooting, little play. Every behaviour can be told from a short piece of video:
+The labels are those of the Edinburgh data set (`datamodules.edinburgh_output.BEHAVIOURS`); the shares follow the counts
+of its annotated subset: much sleep and rooting, little play. Every behaviour can be told from a short piece of video:
 
 - `lying`: on the belly, legs tucked in, head up and looking around.
-- `sleep`: flat on one side, all legs stretched out to the other, head on the floor and still; only the flank moves with the breath.
+- `sleep`: flat on one side, all legs stretched out to the other, head on the floor and still; only the flank moves with
+  the breath.
 - `sitting`: on the haunches, the trunk foreshortened, the hind legs spread.
 - `standing`: on four legs, head level, in one place. `walk`, `run`: the same with striding legs and a change of place.
 - `investigating`: snout on the floor, sweeping from side to side, slowly ahead.

@@ -32,7 +32,8 @@ class Ground:
 
     def to_pixels(self, points_m: Points) -> Points:
         """Map places (..., 2) in metres to (column, row)."""
-        return (points_m - np.array(self.origin_m)) * self.pixels_per_m
+        pixels: Points = (points_m - np.array(self.origin_m)) * self.pixels_per_m
+        return pixels
 
 
 def draw_ground(config: PenConfig, furniture: Furniture, pixels_per_m: float, rng: np.random.Generator) -> Ground:
@@ -58,15 +59,14 @@ def concrete(
     for size_m, strength in ((0.5, 7.0), (0.12, 5.0), (0.02, 4.0)):
         tone += strength * _cloud(width, height, size_m * pixels_per_m, rng)
     tone += rng.normal(0, 2.0, (height, width)).astype(np.float32)
-    return np.clip(np.array(colour, np.float32) + tone[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.array(colour, np.float32) + tone[..., None], 0, 255), np.uint8)
 
 
 def _cloud(width: int, height: int, size_px: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Smooth noise of mean 0 and deviation 1 with features of `size_px` pixels."""
     step = max(1.0, size_px / 3)
     coarse = rng.normal(0, 1, (int(height / step) + 4, int(width / step) + 4)).astype(np.float32)
-    coarse = cv2.GaussianBlur(coarse, (0, 0), 1.2)
-    full = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    full = cv2.resize(cv2.GaussianBlur(coarse, (0, 0), 1.2), (width, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray((full - full.mean()) / (full.std() + 1e-6), np.float32)
 
 
@@ -74,9 +74,9 @@ def _cut_slats(plane: Image, start: int, period_px: float) -> None:
     """Dark gaps between concrete beams that run across the pen, and the beam's worn, lighter edge beside each."""
     columns = np.arange(plane.shape[1] - start) / period_px % 1.0
     factor = np.where(columns < 0.22, 0.30, np.where(columns < 0.32, 1.10, 1.0)).astype(np.float32)
-    factor = cv2.GaussianBlur(factor[None], (0, 0), max(0.3, period_px * 0.04))
+    smooth = cv2.GaussianBlur(factor[None], (0, 0), max(0.3, period_px * 0.04))
     area = plane[:, start:]
-    area[:] = np.clip(area * factor[..., None], 0, 255).astype(np.uint8)
+    area[:] = np.clip(area * smooth[..., None], 0, 255).astype(np.uint8)
     for row in np.linspace(0, plane.shape[0], 4)[1:-1]:  # the beams end here
         cv2.line(plane, (start, int(row)), (plane.shape[1], int(row)), (118, 112, 102), max(1, int(period_px * 0.2)))
 
@@ -88,9 +88,9 @@ def _punch_slots(plane: Image, pixels_per_m: float) -> None:
     y = np.arange(height) / pixels_per_m
     across = np.minimum((y % 0.055) / 0.055, 1)[:, None]
     shifted = (x[None] + 0.11 * (np.floor(y / 0.055) % 2)[:, None]) % 0.22
-    slot = ((across > 0.25) & (across < 0.62) & (shifted > 0.03)).astype(np.float32)
+    sharp = ((across > 0.25) & (across < 0.62) & (shifted > 0.03)).astype(np.float32)
     seam = ((x[None] % 1.2 < 0.012) | (y[:, None] % 0.6 < 0.012)).astype(np.float32)
-    slot = cv2.GaussianBlur(slot, (0, 0), max(0.3, 0.004 * pixels_per_m))
+    slot = cv2.GaussianBlur(sharp, (0, 0), max(0.3, 0.004 * pixels_per_m))
     plane[:] = np.clip(plane * (1 - 0.50 * slot - 0.25 * seam * (1 - slot))[..., None], 0, 255).astype(np.uint8)
 
 
@@ -149,7 +149,7 @@ def _strew(ground: Ground, config: PenConfig, rng: np.random.Generator) -> None:
         along = np.array((np.cos(angle), np.sin(angle)))
         bow = middle + kink * reach * np.array((-along[1], along[0]))
         line = _fine(np.array((middle - reach * along, bow, middle + reach * along)))
-        cv2.polylines(plane, [line + (10, 16)], False, (70, 60, 44), thickness, cv2.LINE_AA, 4)
+        cv2.polylines(plane, [line + np.array((10, 16), np.int32)], False, (70, 60, 44), thickness, cv2.LINE_AA, 4)
         cv2.polylines(plane, [line], False, tuple(int(dim * part) for part in _STRAW[shade]), thickness, cv2.LINE_AA, 4)
 
 

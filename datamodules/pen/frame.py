@@ -25,7 +25,8 @@ class PenFrame:
         image: RGB picture.
         codes: Value of each animal in `instance_map`: its number in the herd plus 1.
         names: Names of the animals, the same in every clip of the pen.
-        boxes_xyxy: Shape (N, 4), float32, pixels: around what is seen of the animal; around its whole outline where it is hidden.
+        boxes_xyxy: Shape (N, 4), float32, pixels: around what is seen of the animal, or around
+            its whole outline where it is hidden.
         behaviours: Raw label of each animal.
         visible: Shape (N,), bool; False where less than a tenth of the animal can be seen.
         instance_map: Shape (H, W), uint8: what each pixel shows, 0 is floor or wall.
@@ -44,7 +45,8 @@ class PenFrame:
     @cached_property
     def masks(self) -> NDArray[np.bool_]:
         """What is seen of each animal, (N, H, W)."""
-        return self.instance_map[None] == np.array(self.codes, np.uint8)[:, None, None]
+        masks: NDArray[np.bool_] = self.instance_map[None] == np.array(self.codes, np.uint8)[:, None, None]
+        return masks
 
     @cached_property
     def furniture_masks(self) -> dict[str, NDArray[np.bool_]]:

@@ -63,9 +63,11 @@ class Furniture:
             feeder = (0.0, bottom - TROUGH_DEPTH_M / 2)
             for x in np.linspace(-0.375, 0.375, 4) * TROUGH_LENGTH_M:
                 nose = np.array((x, feeder[1]))
-                places.append(_place(nose, nose + (0.35 * x, -0.55)))
+                places.append(_place(nose, nose + np.array((0.35 * x, -0.55))))
         drinkers = tuple((sign * (right - 0.45), bottom - DRINKER_RADIUS_M - 0.02) for sign in (-1, 1))
-        drinker_places = tuple(_place(np.array(xy), np.array(xy) + (-0.25 * np.sign(xy[0]), -0.5)) for xy in drinkers)
+        drinker_places = tuple(
+            _place(np.array(xy), np.array(xy) + np.array((-0.25 * np.sign(xy[0]), -0.5))) for xy in drinkers
+        )
         return cls(feeder, drinkers, (0.0, 0.42 - bottom), tuple(places), drinker_places, hopper)
 
     def feeder_outline(self, camera: Camera) -> Points:

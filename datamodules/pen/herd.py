@@ -6,7 +6,7 @@ from datamodules.pen.state import Body
 
 
 def make_herd(config: PenConfig, seed: int) -> tuple[Body, ...]:
-    """Give the animals of a pen; they depend on the seed and their number only, so that a day or a camera changes none of them."""
+    """Give the animals of a pen; they depend on the seed and their number only: no day and no camera changes them."""
     herd = []
     for number in range(config.num_animals):
         rng = generator(seed, "animal", number)

@@ -5,6 +5,7 @@ from collections import deque
 import numpy as np
 
 from datamodules.pen import ethogram as etho
+from datamodules.pen.camera import Points
 from datamodules.pen.motion import Motion, Orders
 from datamodules.pen.plans import Planner
 from datamodules.pen.tasks import Task
@@ -25,6 +26,7 @@ class _Mind:
         self.plan: deque[Task] = deque()
         self.spent_s = 0.0  # on the present task
         self.arrived = False
+        self.close = True  # still at a goal that moves
         self.glance, self.glance_left_s = 0.0, 0.0
         self.phase = float(rng.uniform(0, 2 * np.pi))
         self.side = int(rng.choice((-1, 1)))
@@ -100,6 +102,7 @@ class Minds:
             if task.partner >= 0 and not self._is_willing(index, task):
                 mind.finish(all_of_it=True)
                 continue
+            mind.close = goal is None or task.partner < 0 or self._away_m(index, task, goal, noses) < 1.8 * task.reach_m
             if not mind.arrived:
                 mind.arrived = goal is None or self._is_there(index, task, goal, noses)
                 if mind.arrived:
@@ -121,7 +124,7 @@ class Minds:
         task = mind.task
         if task is None:
             return "standing"
-        label = task.behaviour if mind.arrived else task.on_the_way
+        label = task.behaviour if mind.arrived and mind.close else task.on_the_way
         if label in ("run", "chase") and speed < 0.7:
             label = "walk"
         if label in _REST_LABELS.values() or label in ("walk", "standing"):
@@ -218,16 +221,19 @@ class Minds:
             float(motion.xy[other, 1]) + forward * float(np.sin(heading)),
         )
 
-    def _is_there(self, index: int, task: Task, goal: tuple[float, float], noses: np.ndarray) -> bool:
+    def _away_m(self, index: int, task: Task, goal: tuple[float, float], noses: Points) -> float:
         point = noses[index] if task.by_nose else self._motion.xy[index]
-        if np.hypot(*(point - goal)) > task.reach_m:
+        return float(np.hypot(*(point - goal)))
+
+    def _is_there(self, index: int, task: Task, goal: tuple[float, float], noses: Points) -> bool:
+        if self._away_m(index, task, goal, noses) > task.reach_m:
             return False
         if task.heading is None:
             return True
         return abs(float((task.heading - self._motion.heading[index] + np.pi) % (2 * np.pi)) - np.pi) < 0.3
 
     def _order(
-        self, index: int, mind: _Mind, task: Task, goal: tuple[float, float] | None, nose: np.ndarray, dt: float
+        self, index: int, mind: _Mind, task: Task, goal: tuple[float, float] | None, nose: Points, dt: float
     ) -> None:
         orders, motion = self.orders, self._motion
         head = task.head if mind.arrived else task.way_head

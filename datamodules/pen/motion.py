@@ -1,7 +1,7 @@
 """How bodies move: steering towards a place, turning, changing posture, pressing against each other and against walls.
 
-All animals of a pen step together, as arrays over the herd. A body is pushed as four discs along its axis; animals that rest do not give
-way, those on their feet squeeze past each other and step over the ones that lie.
+All animals of a pen step together, as arrays over the herd. A body is pushed as four discs along its axis; animals that
+rest do not give way, those on their feet squeeze past each other and step over the ones that lie.
 """
 
 from collections.abc import Sequence
@@ -77,7 +77,8 @@ class Motion:
         front = self.heading + self.bend * self.half_trunk / 2
         look = self.heading + self.bend * self.half_trunk + self.head_yaw
         head = self.nose_m - self.half_trunk
-        return self.xy + self.half_trunk[:, None] * _unit(front) + head[:, None] * _unit(look)
+        noses: Points = self.xy + self.half_trunk[:, None] * _unit(front) + head[:, None] * _unit(look)
+        return noses
 
     def step(self, dt: float, orders: Orders) -> None:
         """Move everything on by `dt` seconds."""
@@ -133,7 +134,8 @@ class Motion:
         near = (along > 0.2) & (along < 1.3) & (np.abs(beside) < 0.45)
         near[np.arange(len(self)), orders.partner] &= orders.partner < 0
         strength = near * (1 - along / 1.3) * (0.25 + 0.75 * upright[None])
-        return np.clip((-np.where(beside >= 0, 1.0, -1.0) * strength).sum(1), -0.7, 0.7)
+        steer: Values = (-np.where(beside >= 0, 1.0, -1.0) * strength).sum(1)
+        return np.clip(steer, -0.7, 0.7)
 
     def _discs(self) -> tuple[Points, Values]:
         """Centres (N, 4, 2) and radii (N, 4): rump, middle, shoulders, head."""
@@ -188,7 +190,8 @@ class Motion:
         if self._furniture.hopper:
             distance = np.hypot(offset[..., 0], offset[..., 1]) + 1e-6
             depth = np.maximum(HOPPER_RADIUS_M * 0.95 + radii - distance, 0.0)
-            return offset * (depth / distance)[..., None]
+            push: Points = offset * (depth / distance)[..., None]
+            return push
         inside = (np.abs(offset[..., 0]) < TROUGH_LENGTH_M / 2) & (offset[..., 1] > -TROUGH_DEPTH_M / 2 - radii * 0.8)
         depth = np.where(inside, offset[..., 1] + TROUGH_DEPTH_M / 2 + radii * 0.8, 0.0)
         return np.stack((np.zeros_like(depth), -depth), -1)

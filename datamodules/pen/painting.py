@@ -1,4 +1,4 @@
-"""Painting one animal into a picture: shadow, legs, tail, trunk, head, ears, each anti-aliased, the round parts with skin and shading."""
+"""Painting one animal into a picture, anti-aliased, from shadow and legs to ears and eyes."""
 
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from datamodules.pen.species import STATIONS
 SHIFT = 4
 """Binary places of a pixel that OpenCV gets."""
 
+_FLANK_LIGHT = (0.46, 0.54, 0.62, 0.70, 0.77)  # from the belly up
 _UNIFORM = np.linspace(-1, 1, 256)
 _ACROSS = np.linspace(-1, 1, 256)
 _ANGLE = np.arcsin(_ACROSS)
@@ -52,7 +53,7 @@ class LitCoat:
             rim=light.colour(coat.ear, 0.70),
             inner=light.colour(coat.inner, 0.92),
             tail=light.colour(coat.tail, 0.9),
-            flanks=tuple(light.colour(coat.trunk.mean((0, 1)), factor) for factor in (0.50, 0.63, 0.77)),
+            flanks=tuple(light.colour(coat.trunk.mean((0, 1)), factor) for factor in _FLANK_LIGHT),
             neck=light.colour(coat.head.mean((0, 1)), 0.78),
             eye=light.colour(coat.eye),
             lid=light.colour(coat.ear, 0.5),
@@ -80,8 +81,8 @@ def cast_shadow(image: Image, outlines: list[Points], strength: float, blur_px: 
     for outline in outlines:
         cv2.fillPoly(cover, [fixed_point(outline - (left, top))], 255, cv2.LINE_8, SHIFT)
     size = 2 * int(blur_px) + 1
-    cover = cv2.blur(cv2.blur(cover, (size, size)), (size, size))
-    factor = 255 - cv2.convertScaleAbs(cover, alpha=strength)
+    soft = cv2.blur(cv2.blur(cover, (size, size)), (size, size))
+    factor = 255 - cv2.convertScaleAbs(soft, alpha=strength)
     area = image[top:bottom, left:right]
     cv2.multiply(area, cv2.merge((factor, factor, factor)), dst=area, scale=1 / 255)
 

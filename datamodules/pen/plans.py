@@ -63,8 +63,9 @@ class Planner:
                 heading = float(np.arctan2(*(-inside)[::-1])) + self._rng.normal(0, 0.6)
             spot = inside
             tasks.append(
-                Task("investigating", stay, etho.ROOTING, goal=(float(spot[0]), float(spot[1])), cruise_m_per_s=ROOT_M_PER_S,
-                     on_the_way="investigating", way_head=etho.ROOTING, patience_s=step / ROOT_M_PER_S + 3)
+                Task("investigating", stay, etho.ROOTING, goal=(float(spot[0]), float(spot[1])),
+                     cruise_m_per_s=ROOT_M_PER_S, on_the_way="investigating", way_head=etho.ROOTING,
+                     patience_s=step / ROOT_M_PER_S + 3)
             )  # fmt: skip
             left -= stay + step / ROOT_M_PER_S
         return tasks

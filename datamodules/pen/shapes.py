@@ -1,7 +1,8 @@
-"""From a pose to outlines in pixels: trunk, head, ears, tail and legs of one animal, with what is needed to paint them.
+"""From a pose to outlines in pixels: trunk, head, ears, tail and legs of one animal, and what it takes to paint them.
 
-The spine is a parabola: a place ``s`` metres ahead of the trunk's middle and ``v`` metres to the right of the spine lies at
-``(s, bend * s**2 / 2) + v * normal(s)``. Outlines go through this map exactly, textures through its first-order inverse.
+The spine is a parabola: a place ``s`` metres ahead of the trunk's middle and ``v`` metres to the right of the spine
+lies at ``(s, bend * s**2 / 2) + v * normal(s)``. Outlines go through this map exactly, textures through its first-order
+inverse.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,13 @@ _BACK = np.array((0.80, 0.42, 0.40, 0.66))  # height of the widest outline per p
 _LENGTH = np.array(
     (1.0, 0.98, 1.0, 0.74)
 )  # length of the trunk per posture: a sitting trunk rises towards the shoulders
-_FLANKS = ((0.34, 0.80), (0.54, 0.94), (0.76, 1.0))  # height, relative to the back's, and width of the flank from below
+_FLANKS = (
+    (0.30, 0.76),
+    (0.44, 0.90),
+    (0.58, 0.98),
+    (0.72, 1.0),
+    (0.86, 1.0),
+)  # height, relative to the back's, and width of the flank from below
 _CIRCLE = np.linspace(0, 2 * np.pi, 10, endpoint=False)
 _Place = Callable[[NDArray[np.float64] | float, NDArray[np.float64] | float], Points]
 
@@ -52,7 +59,7 @@ class Shape:
     Args:
         legs: Painted first.
         tail: Painted next.
-        flanks: The trunk's lower half from the belly up, which a camera sees beside the back where it looks at an angle.
+        flanks: The trunk from the belly up, seen beside the back where the camera looks at an angle.
         neck: Joins trunk and head, which are at different heights.
         trunk: Painted over these.
         head: Painted over the trunk.
@@ -76,7 +83,7 @@ class Shape:
     @property
     def outlines(self) -> list[Points]:
         """What makes up the amodal mask."""
-        return [*self.legs, self.tail, *self.flanks, self.neck, self.trunk.outline, self.head.outline, *self.ears]
+        return [*self.legs, self.tail, *self.flanks[::2], self.neck, self.trunk.outline, self.head.outline, *self.ears]
 
 
 class _Bundle:
@@ -126,7 +133,9 @@ def shape_of(pose: Pose, body: Body, camera: Camera) -> Shape:
     head_z = back * (1 - 0.45 * pose.head_low)
 
     def on_head(s: NDArray[np.float64] | float, v: NDArray[np.float64] | float) -> Points:
-        return np.stack((np.asarray(s, float) * half_head, np.asarray(v, float)), axis=-1) @ head_axes + head_middle
+        local = np.stack((np.asarray(s, float) * half_head, np.asarray(v, float)), axis=-1)
+        points: Points = local @ head_axes + head_middle
+        return points
 
     bundle = _Bundle()
     _add_legs(bundle, pose, body, half_trunk, back, place)
@@ -153,7 +162,11 @@ def shape_of(pose: Pose, body: Body, camera: Camera) -> Shape:
     shoulder = build.neck * half_width * scale
     bundle.add(_disc(place(0.70 * half_trunk, 0.0), shoulder), 0.95 * back)
     bundle.add(_disc(on_head(-0.45, 0.0), min(0.92 * head_width, shoulder)), head_z)
-    legs, (tail_px, trunk_px, head_px, ear_a, ear_b, snout, eye_a, eye_b, shade_a, shade_b), (*flanks, neck_a, neck_b) = (
+    (
+        legs,
+        (tail_px, trunk_px, head_px, ear_a, ear_b, snout, eye_a, eye_b, shade_a, shade_b),
+        (*flanks, neck_a, neck_b),
+    ) = (
         (parts := bundle.project(camera))[:4],
         parts[4:14],
         parts[14:],

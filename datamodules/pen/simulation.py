@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from datamodules.pen.camera import Points
 from datamodules.pen.config import PenConfig
 from datamodules.pen.furniture import Furniture
 from datamodules.pen.herd import make_herd
@@ -104,7 +105,7 @@ class _Toy:
         """Where it is, in metres."""
         return self._rest[0] + self.swing[0], self._rest[1] + self.swing[1]
 
-    def step(self, dt: float, snouts: list[np.ndarray], rng: np.random.Generator) -> None:
+    def step(self, dt: float, snouts: list[Points], rng: np.random.Generator) -> None:
         """Swing on, pushed by the snouts at it."""
         force = -8.0 * self._offset - 0.9 * self._velocity
         for _ in snouts:

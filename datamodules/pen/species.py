@@ -1,4 +1,4 @@
-"""How a pig and a sheep are built: proportions of their parts and the width of the trunk in each posture, seen from above."""
+"""How a pig and a sheep are built: proportions of their parts, width of the trunk in each posture, seen from above."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Table = NDArray[np.float64]
 
 POSTURES = ("standing", "lying", "on_side", "sitting")
-"""Lying is on the belly with the legs tucked in; `on_side` is flat on one flank with all four legs stretched out to the other side."""
+"""Lying is on the belly, legs tucked in; `on_side` is flat on one flank, all legs stretched out to the other."""
 
 SAMPLES = 33
 STATIONS: Table = np.sin(np.linspace(-np.pi / 2, np.pi / 2, SAMPLES))
@@ -30,7 +30,8 @@ class Species:
         tail: Length of the tail.
         leg_radius: Radius of a leg, relative to half the trunk's width.
         height: Height of the back when standing.
-        trunk_widths: Shape (4 postures, 2 sides, SAMPLES): half-widths; on its side an animal's legs point to the first of the two sides.
+        trunk_widths: Shape (4 postures, 2 sides, SAMPLES): half-widths; on its side an animal's legs point to the
+            first of the two sides.
         head_widths: Shape (SAMPLES,).
     """
 
@@ -69,7 +70,8 @@ def _pig() -> Species:
     back = _round(4) * _taper(0.45, 0.70) * 1.08
     sitting = _round(4) * _taper(0.2, 0.72) * (0.98 + 0.34 * _bump(-0.55, 0.35))
     return Species(
-        half_width=0.138, trunk=0.76, head=0.30, head_width=0.60, neck=0.60, ear_length=0.125, ear_angle=0.95, tail=0.10, leg_radius=0.24,
+        half_width=0.138, trunk=0.76, head=0.30, head_width=0.60, neck=0.60,
+        ear_length=0.125, ear_angle=0.95, tail=0.10, leg_radius=0.24,
         height=0.50, head_widths=_round(7) * _taper(-0.35, 0.40),
         trunk_widths=np.array([(standing, standing), (lying, lying), (belly, back), (sitting, sitting)]),
     )  # fmt: skip
@@ -82,7 +84,8 @@ def _sheep() -> Species:
     belly, back = _round(3) * (1.22 + wool), _round(3) * (1.05 + wool)
     sitting = _round(3) * (1.0 + wool + 0.2 * _bump(-0.5, 0.4))
     return Species(
-        half_width=0.205, trunk=0.80, head=0.26, head_width=0.36, neck=0.34, ear_length=0.10, ear_angle=1.45, tail=0.07, leg_radius=0.15,
+        half_width=0.205, trunk=0.80, head=0.26, head_width=0.36, neck=0.34,
+        ear_length=0.10, ear_angle=1.45, tail=0.07, leg_radius=0.15,
         height=0.62, head_widths=_round(5) * _taper(-0.5, 0.55),
         trunk_widths=np.array([(standing, standing), (lying, lying), (belly, back), (sitting, sitting)]),
     )  # fmt: skip

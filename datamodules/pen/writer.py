@@ -6,9 +6,9 @@
 - `background.png`: the empty pen of that day.
 - `output.json`: boxes and behaviours of every labelled step, as the labelling tool of the data set writes them. As
   there, an `id` is unique within its clip only.
-- `masks.json`: ``{"schema": 1, "frames": {"<frameNumber>": {"<id>": RLE}}, "furniture": {"feeder": {"<frameNumber>": RLE},
-  "toy": {...}}}`` with the frame numbers of `output.json`. RLE is COCO's compressed run-length encoding ``{"size": [height,
-  width], "counts": text}``. Masks show what is seen: what hides entirely has none.
+- `masks.json`: ``{"schema": 1, "frames": {"<frameNumber>": {"<id>": RLE}}, "furniture": {"feeder": {"<frameNumber>":
+  RLE}, "toy": {...}}}`` with the frame numbers of `output.json`. RLE is COCO's compressed run-length encoding
+  ``{"size": [height, width], "counts": text}``. Masks show what is seen: what hides entirely has none.
 - `scene.json`: ``{"schema": 1, "sha256", "seed", "clip", "frames", "config": {...}, "animals": {"<id>": {"name",
   "length_m"}}}``; a name is the same in every clip of a pen. `sha256` covers everything that decides the pictures.
 
