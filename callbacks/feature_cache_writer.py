@@ -72,12 +72,13 @@ class FeatureCacheWriter(Callback):
         self._abandon()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Delete a shard that was limited away; write the manifest if no other process has shards to make."""
+        """Delete a shard that was limited away; write the manifest if no other job has shards to make."""
         self._abandon()
+        trainer.strategy.barrier("feature cache")  # so that rank 0, which reports, sees what the others made
         assert self._data is not None
         manifest = finish_cache(self._data.cache, self._data.images, self._data.splits)
         if manifest is None:
-            rank_zero_info(f"{self._data.cache} is not finished: other processes, or another run, have shards to make")
+            rank_zero_info(f"{self._data.cache} is not finished: another job, or another run, has shards to make")
         else:
             size_gib = manifest.bytes / 2**30
             rank_zero_info(f"{self._data.cache} holds {manifest.samples} maps, {size_gib:.3f} GiB")

@@ -120,7 +120,7 @@ def read_ledger(cache: Path, file: str) -> tuple[FeatureShardEntry, CacheIdentit
     content = _read(path)
     try:
         entry, identity = _entry(content["shard"]), CacheIdentity(**content["identity"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CacheError(
             path, f"is not a ledger entry ({error})", "the keys of schema 1", f"Delete it: {file} will be made again."
         ) from error
