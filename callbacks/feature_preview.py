@@ -107,7 +107,8 @@ def in_teachers_colours(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tenso
 def relative_errors(student: Tensor, teacher: Tensor) -> Tensor:
     """Return ``||s - t||`` of each cell over the mean ``||t||`` of its picture: maps (N, C, h, w) to (N, h, w)."""
     typical = teacher.norm(dim=1).mean((1, 2), keepdim=True).clamp_min(1e-6)
-    return (student - teacher).norm(dim=1) / typical
+    errors: Tensor = (student - teacher).norm(dim=1) / typical
+    return errors
 
 
 def _heat(values: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ def cosine(student: Tensor, teacher: Tensor) -> Tensor:
 def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over pictures of ``||s - t|| / ||t||`` for maps (B, C, h, w); 0 for equal maps, 1 for a student of zeros."""
     student, teacher = student.float().flatten(1), teacher.float().flatten(1)
-    return ((student - teacher).norm(dim=1) / teacher.norm(dim=1)).mean()
+    error: Tensor = (student - teacher).norm(dim=1) / teacher.norm(dim=1)
+    return error.mean()
 
 
 def centred_relative_error(student: Tensor, teacher: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ Source: transformers, `Sam3VideoModel.from_pretrained`. What differs: a missing,
 error instead of a warning beside random weights, and encoders that nobody asked for are never allocated.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -161,19 +160,6 @@ def trunk_map(model: Any, images: Tensor) -> Tensor:
     tokens = model.detector_model.vision_encoder.backbone(images).last_hidden_state  # (B, h*w, C)
     features: Tensor = tokens.transpose(1, 2).unflatten(2, [side // patch_size for side in images.shape[-2:]])
     return features
-
-
-def trunk_sha256(model: Any) -> str:
-    """Identify a trunk: SHA-256 over name, dtype, shape and bytes of its tensors, in the order of their names.
-
-    The same weights in another dtype are another trunk: they give other maps.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.detector_model.vision_encoder.backbone.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # numpy knows no bfloat16: the bytes are what counts
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _check_keys(source: str, report: dict[str, Any], files: dict[str, Path]) -> None:

@@ -25,6 +25,7 @@ more).
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -83,7 +84,7 @@ class TinyViTFPN(Student):
         pretrained: str | None = None,
     ) -> None:
         sizes = {"embed_dims": embed_dims, "depths": depths, "num_heads": num_heads, "window_sizes": window_sizes}
-        overrides = {name: list(values) for name, values in sizes.items() if values is not None}
+        overrides: dict[str, Any] = {name: list(values) for name, values in sizes.items() if values is not None}
         super().__init__(
             {
                 "body": body,
@@ -159,7 +160,7 @@ class TinyViTFPN(Student):
         return F.interpolate(level.float(), size=size, mode="bilinear", antialias=shrinks).to(level.dtype)
 
 
-class UncachedAttention(Attention):  # type: ignore[misc]  # timm is untyped
+class UncachedAttention(Attention):  # type: ignore[misc]  # timm is read as untyped
     """TinyViT's attention that gathers its relative biases at each call.
 
     timm keeps the gathered biases in eval mode: 78,643,200 numbers at real size (315 MB in float32), which also outlive
@@ -172,8 +173,8 @@ class UncachedAttention(Attention):  # type: ignore[misc]  # timm is untyped
         return biases
 
 
-def build_body(name: str, overrides: dict[str, object]) -> nn.Module:
-    """Build timm's TinyViT without classifier and without bias cache.
+def build_body(name: str, overrides: dict[str, Any]) -> Any:
+    """Build a `timm.models.tiny_vit.TinyVit` without classifier and without bias cache.
 
     Args:
         name: timm's name of the architecture.
@@ -185,7 +186,7 @@ def build_body(name: str, overrides: dict[str, object]) -> nn.Module:
     if not name.startswith("tiny_vit") or not timm.is_model(name):
         known = ", ".join(timm.list_models("tiny_vit*"))
         raise ConfigError("body", f"is {name!r}", f"one of {known}", "Name a TinyViT of timm.")
-    body: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **overrides)
+    body = timm.create_model(name, pretrained=False, num_classes=0, **overrides)
     body.head = nn.Identity()  # its norm belongs to the classifier
     for module in body.modules():
         if isinstance(module, Attention):
@@ -193,7 +194,7 @@ def build_body(name: str, overrides: dict[str, object]) -> nn.Module:
     return body
 
 
-def load_pretrained_body(body: nn.Module, source: str, overrides: dict[str, list[int]]) -> None:
+def load_pretrained_body(body: nn.Module, source: str, overrides: dict[str, Any]) -> None:
     """Load TinyViT's weights, every key, from a file or from timm's hub.
 
     Args:
@@ -207,7 +208,7 @@ def load_pretrained_body(body: nn.Module, source: str, overrides: dict[str, list
     """
     path = Path(source)
     if path.is_file():
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         state = state.get("model", state)  # the layout of the authors' own files
     else:
         try:

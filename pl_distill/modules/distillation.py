@@ -20,7 +20,7 @@ from pl_distill.errors import ConfigError
 from pl_distill.losses.agreement import centred_relative_error, cosine, relative_error
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss, Progress
-from pl_distill.models.sam3 import Necks, load_necks, read_geometry
+from pl_distill.models.sam3 import Necks, load_necks, read_geometry, read_trunk_sha256
 from pl_distill.models.student_io import StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
 
@@ -37,9 +37,10 @@ AGREEMENT = {"cosine": cosine, "relative_error": relative_error, "centred_relati
 class DistillationModule(LightningModule):
     """Distil a teacher's cached feature maps into a student.
 
-    Logs ``train/`` (means over the last 20 steps) and ``val/`` with the loss and its terms, and ``val/cosine``,
-    ``val/relative_error``, ``val/centred_relative_error`` of the map. ``val/loss`` has every term at its final weight,
-    so that it can be compared over time. The schedules count optimiser steps: the trainer needs `max_steps`.
+    Logs ``train/`` (means over 20 steps) and ``val/`` with the loss and its terms, ``train/learning_rate``, and
+    ``val/cosine``, ``val/relative_error``, ``val/centred_relative_error`` of the map. ``val/loss`` has every term at
+    its final weight, so that it can be compared over time. The schedules count optimiser steps: the trainer needs
+    `max_steps`.
 
     Args:
         teacher: The SAM 3 that made the cache, a folder or hub name. Its two necks are read, frozen, and never
@@ -102,8 +103,16 @@ class DistillationModule(LightningModule):
         return answer
 
     def on_fit_start(self) -> None:
-        """Move the necks beside the student; say it when the student starts from nothing."""
+        """Move the necks beside the student; say it when the student starts from nothing.
+
+        Raises:
+            ConfigError: The cache was made by another trunk than this teacher's.
+        """
         self.necks.to(self.device)
+        made_by = self.teacher_trunk_sha256
+        if made_by is not None and read_trunk_sha256(self.teacher) != made_by:
+            found = f"is {self.teacher}, whose trunk has another hash than the one that made the cache"
+            raise ConfigError("model.teacher", found, f"the teacher with {made_by}", "Give the teacher of this cache.")
         fresh = self.trainer.ckpt_path is None
         if fresh and self.student.config.get("pretrained") is None and self.trainer.is_global_zero:
             log.warning(
@@ -124,6 +133,7 @@ class DistillationModule(LightningModule):
             self._recent[name].append(term.detach())
         recent = {name: torch.stack(list(values)).mean() for name, values in self._recent.items()}
         self._log("train", recent, len(batch["image"]))
+        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return terms["loss"]
 
     def validation_step(self, batch: DistillationBatch, batch_idx: int) -> dict[str, Tensor]:
