@@ -1,0 +1,181 @@
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import nn
+
+from datamodules.cache_manifest import CacheIdentity
+from datamodules.cache_progress import default_cache, finish_cache
+from datamodules.distillation import DistillationDataModule
+from datamodules.errors import CacheError, ShardError
+from datamodules.feature_shard import FeatureShardWriter
+from datamodules.preprocessing import Preprocessing
+from datamodules.shard_index import IndexedShard
+from datamodules.shards import write_shards
+from datamodules.splits import load_split
+
+PREPROCESSING = Preprocessing(32)
+MADE_BY = CacheIdentity("abc", PREPROCESSING.describe(), "32-true", "sdpa", {"torch": "2.15"}, "runs/teacher")
+
+
+def _cache(images, splits=("train", "val"), identity=MADE_BY, key=lambda name: name):
+    """Maps that hold the number of their frame."""
+    folder = default_cache(images.folder)
+    for image in (image for part in splits for image in images.splits[part]):
+        options = {"samples": image.samples, "image_sha256": image.sha256, "identity": identity}
+        with FeatureShardWriter(folder, image.file, **options) as writer:
+            for name in IndexedShard(images.path(image)).keys:
+                writer.append(key(name), np.full((2, 3, 3), int(name[-6:]), np.float16))
+            writer.commit()
+    finish_cache(folder, images, splits)
+    return folder
+
+
+@pytest.fixture
+def pen(tmp_path, make_clip):
+    """Fourteen training frames in shards of 5, 5 and 4; three validation frames in one."""
+    clips = [make_clip("2026_01_01/000000", frames=14), make_clip("2026_01_21/000000", frames=3)]
+    return write_shards(clips, load_split("pen"), tmp_path / "pen", samples_per_shard=5)
+
+
+@pytest.fixture
+def data(pen):
+    _cache(pen)
+    return DistillationDataModule(str(pen.folder), batch_size=4)
+
+
+def _frames(batch, number_of) -> list[int]:
+    """The frames that a batch's pictures show."""
+    pixels = ((batch["image"] * 0.5 + 0.5) * 255).permute(0, 2, 3, 1).numpy()
+    return [number_of(image) for image in pixels]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_frame_comes_with_its_own_map(pen, workers, number_of):
+    _cache(pen)
+    data = DistillationDataModule(str(pen.folder), batch_size=4, num_workers=workers)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    batches = [data.on_after_batch_transfer(batch, 0) for batch in loader]
+    assert len(batches) == 4
+    seen = []
+    for batch in batches:
+        assert batch["image"].shape == (4, 3, 32, 32)
+        assert batch["teacher_map"].shape == (4, 2, 3, 3)
+        assert batch["image"].dtype == batch["teacher_map"].dtype == torch.float32
+        frames = _frames(batch, number_of)
+        assert batch["teacher_map"].flatten(1).unique(dim=1).flatten().tolist() == frames
+        assert [int(key[-6:]) for key in batch["key"]] == frames
+        seen += frames
+    assert set(seen) == set(range(14))
+    assert seen != sorted(seen)
+
+
+def test_validation_goes_through_its_split_in_order(data):
+    assert [batch["key"] for batch in data.val_dataloader()] == [[f"2026_01_21-000000-f{n:06d}" for n in range(3)]]
+
+
+def test_the_cache_tells_who_made_it_and_what_pictures_went_through(data):
+    assert data.teacher_trunk_sha256 == "abc"
+    assert data.map_shape == (2, 3, 3)
+    assert data.preprocessing == PREPROCESSING
+
+
+def test_a_pen_without_validation_has_no_validation_loader(tmp_path, make_clip):
+    images = write_shards([make_clip("2026_01_01/000000")], load_split("pen"), tmp_path / "pen")
+    _cache(images, splits=("train",))
+    data = DistillationDataModule(str(images.folder))
+    assert data.val_dataloader() == []
+    assert len(list(data.train_dataloader())) == 5
+
+
+def test_what_cannot_be_trained_on_is_refused(pen, refused):
+    data = DistillationDataModule(str(pen.folder / "nowhere"))
+    refused(ShardError, lambda: data.setup("fit"), where="nowhere", found="holds no manifest.json")
+    data = DistillationDataModule(str(pen.folder))
+    refused(CacheError, lambda: data.setup("fit"), where="pen-features", found="has no manifest")
+    _cache(pen, splits=("train",))
+    refused(CacheError, data.val_dataloader, found="has the splits train", expected="val", fix="--data.splits")
+
+
+def test_images_that_were_drawn_anew_are_refused(pen, data, make_clip, tmp_path, refused):
+    clips = [make_clip("2026_01_01/000000", frames=14), make_clip("2026_01_21/000000", frames=3)]
+    redrawn = write_shards(clips, load_split("pen"), tmp_path / "other", samples_per_shard=5, jpeg_quality=60)
+    other = DistillationDataModule(str(redrawn.folder), cache=str(data.cache))
+    refused(CacheError, lambda: other.setup("fit"), where="train-000000.tar", fix="drawn or exported anew")
+
+
+def test_a_map_of_another_frame_is_refused(pen, refused):
+    _cache(pen, key=lambda name: "x" + name)
+    data = DistillationDataModule(str(pen.folder))
+    refused(
+        CacheError,
+        lambda: list(data.val_dataloader()),
+        where="val-000000.tar, map 0",
+        found="x2026_01_21-000000-f000000",
+        expected="2026_01_21-000000-f000000",
+    )
+
+
+def test_unknown_preprocessing_is_refused(pen, refused):
+    letterbox = {**PREPROCESSING.describe(), "resize": "letterbox"}
+    _cache(pen, identity=CacheIdentity("abc", letterbox, "32-true", "sdpa", {}, "t"))
+    data = DistillationDataModule(str(pen.folder))
+    refused(CacheError, data.train_dataloader, where="pen-features", found="letterbox", expected="squash")
+
+
+class _Student(LightningModule):
+    """One factor; remembers which samples it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, ...]] = []
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def training_step(self, batch, batch_idx):
+        assert batch["teacher_map"].dtype == torch.float32
+        self.seen.append(tuple(batch["key"]))
+        return (self.factor * batch["image"].mean((1, 2, 3)) - batch["teacher_map"].mean((1, 2, 3))).pow(2).mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/mean", batch["teacher_map"].mean())
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+
+class _PowerCut(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise KeyError("power cut")
+
+
+def _fit(data, folder, callbacks=(), ckpt_path=None) -> _Student:
+    student = _Student()
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(
+        max_epochs=3, callbacks=list(callbacks), enable_checkpointing=any(callbacks), default_root_dir=folder, **options
+    )
+    trainer.fit(student, datamodule=data, ckpt_path=ckpt_path)
+    return student
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_training_goes_on_with_the_very_samples_it_had_not_seen(pen, workers, tmp_path):
+    _cache(pen)
+
+    def data():
+        return DistillationDataModule(str(pen.folder), batch_size=4, num_workers=workers, seed=3)
+
+    whole = _fit(data(), tmp_path)
+    assert len(whole.seen) == 12
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    with pytest.raises(KeyError, match="power cut"):
+        _fit(data(), tmp_path, [keep, _PowerCut(6)])
+    resumed = _fit(data(), tmp_path, ckpt_path=tmp_path / "step=6.ckpt")
+    assert resumed.seen == whole.seen[6:]
+    assert torch.equal(resumed.factor, whole.factor)
