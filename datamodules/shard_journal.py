@@ -9,7 +9,6 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from datamodules.files import write_json_lines
 from datamodules.shard_manifest import ShardEntry, shard_entry
@@ -57,13 +56,16 @@ class ShardJournal:
     def _read(self) -> list[ShardEntry]:
         if not self.path.exists():
             return []
-        records: list[dict[str, Any]] = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+        head, *lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+        if head != json.dumps(self._head):
+            return []
+        entries: list[ShardEntry] = []
+        for line in lines:
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                entries.append(shard_entry(json.loads(line)))
+            except (ValueError, KeyError, TypeError):
                 break  # cut in two by a kill; nothing behind it can be trusted
-        return [shard_entry(record) for record in records[1:]] if records[:1] == [self._head] else []
+        return entries
 
 
 def is_there(folder: Path, entry: ShardEntry) -> bool:

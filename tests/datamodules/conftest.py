@@ -9,6 +9,8 @@ import pytest
 
 from datamodules.clip import Annotation, Clip
 from datamodules.masks import encode_mask
+from datamodules.shards import write_shards
+from datamodules.splits import load_split
 from datamodules.video import VideoWriter
 
 
@@ -159,3 +161,21 @@ def refused():
         return error
 
     return check
+
+
+@pytest.fixture
+def clips(make_clip):
+    """Two clips of 5 and 4 frames to train on, one of 3 to validate, one of 4 to test."""
+    return [
+        make_clip("2026_01_01/000000", 5, masks=True),
+        make_clip("2026_01_02/000000", 4),
+        make_clip("2026_01_21/000000", 3),
+        make_clip("2026_01_26/000000", 4),
+    ]
+
+
+@pytest.fixture
+def folder(clips, tmp_path):
+    """The same clips as shards of at most 4 samples."""
+    write_shards(clips, load_split("pen"), tmp_path / "shards", samples_per_shard=4)
+    return tmp_path / "shards"

@@ -1,0 +1,63 @@
+import hashlib
+import json
+
+import pytest
+
+from datamodules.files import atomic_path, sha256_of, write_json, write_json_lines
+
+
+def test_a_file_appears_when_the_block_ends_and_its_folder_is_made(tmp_path):
+    path = tmp_path / "a" / "b" / "c.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+        assert temporary.parent == path.parent  # the same file system, so that the rename is atomic
+        assert temporary.name.startswith(".")
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_after_an_error_the_old_file_is_there_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_readable_by_people(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "Überferkel", "values": [1, 2]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "Überferkel" in text
+    assert text.endswith("}\n")
+    assert json.loads(text) == {"name": "Überferkel", "values": [1, 2]}
+
+
+def test_what_json_cannot_hold_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == 1
+
+
+def test_json_lines_are_one_record_each(tmp_path):
+    write_json_lines(tmp_path / "a.jsonl", [{"a": 1}, [2, "x\ny"]])
+    assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [{"a": 1}, [2, "x\ny"]]
+
+
+def test_the_hash_is_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()

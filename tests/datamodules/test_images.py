@@ -1,0 +1,77 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datamodules.errors import ClipError
+from datamodules.images import ImageFiles, decode_image, encode_jpeg, read_image
+
+
+@pytest.fixture
+def image():
+    image = np.zeros((30, 40, 3), np.uint8)
+    image[:, :20], image[:, 20:] = (220, 40, 10), (10, 40, 220)
+    return image
+
+
+def test_a_jpeg_comes_back_nearly_as_it_was_in_rgb(image):
+    decoded = decode_image(encode_jpeg(image, 95))
+    assert (decoded.shape, decoded.dtype) == ((30, 40, 3), np.uint8)
+    assert np.abs(decoded[5, [2, 38]].astype(int) - image[5, [2, 38]]).max() < 5
+
+
+def test_equal_pictures_give_equal_bytes(image):
+    assert encode_jpeg(image, 90) == encode_jpeg(image.copy(), 90) != encode_jpeg(image, 60)
+
+
+def test_a_grey_png_becomes_rgb(image):
+    _, data = cv2.imencode(".png", image[..., 0])
+    np.testing.assert_array_equal(decode_image(data.tobytes()), np.repeat(image[..., :1], 3, axis=2))
+
+
+def test_an_orientation_tag_does_not_turn_the_picture(image):
+    data = encode_jpeg(image, 95)
+    tag = b"\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00"  # orientation 6: turn by 90 degrees
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + tag + b"\0\0\0\0"
+    turned = data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+    assert decode_image(turned).shape == (30, 40, 3)
+
+
+@given(st.floats(0.02, 0.98))
+def test_a_jpeg_that_is_cut_anywhere_is_refused(fraction):
+    data = encode_jpeg(np.random.default_rng(0).integers(0, 255, (24, 24, 3)).astype(np.uint8), 80)
+    with pytest.raises(ValueError, match=r"picture|last line"):
+        decode_image(data[: int(len(data) * fraction)])
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF", b"\xff\xd8\xff\xd9"])
+def test_bytes_that_are_no_picture_are_refused(data):
+    with pytest.raises(ValueError, match=r"picture|last line"):
+        decode_image(data)
+
+
+class TestFiles:
+    @pytest.fixture
+    def paths(self, tmp_path, image):
+        paths = [tmp_path / f"{number}.jpg" for number in range(3)]
+        for number, path in enumerate(paths):
+            path.write_bytes(encode_jpeg(np.full_like(image, 50 * number), 95))
+        return tuple(paths)
+
+    def test_they_come_in_the_order_given_again_and_again(self, paths):
+        source = ImageFiles(paths[::-1])
+        for _ in range(2):
+            assert [round(image.mean() / 50) for image in source] == [2, 1, 0]
+
+    def test_the_fingerprint_changes_with_order_names_and_bytes(self, paths):
+        first = ImageFiles(paths).fingerprint()
+        assert ImageFiles(paths).fingerprint() == first != ImageFiles(paths[::-1]).fingerprint()
+        paths[0].write_bytes(paths[1].read_bytes())
+        assert ImageFiles(paths).fingerprint() != first
+
+    def test_a_missing_or_broken_one_is_refused_by_its_path(self, paths, refused):
+        paths[1].write_bytes(b"x")
+        refused(ClipError, lambda: list(ImageFiles(paths)), where=paths[1], found="cannot be decoded")
+        paths[1].unlink()
+        refused(ClipError, lambda: read_image(paths[1]), where=paths[1], found="is not there", fix="Copy the missing")
