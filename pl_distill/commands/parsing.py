@@ -3,10 +3,11 @@
 Recipes are found by path or, where no such file exists, among those that are shipped.
 """
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import ArgumentParser, auto_cli
 
@@ -66,19 +67,33 @@ def refuse(parser: ArgumentParser, message: str) -> NoReturn:
 
 
 class CommandParser(ArgumentParser):
-    """Raises `ConfigError` for arguments that it does not take."""
+    """Raises `ConfigError` for arguments that it does not take, and ends its help with a verb's details and example."""
+
+    details: ClassVar[Mapping[str | None, str]] = {}  # description -> what the docstring says beyond its first line
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse the arguments."""
         refuse(self, message)
 
+    def format_help(self) -> str:
+        """Return the help; jsonargparse takes only the first line of a docstring."""
+        text: str = super().format_help()
+        details = self.details.get(self.description)
+        return f"{text}\n{details}\n" if details else text
+
 
 def run_function(verb: str, function: Callable[..., Any] | dict[str, Callable[..., Any]], args: Sequence[str]) -> None:
     """Parse `args` by the signature of `function` (or of the one that the first word chooses) and call it."""
+    functions = list(function.values()) if isinstance(function, dict) else [function]
+    documented = [(inspect.getdoc(one) or "").partition("\n\nArgs:")[0].partition("\n") for one in functions]
+
+    class Parser(CommandParser):
+        details: ClassVar[Mapping[str | None, str]] = {head: rest.strip() for head, _, rest in documented}
+
     auto_cli(
         function,  # type: ignore[arg-type]  # the annotation is narrower than what the library takes
         args=resolve_recipes(args),
         prog=f"pl-distill {verb}",
         as_positional=False,
-        parser_class=CommandParser,
+        parser_class=Parser,
     )

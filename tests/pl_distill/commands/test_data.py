@@ -1,0 +1,153 @@
+"""`pl-distill data`, by its command line: a pen becomes shards; what is wrong gets one line and exit code 1."""
+
+import json
+import shutil
+
+import pytest
+
+from datamodules.shards import ShardManifest, read_shard_clips
+from pl_distill.cli import main
+from pl_distill.commands.data import EVALUATION_SEED, expand_days
+from pl_distill.errors import ConfigError
+
+SMALL = "domain: small\nwidth: 96\nheight: 64\nnum_animals: 2\n"
+
+
+@pytest.fixture(scope="module")
+def pen(tmp_path_factory):
+    """A small pen of three days, drawn by the command."""
+    folder = tmp_path_factory.mktemp("pen")
+    (folder / "small.yaml").write_text(SMALL)
+    assert main(draw(folder)) == 0
+    return folder
+
+
+def draw(folder, days="2026_01_01..2026_01_02,2026_01_26", **options):
+    words = {"domain": folder / "small.yaml", "frames_per_clip": 3, **options}
+    return ["data", "pen", f"--out={folder / 'clips'}", f"--days={days}", *(f"--{k}={v}" for k, v in words.items())]
+
+
+def shard(pen, out, **options):
+    words = {"split": "pen", "samples_per_shard": 4, **options}
+    return ["data", "shards", f"--clips={pen / 'clips'}", f"--out={out}", *(f"--{k}={v}" for k, v in words.items())]
+
+
+def refused(capsys, words, *texts):
+    """Assert exit code 1 and one line of error with these texts."""
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    *before, error = error.splitlines()
+    assert error.startswith("error: ")
+    assert all("frame/s" in line or "B/s" in line for line in before)  # at most a bar that stopped
+    for text in texts:
+        assert str(text) in error
+
+
+class TestPen:
+    def test_days_and_ranges_are_drawn(self, pen):
+        clips = sorted(path.parent.relative_to(pen / "clips").as_posix() for path in pen.rglob("color.mp4"))
+        assert clips == ["2026_01_01/000000", "2026_01_02/000000", "2026_01_26/000000"]
+
+    def test_test_days_have_seeds_that_training_never_sees(self, pen):
+        seeds = {path.parts[-3]: json.loads(path.read_text())["seed"] for path in pen.rglob("scene.json")}
+        assert seeds == {"2026_01_01": 0, "2026_01_02": 0, "2026_01_26": EVALUATION_SEED}
+
+    def test_a_second_run_keeps_what_is_there(self, pen):
+        before = {path: path.stat().st_mtime_ns for path in pen.rglob("*")}
+        assert main(draw(pen)) == 0
+        assert {path: path.stat().st_mtime_ns for path in pen.rglob("*")} == before
+
+    def test_wrong_options_are_refused(self, tmp_path, capsys):
+        (tmp_path / "small.yaml").write_text(SMALL)
+        refused(capsys, draw(tmp_path, seed=EVALUATION_SEED), "--seed: is 1000000", "expected 0 to 999999")
+        refused(capsys, draw(tmp_path, "2026_02_01"), "split pen", "puts 2026_02_01 nowhere")
+        refused(capsys, draw(tmp_path, "yesterday"), "--days: names the day 'yesterday'", "YYYY_MM_DD")
+        refused(capsys, draw(tmp_path, domain="moon"), "moon", "expected one of", "black-coat")
+        refused(capsys, draw(tmp_path, colour="pink"), "colour")
+        assert not (tmp_path / "clips").exists()
+
+    def test_days_are_read_by_hand_checked_cases(self):
+        assert expand_days("2026_01_30..2026_02_01, 2026_01_31") == ["2026_01_30", "2026_01_31", "2026_02_01"]
+        with pytest.raises(ConfigError, match="ends before it begins"):
+            expand_days("2026_01_02..2026_01_01")
+
+
+class TestShards:
+    def test_they_are_written_shown_and_reused(self, pen, tmp_path, capsys):
+        out = tmp_path / "shards"
+        assert main(shard(pen, out)) == 0
+        said = capsys.readouterr()
+        assert "train      2 clips        6 frames     2 shards" in said.out
+        assert (
+            f"next: pl-distill predict --config cache/pen.yaml --model.teacher TEACHER --data.shards {out}" in said.out
+        )
+        assert "6/9" in said.err or "9/9" in said.err  # the bar
+        (clip,) = read_shard_clips(out, "test")
+        assert clip.annotations[0].masks is not None
+        assert main(shard(pen, out)) == 0
+        assert "reusing all 3 shards" in capsys.readouterr().err
+
+    def test_wrong_options_are_refused(self, pen, tmp_path, capsys):
+        out = tmp_path / "shards"
+        refused(capsys, shard(pen, out, split="edinburgh"), "puts 2026_01_01 nowhere")
+        refused(capsys, shard(pen, out, samples_per_shard=0), "--samples_per_shard: is 0", "at least 1")
+        refused(capsys, shard(pen, out, jpeg_quality=101), "--jpeg_quality: is 101", "1 to 100")
+        refused(capsys, shard(pen, out, jpg_quality=90), "jpg_quality", "--help")
+        refused(capsys, shard(tmp_path, out), tmp_path / "clips", "is not a folder")
+        refused(capsys, shard(pen, out, layout="mot"), "no sequence in the MOTChallenge layout")
+        assert not out.exists()
+
+    def test_damaged_recordings_are_refused_and_nothing_is_written(self, tmp_path, pen, capsys):
+        shutil.copytree(pen / "clips", tmp_path / "clips")
+        labels = tmp_path / "clips" / "2026_01_02" / "000000" / "output.json"
+        text = labels.read_text()
+        labels.write_text(text[:-40])
+        refused(capsys, shard(tmp_path, tmp_path / "out"), labels, "is not JSON")
+        labels.write_text(text.replace('"frameNumber":2', '"frameNumber":3'))
+        refused(capsys, shard(tmp_path, tmp_path / "out"), labels, "frameNumber 3", "expected a frame below 3")
+        video = labels.with_name("color.mp4")
+        video.write_bytes(video.read_bytes()[:-100])
+        refused(capsys, shard(tmp_path, tmp_path / "out"), video, "expected a whole video")
+        assert not (tmp_path / "out").exists()
+
+    def test_debug_shows_where_an_error_came_from(self, tmp_path):
+        with pytest.raises(Exception, match="is not a folder"):
+            main([*shard(tmp_path, tmp_path / "out"), "--debug"])
+
+
+class TestVerify:
+    def test_whole_shards_pass_and_changed_ones_do_not(self, pen, tmp_path, capsys):
+        out = tmp_path / "shards"
+        assert main(shard(pen, out)) == 0
+        assert main(["data", "verify", f"--shards={out}"]) == 0
+        assert "every shard is as its manifest says" in capsys.readouterr().out
+        path = out / "test" / "test-000000.tar"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        refused(capsys, ["data", "verify", f"--shards={out}"], path, "has SHA-256", "as the manifest says")
+        refused(capsys, ["data", "verify", f"--shards={pen}"], pen, "holds no manifest.json")
+
+
+class TestSplit:
+    def test_it_shows_where_each_clip_would_go(self, pen, capsys):
+        assert main(["data", "split", f"--clips={pen / 'clips'}", "--split=pen"]) == 0
+        said = capsys.readouterr().out
+        assert "train: 2026_01_01..2026_01_20" in said
+        assert "test   2026_01_26/000000  3 frames, 3 of them labelled" in said
+        assert said.endswith("2 clips in train, 0 clips in val, 1 clips in test\n")
+
+    def test_a_split_of_the_users_own_is_taken_by_its_path(self, pen, tmp_path, capsys):
+        path = tmp_path / "mine.yaml"
+        path.write_text("train: [2026_01_01]\nval: [2026_01_02]\ntest: [2026_01_26]\n")
+        assert main(shard(pen, tmp_path / "out", split=path)) == 0
+        assert ShardManifest.load(tmp_path / "out").split_name == "mine"
+        path.write_text("training: [2026_01_01]\n")
+        refused(capsys, ["data", "split", f"--clips={pen / 'clips'}", f"--split={path}"], path, "has the keys training")
+
+
+@pytest.mark.parametrize("verb", ["pen", "shards", "verify", "split"])
+def test_each_verb_has_help_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", verb, "--help"])
+    assert stopped.value.code == 0
+    assert f"Example: pl-distill data {verb} --" in capsys.readouterr().out
