@@ -67,7 +67,7 @@ class FeatureCache:
             )
         return [FeatureShard(self.folder / entry.file, entry.samples) for entry in self.manifest.splits[split]]
 
-    def verify(self, progress: Callable[[int], None] = lambda _: None) -> None:
+    def verify(self, progress: Callable[[int], object] = lambda _: None) -> None:
         """Compare every shard's SHA-256 with the manifest; reads the whole cache.
 
         Args:
