@@ -4,6 +4,7 @@ Recipes are found by path or, where no such file exists, among those that are sh
 """
 
 import inspect
+from argparse import HelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -75,9 +76,9 @@ class CommandParser(ArgumentParser):
         """Refuse the arguments."""
         refuse(self, message)
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """Return the help; jsonargparse takes only the first line of a docstring."""
-        text: str = super().format_help()
+        text: str = super().format_help(formatter)
         details = self.details.get(self.description)
         return f"{text}\n{details}\n" if details else text
 
