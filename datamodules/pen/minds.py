@@ -26,7 +26,7 @@ class _Mind:
         self.plan: deque[Task] = deque()
         self.spent_s = 0.0  # on the present task
         self.arrived = False
-        self.close = True  # still at a goal that moves
+        self.close = True  # still at the goal: others push, partners walk off
         self.glance, self.glance_left_s = 0.0, 0.0
         self.phase = float(rng.uniform(0, 2 * np.pi))
         self.side = int(rng.choice((-1, 1)))
@@ -102,7 +102,7 @@ class Minds:
             if task.partner >= 0 and not self._is_willing(index, task):
                 mind.finish(all_of_it=True)
                 continue
-            mind.close = goal is None or task.partner < 0 or self._away_m(index, task, goal, noses) < 1.8 * task.reach_m
+            mind.close = goal is None or self._away_m(index, task, goal, noses) < 1.8 * task.reach_m + 0.04
             if not mind.arrived:
                 mind.arrived = goal is None or self._is_there(index, task, goal, noses)
                 if mind.arrived:
