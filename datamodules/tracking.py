@@ -23,6 +23,7 @@ class TrackingDataModule(LightningDataModule):
         num_workers: Processes that read and decode.
         offsets: Frames of a window relative to its first, one pattern drawn per window; ``[[0]]`` is single frames.
         variety: How views differ in training.
+        val_offsets: The frames of a window of the validation part.
         val_every: Every how many labelled frames a window of the validation part starts.
         val_batch_size: Windows per validation step.
         seed: Of the order.
@@ -37,6 +38,7 @@ class TrackingDataModule(LightningDataModule):
         num_workers: int = 0,
         offsets: Sequence[Sequence[int]] = ((0,),),
         variety: Variety | None = None,
+        val_offsets: Sequence[int] = (0,),
         val_every: int = 1,
         val_batch_size: int = 8,
         seed: int = 0,
@@ -49,13 +51,14 @@ class TrackingDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.offsets = [list(pattern) for pattern in offsets]
         self.variety = Variety() if variety is None else variety
+        self.val_offsets = list(val_offsets)
         self.val_every = val_every
         self.val_batch_size = val_batch_size
         self.seed = seed
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Give shuffled windows in varied views, equally many on every rank, resumable in mid-epoch."""
-        windows = self._windows("train", self.variety)
+        windows = self._windows("train", self.offsets, self.variety)
         sampler = self._sampler(windows.shard_sizes, self.batch_size, training=True)
         assert self.trainer is not None
         sampler.resume(*resume_point(self.trainer))
@@ -63,12 +66,12 @@ class TrackingDataModule(LightningDataModule):
 
     def val_dataloader(self) -> ResumableDataLoader:
         """Give every `val_every`-th window of the validation part in order, each picture whole."""
-        windows = self._windows("val", None)
+        windows = self._windows("val", [self.val_offsets], None)
         chosen = Subset(windows, range(0, len(windows), self.val_every))
         return self._loader(chosen, self._sampler([len(chosen)], self.val_batch_size, training=False))
 
-    def _windows(self, part: Part, variety: Variety | None) -> ShardWindows:
-        return ShardWindows(self.shards, part, self.preprocessing, self.mask_size, self.offsets, variety)
+    def _windows(self, part: Part, offsets: Sequence[Sequence[int]], variety: Variety | None) -> ShardWindows:
+        return ShardWindows(self.shards, part, self.preprocessing, self.mask_size, offsets, variety)
 
     def _sampler(self, sizes: Sequence[int], batch_size: int, *, training: bool) -> EpochSampler:
         assert self.trainer is not None

@@ -25,11 +25,13 @@ class Window:
 
     Args:
         keys: Names of the samples, of length T.
+        times: Distance of each frame from the first in labelled frames, 0 first, rising; of length T.
         images: (T, 3, S, S), as SAM 3's processor gives them.
         truth: Of each frame, of length T.
     """
 
     keys: tuple[str, ...]
+    times: tuple[int, ...]
     images: Tensor
     truth: tuple[FrameTruth, ...]
 
@@ -40,23 +42,26 @@ class WindowBatch:
 
     Args:
         keys: B tuples of length T.
+        times: B tuples of length T.
         images: (B, T, 3, S, S).
         truth: B tuples of length T.
     """
 
     keys: tuple[tuple[str, ...], ...]
+    times: tuple[tuple[int, ...], ...]
     images: Tensor
     truth: tuple[tuple[FrameTruth, ...], ...]
 
     def pin_memory(self) -> "WindowBatch":
         """Return the same with images in page-locked memory; a `DataLoader` asks for it by this name."""
-        return WindowBatch(self.keys, self.images.pin_memory(), self.truth)
+        return WindowBatch(self.keys, self.times, self.images.pin_memory(), self.truth)
 
 
 def collate(windows: Sequence[Window]) -> WindowBatch:
     """Put windows of one length together."""
     return WindowBatch(
         tuple(window.keys for window in windows),
+        tuple(window.times for window in windows),
         torch.stack([window.images for window in windows]),
         tuple(window.truth for window in windows),
     )
@@ -86,8 +91,8 @@ class ShardWindows(Dataset[Window]):
         preprocessing: The model's.
         mask_size: Side of the masks in pixels.
         offsets: Patterns of labelled frames relative to the first, one drawn per window: ``[[0]]``,
-            ``[[0, 1, 2], [0, 9, 10]]``; of one length. A window that would leave its clip runs backwards in time
-            instead; one that does not fit at all is squeezed.
+            ``[[0, 1, 2], [0, 9, 10]]``; rising, of one length. A window that would leave its clip runs backwards in
+            time instead; one that fits neither way starts as far from the clip's end as it needs.
         variety: How views differ; None shows every picture whole and as it is, with the first pattern.
 
     Raises:
@@ -149,6 +154,7 @@ class ShardWindows(Dataset[Window]):
         parts = [self._frame(frame, view, weather) for frame in frames]
         return Window(
             tuple(key for key, _, _ in parts),
+            tuple(abs(frame - frames[0]) for frame in frames),
             torch.stack([pixels for _, pixels, _ in parts]),
             tuple(truth for _, _, truth in parts),
         )
@@ -164,15 +170,23 @@ class ShardWindows(Dataset[Window]):
 
 
 def place(pattern: Sequence[int], first: int, clip: range) -> list[int]:
-    """Lay a pattern of offsets into a clip, starting at frame `first`: forwards, else backwards, else squeezed.
+    """Lay a pattern of offsets into a clip.
 
-    Squeezing divides the offsets until they fit one of the two directions; offsets may then coincide.
+    Args:
+        pattern: Rising offsets, 0 first.
+        first: Where to start; moved back if the pattern fits neither forwards nor backwards from there.
+        clip: The frames of the clip.
+
+    Returns:
+        Frames of the clip, forwards or backwards in time.
+
+    Raises:
+        ValueError: The clip is shorter than the pattern.
     """
-    reach = max(pattern)
-    ahead, behind = clip[-1] - first, first - clip[0]
-    if reach <= ahead:
-        return [first + offset for offset in pattern]
-    if reach <= behind:
+    reach = pattern[-1]
+    if reach >= len(clip):
+        raise ValueError(f"a clip of {len(clip)} labelled frames is too short for the offsets {list(pattern)}")
+    if first + reach > clip[-1] and first - reach >= clip[0]:
         return [first - offset for offset in pattern]
-    sign, room = (1, ahead) if ahead >= behind else (-1, behind)
-    return [first + sign * (offset * room // max(reach, 1)) for offset in pattern]
+    first = min(first, clip[-1] - reach)
+    return [first + offset for offset in pattern]

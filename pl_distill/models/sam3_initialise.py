@@ -38,11 +38,48 @@ def initialise_detector(model: Any, *, anchor_size: float = 0.2, prior: float = 
 
 
 @torch.no_grad()
+def initialise_tracker(model: Any) -> None:
+    """Prepare the tracker and its neck in a `transformers.Sam3VideoModel` for training from scratch.
+
+    The neck starts as a copy of the detector's, so that the tracker sees what a trained detector sees.
+
+    Args:
+        model: Changed in place, except for its detector.
+    """
+    model.tracker_neck.load_state_dict(model.detector_model.vision_encoder.neck.state_dict())
+    tracker = model.tracker_model
+    for module in tracker.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.5)
+    for parameter in (tracker.no_memory_embedding, tracker.memory_temporal_positional_encoding):
+        nn.init.normal_(parameter, std=0.1)
+    nn.init.normal_(tracker.no_object_pointer, std=0.5)
+    if tracker.occlusion_spatial_embedding_parameter is not None:
+        nn.init.normal_(tracker.occlusion_spatial_embedding_parameter, std=0.5)
+    for part in (tracker.prompt_encoder.mask_embed, tracker.memory_encoder.mask_downsampler):
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d):  # a LayerNorm over few channels turns equal inputs into infinite slopes
+                nn.init.normal_(module.bias, std=0.5)
+    for layer in tracker.memory_encoder.memory_fuser.layers:
+        layer.scale.fill_(1.0)  # transformers zeroes it whatever the configuration says
+    size = tracker.mask_downsample.kernel_size[0] ** 2
+    tracker.mask_downsample.weight.fill_(20.0 / size)  # a mask of 0-1 becomes logits of -10 to 10
+    tracker.mask_downsample.bias.fill_(-10.0)
+    nn.init.constant_(tracker.mask_decoder.pred_obj_score_head.proj_out.bias, 2.0)  # most objects can be seen
+    for layer in tracker.memory_attention.layers:
+        look_nearby(layer.cross_attn_image, inverse_frequencies=tracker.memory_attention.rotary_emb.inv_freq)
+
+
+@torch.no_grad()
 def look_nearby(attention: Any, *, inverse_frequencies: Tensor, strength: float = 2.5, distance: float = 1.5) -> None:
     """Bias an attention with axial rotary positions so that each head looks at one neighbourhood.
 
-    Head 0 looks at its own place, the last head everywhere, the others at places on a ring around them. A constant query
-    and key, rotated by their positions, meet in phase where the difference of positions equals the head's offset.
+    Head 0 looks at its own place, the last head everywhere, the others at places on a ring around them. A constant
+    query and key, rotated by their positions, meet in phase where the difference of positions equals the head's offset.
 
     Args:
         attention: Has `q_proj`, `k_proj` and `num_attention_heads`; its channels are pairs, x axis first.

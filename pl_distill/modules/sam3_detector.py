@@ -28,7 +28,6 @@ from pl_distill.modules.distillation import parameter_groups
 from pl_distill.modules.prompt_sampling import Prompt, Vocabulary
 from pl_distill.modules.schedules import schedule
 
-
 AdamW = partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.05)
 
 

@@ -1,0 +1,190 @@
+"""Train SAM 3's tracker on short windows: an object is prompted by a mask and followed through memory.
+
+Source: SAM 2 (arXiv 2408.00714, section D.2) and facebookresearch/sam3; transformers has no losses. The trunk stays as
+the detector left it. Nothing here knows where the windows come from.
+"""
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from datamodules.windows import WindowBatch
+from pl_distill.losses.masks import mask_iou
+from pl_distill.losses.tracking import TrackingLoss
+from pl_distill.models.sam3_initialise import initialise_tracker
+from pl_distill.models.sam3_tracker import tracker_features
+from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
+from pl_distill.modules.distillation import parameter_groups
+from pl_distill.modules.schedules import schedule
+from pl_distill.modules.tracking_unroll import ObjectWindow, Sloppiness, unroll
+
+ADAMW = partial(torch.optim.AdamW, lr=4e-4, weight_decay=0.05)
+
+
+class Sam3TrackerModule(LightningModule):
+    """Train tracker and tracker neck of a SAM 3 on windows of labelled frames with masks.
+
+    Logs ``train/`` with each term of the loss, and ``val/mask_iou_<n>`` and ``val/own_<n>``: IoU n frames after the
+    prompt without any correction, and the part of objects whose mask overlaps their own truth more than any other's.
+
+    Args:
+        sam3: Folder or hub name of the model to go on from: the detector's stage, or a finished SAM 3.
+        fresh: Whether tracker and tracker neck start from scratch, the neck as a copy of the detector's.
+        animal: The first word whose embedding is stored with the exported model.
+        things: Identities that are not tracked in training, and further words to store.
+        objects: The most objects of a window that are followed.
+        corrected: Chance that a frame's memory is corrected by a detection.
+        prompt_weight: Weight of the answer to the prompt itself.
+        loss: What is minimised in each frame.
+        sloppiness: How a detection differs from the truth.
+        optimizer: Called with two groups of parameters, decayed and not decayed.
+        warmup: Steps in which the learning rate rises.
+        cooldown: Part of the run in which the learning rate falls to 0, at its end.
+        attention: `transformers`' implementation of attention.
+    """
+
+    def __init__(
+        self,
+        sam3: str,
+        fresh: bool = False,
+        animal: str = "pig",
+        things: Sequence[str] = (),
+        objects: int = 8,
+        corrected: float = 0.3,
+        prompt_weight: float = 0.3,
+        loss: TrackingLoss | None = None,
+        sloppiness: Sloppiness | None = None,
+        optimizer: OptimizerCallable = ADAMW,
+        warmup: int = 200,
+        cooldown: float = 0.3,
+        attention: str = "sdpa",
+    ) -> None:
+        super().__init__()
+        self.sam3 = sam3
+        self.fresh = fresh
+        self.words = [animal, *things]
+        self.things = frozenset(things)
+        self.objects = objects
+        self.corrected = corrected
+        self.prompt_weight = prompt_weight
+        self.loss = TrackingLoss() if loss is None else loss
+        self.sloppiness = Sloppiness() if sloppiness is None else sloppiness
+        self.build_optimizer = optimizer
+        self.warmup = warmup
+        self.cooldown = cooldown
+        self.attention = attention
+
+    def configure_model(self) -> None:
+        """Load the model, once."""
+        if hasattr(self, "tracker"):
+            return
+        opened = open_sam3(self.sam3, attention=self.attention)
+        if self.fresh:
+            initialise_tracker(opened.model)
+        opened.model.detector_model.requires_grad_(False)
+        self._opened: list[TrainableSam3] = [opened]  # a list hides the detector from state_dict
+        self.tracker = opened.model.tracker_model
+        self.tracker_neck = opened.model.tracker_neck
+
+    def on_fit_start(self) -> None:
+        """Move the detector beside the tracker."""
+        self._opened[0].model.to(self.device)
+
+    def on_validation_start(self) -> None:
+        """Move the detector beside the tracker, also without a fit."""
+        self._opened[0].model.to(self.device)
+
+    def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch; what is drawn depends on seed and step only."""
+        chance = random.Random(f"{torch.initial_seed()}-{self.global_step}-{self.global_rank}")
+        features = tracker_features(self._opened[0].model, batch.images.flatten(0, 1))
+        terms: dict[str, Tensor] = {}
+        windows = 0
+        length = batch.images.shape[1]
+        for number, frames in enumerate(batch.truth):
+            names = [name for name in frames[0].identities if name not in self.things]
+            if not names:
+                continue
+            windows += 1
+            objects = ObjectWindow.of(frames, chance.sample(names, min(len(names), self.objects)))
+            corrected = [chance.random() < self.corrected for _ in frames]
+            steps = unroll(
+                self.tracker,
+                features.frames(number * length, length),
+                objects,
+                batch.times[number],
+                corrected=corrected,
+                chance=chance,
+                sloppiness=self.sloppiness,
+            )
+            for step in steps:
+                output = step.output
+                with torch.autocast(self.device.type, enabled=False):
+                    of_frame = self.loss(
+                        output.masks.float(),
+                        output.quality.float(),
+                        output.score.float(),
+                        objects.masks[step.frame],
+                        objects.visible[step.frame],
+                    )
+                weight = self.prompt_weight if step.frame == 0 else 1.0
+                for name, value in of_frame.items():
+                    terms[name] = terms.get(name, value.new_zeros(())) + value * weight / (
+                        length - 1 + self.prompt_weight
+                    )
+        if not windows:  # only empty pictures: a loss that moves nothing
+            return features.low.sum() * 0
+        terms = {name: value / windows for name, value in terms.items()}
+        for name, value in terms.items():
+            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=windows)
+        return terms["loss"]
+
+    def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
+        """Follow every object from its true mask without correction."""
+        features = tracker_features(self._opened[0].model, batch.images.flatten(0, 1))
+        length = batch.images.shape[1]
+        for number, frames in enumerate(batch.truth):
+            names = [name for name in frames[0].identities if name not in self.things]
+            if not names:
+                continue
+            objects = ObjectWindow.of(frames, names)
+            steps = unroll(
+                self.tracker,
+                features.frames(number * length, length),
+                objects,
+                batch.times[number],
+                corrected=[False] * length,
+                chance=random.Random(0),
+                sloppiness=None,
+            )
+            for step in steps[1:]:
+                self._score(step.output.masks[:, 0].float(), objects, step.frame, batch.times[number][step.frame])
+
+    def _score(self, masks: Tensor, objects: ObjectWindow, frame: int, time: int) -> None:
+        visible = objects.visible[frame]
+        if not visible.any():
+            return
+        truth = objects.masks[frame]
+        own = mask_iou(masks[visible], truth[visible])
+        count = int(visible.sum())
+        self.log(f"val/mask_iou_{time}", own.mean(), prog_bar=True, batch_size=count, sync_dist=True)
+        rows = masks[visible].repeat_interleave(len(truth), 0)
+        others = mask_iou(rows, truth.repeat(count, 1, 1)).view(count, -1)
+        right = (own > 0) & (own >= others.amax(1))
+        self.log(f"val/own_{time}", right.float().mean(), prog_bar=True, batch_size=count, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """Decay only what multiplies; the learning rate is a trapezoid."""
+        optimizer = self.build_optimizer(parameter_groups(self))
+        return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
+        """Write the whole SAM 3 with the trained tracker, as `load_sam3` reads it."""
+        return save_sam3(self._opened[0], Path(folder), self.words, dtype=dtype)
