@@ -124,6 +124,30 @@ def test_epochs_cut_short_by_a_limit_resume_too(tmp_path):
         assert resumed.seen == whole.seen[step:]
 
 
+@pytest.mark.parametrize("every", [4, 7])  # fewer and more than the five batches of an epoch
+def test_runs_that_count_validation_in_steps_resume_too(every, whole, tmp_path):
+    steps = {"val_check_interval": every, "check_val_every_n_epoch": None, "epochs": -1, "max_steps": 15}
+    keep = ModelCheckpoint(tmp_path, filename="{step}", monitor="val/mean", save_top_k=-1)
+    _fit(tmp_path, callbacks=[keep], **steps)
+    saved = sorted(int(path.stem.split("=")[1]) for path in tmp_path.glob("*.ckpt"))
+    assert saved == list(range(every, 15, every))
+    for step in saved:
+        resumed = _fit(tmp_path, ckpt_path=tmp_path / f"step={step}.ckpt", **steps)
+        assert resumed.seen == whole.seen[step:]
+        assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
+
+
+def test_accumulated_batches_are_counted_one_by_one(tmp_path):
+    options = {"accumulate_grad_batches": 2}
+    accumulated = _fit(tmp_path, **options)
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    _fit(tmp_path, callbacks=[keep], **options)
+    for step, batches in ((1, 2), (2, 4), (3, 5), (4, 7)):  # the fifth batch of an epoch is a step of its own
+        resumed = _fit(tmp_path, ckpt_path=tmp_path / f"step={step}.ckpt", **options)
+        assert resumed.seen == accumulated.seen[batches:]
+        assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), accumulated.parameters(), strict=True))
+
+
 def test_another_batch_size_in_mid_epoch_is_refused_by_name(tmp_path):
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     _fit(tmp_path, callbacks=[keep], epochs=1)
