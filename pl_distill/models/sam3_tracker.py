@@ -108,7 +108,11 @@ def prompt(tracker: Any, features: TrackerFeatures, masks: Tensor) -> TrackerOut
     Returns:
         What the mask decoder makes of it; only the pointer is used later, the masks themselves are taken as they are.
     """
-    dense = tracker.prompt_encoder.mask_embed(tracker.mask_downsample(masks[:, None]))
+    logits = tracker.mask_downsample(masks[:, None])
+    size = tracker.prompt_encoder.mask_input_size
+    if logits.shape[-2:] != size:  # where the patch is not 16 pixels
+        logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    dense = tracker.prompt_encoder.mask_embed(logits)
     output = _decode(tracker, features.low, features, dense, several=True)
     best = output.quality.argmax(1)
     pointer = output.pointer[torch.arange(len(best), device=best.device), best]

@@ -119,7 +119,7 @@ def unroll(
     for frame, time in enumerate(times):
         seen = features.of(frame, count)
         if frame == 0:
-            size = [4 * side for side in tracker.prompt_encoder.mask_input_size]
+            size = [tracker.image_size, tracker.image_size]
             large = F.interpolate(detected(0)[:, None], size=size, mode="bilinear", antialias=True)[:, 0]
             output = prompt(tracker, seen, large)
             logits = large * 20 - 10
