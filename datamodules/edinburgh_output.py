@@ -16,7 +16,6 @@ Source: homepages.inf.ed.ac.uk/rbf/PIGDATA; Bergamini et al., VISAPP 2021. What 
 """
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -26,7 +25,7 @@ import numpy as np
 from datamodules.boxes import Box, clip_box
 from datamodules.clip import RLE, Annotation
 from datamodules.errors import AnnotationError
-from datamodules.masks import encode_mask
+from datamodules.masks import encode_mask, is_whole_mask
 from datamodules.video import VideoInfo
 
 BEHAVIOURS = (
@@ -49,6 +48,7 @@ BEHAVIOURS = (
 )
 """The raw labels of the data set, as the labelling tool spells them."""
 
+LARGEST = 1e9  # a number beyond it, infinity and NaN are nothing that a labelling tool writes
 STEP_TOLERANCE = 0.05  # of a frame: rates such as 29.97 and stepSize 0.1 give 2.997, a wrong rate gives halves
 
 Masks = Mapping[int, Mapping[str, RLE]]
@@ -126,7 +126,7 @@ def read_masks(path: Path, video: VideoInfo) -> Masks:
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number or a nesting beyond all measure
         raise _wrong(
             path, f"is not JSON ({error})", "what the labelling tool writes", "Copy or export this file again."
         ) from error
@@ -147,10 +147,17 @@ def _list(path: Path, what: str, value: object) -> list[Any]:
 
 def _mask(where: str, mask: object, video: VideoInfo) -> RLE:
     size = [video.height, video.width]
-    if not isinstance(mask, dict) or mask.get("size") != size or not isinstance(mask.get("counts"), str):
-        found = f"has size {mask.get('size')}" if isinstance(mask, dict) else f"is {_kind(mask)}"
-        raise AnnotationError(where, found, f"a run-length mask of size {size}", "Draw or export the masks again.")
+    if not isinstance(mask, dict):
+        raise _bad_mask(where, f"is {_kind(mask)}", size)
+    if mask.get("size") != size:
+        raise _bad_mask(where, f"has size {mask.get('size')}", size)
+    if not is_whole_mask(mask):
+        raise _bad_mask(where, "has counts that do not fill its size", size)
     return {"size": size, "counts": mask["counts"]}
+
+
+def _bad_mask(where: str, found: str, size: list[int]) -> AnnotationError:
+    return AnnotationError(where, found, f"a run-length mask of size {size}", "Draw or export the masks again.")
 
 
 def _frames_per_step(path: Path, content: dict[str, Any], video: VideoInfo) -> int:
@@ -273,7 +280,7 @@ def _boolean(where: str, frame: dict[str, Any], key: str, *, default: bool) -> b
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def _kind(value: object) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from datamodules.errors import ShardError
 from datamodules.files import write_json
@@ -18,6 +18,7 @@ from datamodules.splits import PARTS, Part
 
 SCHEMA = 1
 FILE = "manifest.json"
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class ShardManifest:
                 "a folder written by `pl-distill data shards`, which writes it last",
                 "Check the path; if writing was interrupted, run the same command again.",
             ) from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(path, f"is not JSON ({error})") from error
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             found = content.get("schema") if isinstance(content, dict) else content
@@ -140,7 +141,7 @@ class ShardManifest:
                 split_name=str(content["split_name"]),
                 split_sha256=str(content["split_sha256"]),
                 jpeg_quality=int(content["jpeg_quality"]),
-                clips={name: ClipEntry(**entry) for name, entry in content["clips"].items()},
+                clips={name: _typed(ClipEntry, entry) for name, entry in content["clips"].items()},
                 splits={part: tuple(map(shard_entry, content["splits"][part])) for part in PARTS},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -181,9 +182,23 @@ def _sha256(content: dict[str, Any]) -> str:
 
 
 def shard_entry(content: dict[str, Any]) -> ShardEntry:
-    """Read what `dataclasses.asdict` made of an entry; KeyError or TypeError where it is none."""
-    segments = tuple(Segment(**segment) for segment in cast(list[dict[str, Any]], content["clips"]))
-    return ShardEntry(**{**content, "clips": segments})
+    """Read what `dataclasses.asdict` made of an entry; KeyError, TypeError or ValueError where it is none."""
+    segments = tuple(_typed(Segment, segment) for segment in cast(list[dict[str, Any]], content["clips"]))
+    return _typed(ShardEntry, {**content, "clips": segments})
+
+
+def _typed(kind: type[Entry], content: dict[str, Any]) -> Entry:
+    """Build a dataclass, its texts texts and its numbers finite and not negative."""
+    entry = kind(**content)
+    for name, annotation in get_type_hints(kind).items():
+        value = getattr(entry, name)
+        if annotation in (int, float):
+            good = type(value) in (int, annotation) and 0 <= value < 2**63
+        else:
+            good = isinstance(value, tuple if name == "clips" else str)
+        if not good:
+            raise TypeError(f"{name} is {str(value)[:80]!r}")
+    return entry
 
 
 def _damaged(path: Path, found: str) -> ShardError:

@@ -1,7 +1,6 @@
 """What one sample of an image shard holds, and its JSON: one frame of a clip with its animals."""
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,10 @@ import numpy as np
 
 from datamodules.clip import Annotation, Image
 from datamodules.errors import ShardError
+from datamodules.masks import is_whole_mask
 
 FIELDS = {"clip", "frame", "timestamp_s", "labelled", "identities", "boxes_xyxy", "behaviours", "visible", "masks"}
+LARGEST = 1e9  # of any number: pixels and seconds are below
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class SampleRecord:
         """
         try:
             content = json.loads(data)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise _wrong(where, f"its JSON cannot be read ({error})", "one JSON object") from error
         if not isinstance(content, dict) or set(content) != FIELDS:
             found = sorted(set(content) ^ FIELDS) if isinstance(content, dict) else type(content).__name__
@@ -112,7 +113,7 @@ def _check(where: str, content: dict[str, Any]) -> None:
         and all(box[0] < box[2] and box[1] < box[3] for box in boxes),
         "behaviours": all(label is None or isinstance(label, str) for label in content["behaviours"]),
         "visible": all(isinstance(value, bool) for value in content["visible"]),
-        "masks": all(_is_mask(mask) for mask in masks or []),
+        "masks": all(is_whole_mask(mask) for mask in masks or []),
     }
     for field, good in checks.items():
         if not good:
@@ -120,14 +121,7 @@ def _check(where: str, content: dict[str, Any]) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_mask(mask: object) -> bool:
-    if not isinstance(mask, dict) or set(mask) != {"size", "counts"} or not isinstance(mask["counts"], str):
-        return False
-    size = mask["size"]
-    return isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def _wrong(where: str, found: str, expected: str) -> ShardError:

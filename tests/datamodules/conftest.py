@@ -140,6 +140,56 @@ def picture():
     return grey_frame
 
 
+ODD_VALUES = [None, True, False, 0, 1, -1, 1.5, 1e308, float("nan"), "", "x", "1", [], {}, [1], {"a": 1}, 10**400]
+
+
+def mutations(content, place=()):
+    """Yield JSON texts: each value of `content` in turn replaced by odd ones, and each left out."""
+
+    def replaced(inside, path, change):
+        if not path:
+            return change
+        copy = inside.copy()
+        if len(path) == 1 and change is ...:
+            del copy[path[0]]
+        else:
+            copy[path[0]] = replaced(inside[path[0]], path[1:], change)
+        return copy
+
+    def places(inside, path=()):
+        yield path
+        for key in inside if isinstance(inside, dict) else range(len(inside)) if isinstance(inside, list) else ():
+            yield from places(inside[key], (*path, key))
+
+    for path in places(content):
+        for value in [*ODD_VALUES, *([...] if path else [])]:
+            yield (
+                json.dumps(replaced(content, path, value))
+                if value != 10**400
+                else json.dumps(replaced(content, path, "HUGE")).replace('"HUGE"', "9" * 5000)
+            )
+    yield "[" * 100_000
+
+
+@pytest.fixture
+def survives():
+    """Assert that a call with each mutation of `content` returns, or raises `kind` about `where`; count the former."""
+
+    def check(content, call, kind, where):
+        returned = 0
+        for text in mutations(content):
+            error = None
+            try:
+                call(text)
+            except kind as raised:
+                error = raised
+            assert error is None or str(where) in error.where
+            returned += error is None
+        return returned
+
+    return check
+
+
 @pytest.fixture
 def refused():
     """Assert that a call raises an error of the user's whose parts hold the given texts."""

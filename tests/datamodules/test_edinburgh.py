@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.edinburgh import read_edinburgh
-from datamodules.edinburgh_output import BEHAVIOURS, read_output
+from datamodules.edinburgh_output import BEHAVIOURS, read_masks, read_output
 from datamodules.errors import AnnotationError, ClipError
 from datamodules.masks import decode_masks, encode_mask
 from datamodules.pen import PenConfig, draw_pen
@@ -337,6 +337,17 @@ class TestFiles:
         path.write_text(json.dumps(content))
         refused(AnnotationError, lambda: read_output(path, VIDEO), where=path, found=found, expected="a JSON")
 
+    def test_whatever_stands_anywhere_is_read_or_refused_and_never_a_crash(self, tmp_path, entry, survives):
+        frame = entry(3, isGroundTruth=True, visible=True, behaviour="walk")
+        content = {"stepSize": 1 / 6, "config": {"stepSize": 1 / 6}, "objects": [{"id": "1", "frames": [frame]}]}
+        path = tmp_path / "output.json"
+
+        def read(text):
+            path.write_text(text)
+            read_output(path, VIDEO)
+
+        assert survives(content, read, AnnotationError, path) > 50
+
     def test_a_byte_order_mark_is_no_obstacle(self, tmp_path, entry):
         path = tmp_path / "output.json"
         content = {"stepSize": 1 / 6, "objects": [{"id": "1", "frames": [entry(0)]}]}
@@ -405,6 +416,26 @@ class TestMasks:
     def test_a_file_of_another_form_is_refused(self, tmp_path, clip, refused, frames, schema, found):
         path = clip(frames, schema)
         refused(AnnotationError, lambda: read_edinburgh(tmp_path), where=path, found=found)
+
+    def test_whatever_stands_anywhere_is_read_or_refused_and_never_a_crash(self, tmp_path, mask, survives):
+        path = tmp_path / "masks.json"
+
+        def read(text):
+            path.write_text(text)
+            for animals in read_masks(path, VIDEO).values():
+                decode_masks(list(animals.values()) or [encode_mask(mask)])
+
+        assert survives({"schema": 1, "frames": {"1": {"7": encode_mask(mask)}}}, read, AnnotationError, path) > 0
+
+    def test_a_mask_whose_runs_do_not_fill_it_is_refused(self, tmp_path, clip, mask, refused):
+        damaged = encode_mask(mask) | {"counts": encode_mask(mask)["counts"][:-1]}
+        path = clip({"1": {"7": damaged}})
+        refused(
+            AnnotationError,
+            lambda: read_edinburgh(tmp_path),
+            where=f"{path}, frame 1, animal '7'",
+            found="has counts that do not fill its size",
+        )
 
     def test_a_drawn_clip_is_read_with_masks_that_fill_their_boxes(self, tmp_path):
         config = PenConfig(width=160, height=90, label_every=3)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from datamodules.masks import decode_masks, encode_mask
+from datamodules.masks import decode_masks, encode_mask, is_whole_mask
 
 
 def test_runs_are_counted_down_the_columns_as_coco_does():
@@ -21,6 +21,36 @@ def test_masks_come_back_exactly_also_through_json(masks):
     decoded = decode_masks(encoded)
     assert decoded.dtype == bool
     np.testing.assert_array_equal(decoded, masks)
+
+
+masks_2d = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
+
+
+@given(masks_2d)
+def test_a_mask_that_was_encoded_is_whole(mask):
+    assert is_whole_mask(encode_mask(mask))
+
+
+@given(masks_2d, st.data())
+def test_a_mask_that_lost_its_end_is_not(mask, data):
+    encoded = encode_mask(mask)
+    kept = data.draw(st.integers(0, len(encoded["counts"]) - 1))
+    assert not is_whole_mask(encoded | {"counts": encoded["counts"][:kept]}) or mask.T.ravel()[-1] == 0 == kept
+    assert not is_whole_mask(encoded | {"size": [mask.shape[0] + 1, mask.shape[1]]})
+
+
+@given(st.text(max_size=12))
+def test_no_text_crashes_the_check_and_what_passes_it_can_be_decoded(text):
+    mask = {"size": [7, 5], "counts": text}
+    if is_whole_mask(mask):
+        assert decode_masks([mask]).shape == (1, 7, 5)
+
+
+@pytest.mark.parametrize(
+    "mask", [None, [], {}, {"size": [3, 2]}, {"size": [3, 0], "counts": ""}, {"size": 6, "counts": "6"}]
+)
+def test_other_things_are_no_masks(mask):
+    assert not is_whole_mask(mask)
 
 
 def test_no_masks_have_no_size():

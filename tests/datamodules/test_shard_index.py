@@ -4,9 +4,12 @@ import io
 import json
 import tarfile
 
+import numpy as np
 import pytest
 
 from datamodules.errors import ShardError
+from datamodules.masks import decode_masks, encode_mask
+from datamodules.shard_sample import SampleRecord
 from datamodules.shards import IndexedShard, read_shard_clips
 
 
@@ -107,3 +110,16 @@ class TestDamagedShards:
         rewrite(tmp_path / "x.tar", {**members, name: text}.items())
         shard = IndexedShard(tmp_path / "x.tar")
         refused(ShardError, lambda: shard.record(0), where=f"x.tar, sample {shard.keys[0]}", found=found)
+
+    def test_whatever_stands_anywhere_in_the_labels_is_read_or_refused_and_never_a_crash(self, members, survives):
+        content = json.loads(next(data for name, data in members.items() if name.endswith(".json")))
+        mask = np.ones((48, 64), bool)
+        content["masks"] = [encode_mask(mask), encode_mask(~mask)]
+
+        def read(text):
+            animals = SampleRecord.from_json("here", text.encode()).annotation
+            if animals is not None and animals.masks:
+                assert decode_masks(animals.masks).shape == (2, 48, 64)
+
+        read(json.dumps(content))
+        assert survives(content, read, ShardError, "here") > 0

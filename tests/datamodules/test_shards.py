@@ -111,6 +111,20 @@ class TestManifest:
         path.write_text(json.dumps(content))
         refused(ShardError, lambda: ShardManifest.load(folder), where=path, found=found, fix="Write the shards again")
 
+    def test_whatever_stands_anywhere_is_read_or_refused_and_never_a_crash(self, folder, survives):
+        path = folder / "manifest.json"
+        content = json.loads(path.read_text())
+        name = "2026_01_01/000000"
+        content["clips"] = {name: content["clips"][name] | {"frames": 3}}
+        content["splits"] = {"train": content["splits"]["train"][:1], "val": [], "test": []}
+
+        def load(text):
+            path.write_text(text)
+            assert len(ShardManifest.load(folder).sha256) == 64
+
+        load(json.dumps(content))
+        assert survives(content, load, ShardError, folder) > 0
+
 
 class TestSamples:
     def test_webdataset_reads_them(self, folder, clips):
