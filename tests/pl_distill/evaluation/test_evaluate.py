@@ -1,0 +1,232 @@
+"""The whole evaluation on a SAM 3 with random weights: what is written, what is reused, what is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules.errors import ShardError
+from datamodules.shards import read_shard_clips
+from datamodules.video import probe_video
+from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.evaluation import evaluate as module
+from pl_distill.evaluation.evaluate import evaluate
+from pl_distill.evaluation.mot import TrackingCounts, count_clip
+from pl_distill.evaluation.pairing import pair_with_annotations
+from pl_distill.evaluation.results import read_results
+from pl_distill.evaluation.track_files import read_tracks
+from pl_distill.models.prompts import choose_prompt, load_prompts
+from pl_distill.models.sam3 import load_preprocessing, load_sam3
+from pl_distill.streaming import PruningPolicy, StreamingTracker
+
+CLIPS = ["2026_01_26/000000", "2026_01_27/000000"]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory, shards, student):
+    """A student beside the teacher that it remembers."""
+    out = tmp_path_factory.mktemp("both")
+    return out, evaluate(student, shards, out, seed=1_000_000)
+
+
+def test_a_student_is_evaluated_beside_the_teacher_it_remembers(both, teacher, student):
+    out, results = both
+    assert list(results.models) == ["teacher", "student"]
+    assert results.models["student"].model.teacher == str(teacher)
+    assert results.student_vs_teacher is not None
+    assert list(results.student_vs_teacher.clips) == CLIPS
+    assert read_results(out / "results.json") == results
+
+
+def test_results_have_the_keys_that_everyone_reads(both):
+    content = json.loads((both[0] / "results.json").read_text())
+    assert content["schema"] == 1
+    assert content["seed"] == 1_000_000
+    assert {"frames_per_second", "peak_rss_bytes", "seconds", "versions", "split_sha256"} <= content.keys()
+    for role in ("teacher", "student", "student_vs_teacher"):
+        for scores in (content[role]["overall"], *content[role]["clips"].values()):
+            wanted = {"mota", "idf1", "hota", "id_switches", "misses", "false_positives", "fragmentations"}
+            assert wanted <= scores.keys()
+
+
+def test_every_file_that_results_name_is_there(both):
+    out, results = both
+    for model in results.models.values():
+        for clip in model.clips.values():
+            assert (out / clip.replay.tracks).is_file()
+            assert (out / clip.replay.record).is_file()
+            assert all((out / picture).is_file() for picture in clip.replay.pictures.values())
+            assert probe_video(out / clip.replay.video).num_frames == clip.replay.frames == 6
+    assert len(list((out / "tensorboard").glob("*/events.out.tfevents.*"))) == 3
+
+
+def test_tracks_are_those_of_the_tracker(both, shards, teacher):
+    clip = read_shard_clips(shards, "test")[0]
+    model = load_sam3(teacher)
+    tracker = StreamingTracker(model, choose_prompt(load_prompts(teacher), "pig"), load_preprocessing(teacher))
+    written = read_tracks(both[0] / both[1].models["teacher"].clips[clip.name].replay.tracks)
+    found = 0
+    for frame in clip.frames():
+        tracks = tracker.update(frame.image, frame.timestamp_s)
+        found += len(tracks.ids)
+        if tracks.ids:
+            assert written[frame.index].ids == tracks.ids
+            np.testing.assert_allclose(written[frame.index].boxes_xyxy, tracks.boxes_xyxy, atol=1e-3)
+    assert found > 0
+
+
+def test_scores_are_those_of_the_tracks_on_disk(both, shards):
+    out, results = both
+    counts = TrackingCounts()
+    for clip in read_shard_clips(shards, "test"):
+        tracks = read_tracks(out / results.models["student"].clips[clip.name].replay.tracks)
+        counts += count_clip(pair_with_annotations(clip.annotations, tracks, 6))
+    assert counts.scores() == results.models["student"].overall
+    assert counts.scored_frames == 6 + 2  # every frame of one clip, every third of the other
+    assert counts.truth_boxes == 2 * 8 - 1  # one animal is hidden in one labelled frame
+
+
+def test_sizes_do_not_depend_on_whether_a_student_carries_its_necks(both, shards, save_student, teacher, tmp_path):
+    with_necks = both[1].models["student"].model
+    bare = evaluate(save_student(str(teacher)), shards, tmp_path / "out", max_frames=1, video=False)
+    assert bare.models["student"].model.trunk_parameters == with_necks.trunk_parameters
+    assert bare.models["student"].model.neck_parameters == with_necks.neck_parameters
+    assert with_necks.neck_parameters == both[1].models["teacher"].model.neck_parameters
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, shards, teacher):
+    """A SAM 3 without a student, the first three frames of each clip."""
+    out = tmp_path_factory.mktemp("alone")
+    policy = PruningPolicy(mode="bounded")
+    return out, evaluate(teacher, shards, out, max_frames=3, video=False, policy=policy)
+
+
+def test_a_sam3_alone_is_the_model(alone):
+    out, results = alone
+    assert list(results.models) == ["model"]
+    assert results.student_vs_teacher is None
+    content = json.loads((out / "results.json").read_text())
+    assert content["overall"]["scored_frames"] == 3 + 1
+    assert content["settings"]["policy"]["mode"] == "bounded"
+    assert content["clips"][CLIPS[0]]["replay"]["video"] is None
+    assert not (out / "videos").exists()
+    (of_model,) = results.models.values()
+    whole = replace(of_model, seconds=results.seconds)  # with one model, the file has one number for both
+    assert read_results(out / "results.json") == replace(results, models={"model": whole})
+
+
+@pytest.fixture
+def finished(alone, tmp_path):
+    """A copy of a finished evaluation, which may be damaged, and how to run it again."""
+    out = Path(shutil.copytree(alone[0], tmp_path / "finished"))
+    options = {"max_frames": 3, "video": False, "policy": PruningPolicy(mode="bounded")}
+    return out, lambda **changes: evaluate(*changes.pop("args"), out, **{**options, **changes})
+
+
+@pytest.fixture
+def replayed(monkeypatch):
+    """The clips that are replayed from now on: (role, name)."""
+    names: list[tuple[str, str]] = []
+    record_clip = module.record_clip
+
+    def spy(clip, tracker, files, *rest, **options):
+        names.append((files.role, clip.name))
+        return record_clip(clip, tracker, files, *rest, **options)
+
+    monkeypatch.setattr(module, "record_clip", spy)
+    return names
+
+
+def test_a_second_run_replays_nothing_and_finds_the_same(finished, replayed, shards, teacher, alone):
+    _, run = finished
+    again = run(args=(teacher, shards))
+    assert replayed == []
+    assert again.models == alone[1].models
+    assert again.seconds >= alone[1].models["model"].seconds  # what earlier runs spent is not forgotten
+
+
+def test_only_the_clip_that_is_not_whole_is_replayed(finished, replayed, shards, teacher, alone):
+    out, run = finished
+    (out / "tracks/model/2026_01_27-000000.txt").write_text("1,1,0,0,5,5,1,-1,-1,-1\n")
+    again = run(args=(teacher, shards))
+    assert replayed == [("model", CLIPS[1])]
+    assert again.models["model"].overall == alone[1].models["model"].overall
+
+
+@pytest.mark.parametrize(
+    "change", [{"policy": PruningPolicy(max_objects=2)}, {"max_frames": 1}, {"video": True, "max_frames": 3}], ids=str
+)
+def test_another_question_is_asked_anew(finished, replayed, shards, teacher, change):
+    finished[1](args=(teacher, shards), **change)
+    assert len(replayed) == 2
+
+
+def test_a_clip_that_fails_leaves_the_finished_ones(monkeypatch, shards, teacher, tmp_path, replayed):
+    update = StreamingTracker.update
+    calls = []
+
+    def dies(self, *frame):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return update(self, *frame)
+
+    monkeypatch.setattr(StreamingTracker, "update", dies)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(teacher, shards, tmp_path, max_frames=2)
+    assert {path.name for path in (tmp_path / "tracks/model").iterdir()} == {
+        "2026_01_26-000000.txt",
+        "2026_01_26-000000.json",
+    }
+    assert not (tmp_path / "results.json").exists()
+    replayed.clear()
+    evaluate(teacher, shards, tmp_path, max_frames=2)
+    assert replayed == [("model", CLIPS[1])]
+
+
+def test_a_student_of_another_trunk_is_named_in_the_notes(save_student, shards, teacher, tmp_path):
+    student = save_student(str(teacher), "f" * 64)
+    notes = evaluate(student, shards, tmp_path / "out", max_frames=1, video=False).notes
+    assert "learned from another trunk (ffffffffffff)" in notes[0]
+
+
+def refused(error, *args, **options) -> str:
+    with pytest.raises(error) as caught:
+        evaluate(*args, **options)
+    assert not Path(args[2]).exists(), "something was written"
+    return str(caught.value)
+
+
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(shards, teacher, student, tmp_path):
+    out = tmp_path / "out"
+    assert "'train' has no clips" in refused(ConfigError, student, shards, out, split="train")
+    assert "test (12 frames)" in refused(ConfigError, student, shards, out, split="val")
+    assert "stored words: feeder, pig, toy" in refused(ConfigError, student, shards, out, prompt="cow")
+    assert "max_frames: is 0" in refused(ConfigError, student, shards, out, max_frames=0)
+    assert "device: is 'abacus'" in refused(ConfigError, student, shards, out, device="abacus")
+    assert "holds no manifest.json" in refused(ShardError, student, tmp_path, out)
+    assert "is no folder" in refused(CheckpointError, tmp_path / "nowhere", shards, out)
+
+
+def test_a_student_that_does_not_fit_is_refused_before_its_teacher_runs(save_student, shards, teacher, tmp_path):
+    student = save_student(str(teacher), out_channels=48)
+    message = refused(CheckpointError, student, shards, tmp_path / "out")
+    assert "(1, 48, 8, 8)" in message
+    assert "(1, 32, 8, 8)" in message
+
+
+def test_a_student_whose_teacher_is_unknown_or_gone_asks_for_it(save_student, shards, tmp_path):
+    assert "Give --teacher" in refused(ConfigError, save_student(None), shards, tmp_path / "out")
+    assert "Say with --teacher where it is now" in refused(
+        ConfigError, save_student(str(tmp_path / "moved")), shards, tmp_path / "out"
+    )
+
+
+def test_a_checkpoint_that_is_none_is_refused(shards, tmp_path):
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.write_bytes(b"not a checkpoint")
+    assert "last.ckpt" in refused(CheckpointError, checkpoint, shards, tmp_path / "out")
