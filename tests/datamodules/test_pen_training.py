@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from datamodules.errors import UserError
+from datamodules.masks import decode_masks
+from datamodules.pen_tracking import PenTrackingDataModule
+from datamodules.pen_training import PenShare, draw_pens, plan_pens, read_pens_with_furniture
+from datamodules.shards import ShardManifest
+
+SMALL = "domain: small\nwidth: 128\nheight: 72\nnum_animals: 2\n"
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pen") / "small.yaml"
+    path.write_text(SMALL)
+    return str(path)
+
+
+def test_every_pen_has_its_seed_and_its_day():
+    pens, split = plan_pens([PenShare("day", 2), PenShare("dusk", 1, 0)], [PenShare("day", 1)], 10)
+    assert [pen.seed for pen in pens] == [10, 11, 12, 13]
+    assert len({pen.day for pen in pens}) == 4
+    assert [split.part_of(pen.day) for pen in pens] == ["train", "train", "train", "val"]
+    assert [pen.num_animals for pen in pens] == [None, None, 0, None]
+
+
+@pytest.mark.parametrize("first_seed", [-1, 999_999, 1_000_000, 2_000_000])
+def test_seeds_that_are_kept_for_evaluation_are_refused(first_seed):
+    with pytest.raises(UserError, match="evaluation"):
+        plan_pens([PenShare("day", 1)], [PenShare("day", 1)], first_seed)
+
+
+def test_the_last_seed_below_evaluation_is_allowed():
+    pens, _ = plan_pens([PenShare("day", 1)], [PenShare("day", 1)], 999_998)
+    assert pens[-1].seed == 999_999
+
+
+def test_a_part_without_pens_is_refused():
+    with pytest.raises(UserError, match="0 to validate"):
+        plan_pens([PenShare("day", 1)], [], 0)
+
+
+def test_feeder_and_toy_are_labelled_beside_the_animals_also_in_an_empty_pen(recipe, tmp_path):
+    pens, _ = plan_pens([PenShare(recipe, 1)], [PenShare(recipe, 1, 0)], 5)
+    draw_pens(tmp_path, pens, frames_per_pen=2, processes=1)
+    with_animals, empty = read_pens_with_furniture(tmp_path)
+    animals = with_animals.annotations[1]
+    assert animals.identities[-2:] == ("feeder", "toy")
+    assert len(animals) == 4
+    assert animals.masks is not None
+    for box, mask in zip(animals.boxes_xyxy, decode_masks(animals.masks), strict=True):
+        rows, columns = np.nonzero(mask)  # each box is around what is seen
+        np.testing.assert_array_equal(box, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    assert [empty.annotations[index].identities for index in (0, 1)] == [("feeder", "toy")] * 2
+
+
+def test_the_data_module_draws_and_shards_once(recipe, tmp_path):
+    data = PenTrackingDataModule(
+        str(tmp_path), [PenShare(recipe, 1)], [PenShare(recipe, 1)], frames_per_pen=2, processes=1, image_size=32
+    )
+    data.prepare_data()
+    manifest = ShardManifest.load(tmp_path / "shards")
+    assert (manifest.num_samples("train"), manifest.num_samples("val")) == (2, 2)
+    before = (tmp_path / "shards" / "manifest.json").stat().st_mtime_ns
+    data.prepare_data()
+    assert (tmp_path / "shards" / "manifest.json").stat().st_mtime_ns == before

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+
+from datamodules.clip import Annotation, Clip
+from datamodules.errors import ShardError
+from datamodules.masks import encode_mask
+from datamodules.preprocessing import Preprocessing
+from datamodules.shards import write_shards
+from datamodules.splits import DateRange, Split, parse_day
+from datamodules.tracking import TrackingDataModule
+from datamodules.windows import ShardWindows, Variety, collate, place
+
+DAYS = ("2020_01_01", "2020_01_02", "2020_01_03")
+
+
+class Stripes:
+    """Pictures whose grey level is their number times 10."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __iter__(self):
+        return (np.full((16, 32, 3), 10 * index, np.uint8) for index in range(self.count))
+
+
+def clip(day, frames, every=1):
+    mask = np.zeros((16, 32), bool)
+    mask[4:12, 8:16] = True
+    animals = Annotation(
+        ("7",), np.array([[8, 4, 16, 12]], np.float32), ("lying",), np.ones(1, bool), (encode_mask(mask),)
+    )
+    return Clip(
+        f"{day}/000000", day, 6.0, 32, 16, frames, Stripes(frames), {i: animals for i in range(0, frames, every)}
+    )
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Training: clips of 10 labelled frames and of 5 labelled ones among 9; validation: 4 frames. Shards cut clips."""
+    folder = tmp_path_factory.mktemp("windows") / "shards"
+    days = [DateRange(parse_day("test", day), parse_day("test", day)) for day in DAYS]
+    split = Split("test", train=tuple(days[:2]), val=(days[2],), test=())
+    write_shards([clip(DAYS[0], 10), clip(DAYS[1], 9, 2), clip(DAYS[2], 4)], split, folder, samples_per_shard=7)
+    return str(folder)
+
+
+def windows(shards, **options):
+    return ShardWindows(shards, "train", Preprocessing(size=8), 8, **options)
+
+
+def level(image):
+    """The grey level that a picture was drawn with, over 10."""
+    return round(float((image.mean() + 1) * 127.5 / 10))
+
+
+def test_only_labelled_frames_are_counted(shards):
+    found = windows(shards)
+    assert len(found) == 15
+    assert sum(found.shard_sizes) == 15
+    assert [level(found[i].images[0]) for i in (0, 9, 10, 11, 14)] == [0, 9, 0, 2, 8]
+
+
+def test_a_window_stays_in_its_clip_and_turns_round_at_its_end(shards):
+    found = windows(shards, offsets=[[0, 1, 4]])
+    window = found[2]
+    assert [level(image) for image in window.images] == [2, 3, 6]
+    assert window.times == (0, 1, 4)
+    assert [level(image) for image in found[8].images] == [8, 7, 4]
+    assert found[8].times == (0, 1, 4)
+    assert [level(image) for image in found[10].images] == [0, 2, 8]  # of five labelled frames among nine
+    assert window.truth[0].identities == ("7",)
+    torch.testing.assert_close(window.truth[0].boxes, torch.tensor([[0.25, 0.25, 0.5, 0.75]]))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "first", "expected"),
+    [((0, 2), 0, [0, 2]), ((0, 2), 4, [4, 2]), ((0, 4), 2, [0, 4]), ((0, 3), 3, [3, 0]), ((0,), 4, [4])],
+)
+def test_patterns_are_laid_forwards_then_backwards_then_moved(pattern, first, expected):
+    assert place(pattern, first, range(5)) == expected
+
+
+def test_a_clip_that_is_too_short_is_named():
+    with pytest.raises(ValueError, match="3 labelled frames"):
+        place((0, 3), 0, range(3))
+
+
+def test_views_vary_but_agree_within_a_window(shards):
+    torch.manual_seed(0)
+    found = windows(shards, offsets=[[0, 1]], variety=Variety(zoom=0.5))
+    drawn = [found[0] for _ in range(12)]
+    assert len({tuple(window.truth[0].boxes.flatten().tolist()) for window in drawn}) > 3
+    for window in drawn:
+        torch.testing.assert_close(window.truth[0].boxes, window.truth[1].boxes)
+
+
+def test_a_batch_keeps_windows_apart(shards):
+    batch = collate([windows(shards, offsets=[[0, 2]])[i] for i in (0, 3)])
+    assert batch.images.shape == (2, 2, 3, 8, 8)
+    assert [len(frames) for frames in batch.truth] == [2, 2]
+    assert batch.keys[1][0].endswith("f000003")
+
+
+def test_a_part_without_labels_is_refused(shards):
+    with pytest.raises(ShardError, match="no labelled frame in test"):
+        ShardWindows(shards, "test", Preprocessing(size=8), 8)
+
+
+class FakeTrainer:
+    global_rank, world_size = 0, 1
+
+    class fit_loop:
+        restarting = False
+
+        class epoch_progress:
+            class current:
+                started = processed = 0
+
+        class epoch_loop:
+            batch_progress = None
+
+
+def test_the_data_module_shuffles_training_and_thins_validation_out(shards):
+    data = TrackingDataModule(shards, image_size=8, mask_size=8, batch_size=4, val_every=2, val_batch_size=3)
+    data.trainer = FakeTrainer()
+    training = list(data.train_dataloader())
+    assert [len(batch.images) for batch in training] == [4, 4, 4, 4]  # the last one is filled up
+    assert {key for batch in training for keys in batch.keys for key in keys} == {
+        key for number in range(15) for key in windows(shards)[number].keys
+    }
+    (validation,) = list(data.val_dataloader())
+    assert [keys[0][-7:] for keys in validation.keys] == ["f000000", "f000002"]
