@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from datamodules.batch import DistillationBatch
 from datamodules.cache_progress import default_cache
-from datamodules.errors import CacheError
+from datamodules.errors import CacheError, UserError
 from datamodules.feature_cache import FeatureCache
 from datamodules.feature_shard import FeatureShard, Map
 from datamodules.preprocessing import Preprocessing
@@ -93,6 +93,9 @@ class DistillationDataModule(LightningDataModule):
         num_workers: Processes per rank that read and decode.
         seed: Of the order of the samples.
         block_shards: Shards that are open at a time; more of them mix better, fewer stay in the page cache.
+
+    Raises:
+        UserError: A number is not positive.
     """
 
     def __init__(
@@ -105,6 +108,9 @@ class DistillationDataModule(LightningDataModule):
         block_shards: int = 16,
     ) -> None:
         super().__init__()
+        for name, value in (("batch_size", batch_size), ("block_shards", block_shards)):
+            if value < 1:
+                raise UserError(f"data.{name}", f"is {value}", "at least 1", "Give a positive number.")
         self.shards = Path(shards)
         self.cache = Path(cache) if cache is not None else default_cache(shards)
         self.batch_size = batch_size

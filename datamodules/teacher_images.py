@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from datamodules.batch import ImageBatch
 from datamodules.cache_manifest import CacheIdentity
 from datamodules.cache_progress import default_cache, owned_by, unfinished_shards
-from datamodules.errors import ShardError
+from datamodules.errors import ShardError, UserError
 from datamodules.preprocessing import Preprocessing
 from datamodules.shard_index import IndexedShard
 from datamodules.shard_manifest import ShardEntry, ShardManifest
@@ -94,6 +94,9 @@ class TeacherImageDataModule(LightningDataModule):
         num_workers: Processes per rank that decode images.
         task: Number of this job among several that fill one cache, from 0: ``$SLURM_ARRAY_TASK_ID``.
         tasks: How many such jobs there are: ``$SLURM_ARRAY_TASK_COUNT``. Each owns a fixed part of the shards.
+
+    Raises:
+        UserError: A number is out of its range.
     """
 
     def __init__(
@@ -107,8 +110,12 @@ class TeacherImageDataModule(LightningDataModule):
         tasks: int = 1,
     ) -> None:
         super().__init__()
-        if not 0 <= task < tasks or batch_size < 1:
-            raise ValueError(f"task {task} of {tasks}, batch size {batch_size}")
+        if not 0 <= task < tasks:
+            raise UserError(
+                "data.task", f"is {task}", f"0 to data.tasks - 1, which is {tasks - 1}", "Number the jobs from 0."
+            )
+        if batch_size < 1:
+            raise UserError("data.batch_size", f"is {batch_size}", "at least 1", "Give a positive number.")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have nothing left to do
         self.cache = Path(cache) if cache is not None else default_cache(shards)
         self.splits = splits

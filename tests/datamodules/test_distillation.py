@@ -8,7 +8,7 @@ from torch import nn
 from datamodules.cache_manifest import CacheIdentity
 from datamodules.cache_progress import default_cache, finish_cache
 from datamodules.distillation import DistillationDataModule
-from datamodules.errors import CacheError, ShardError
+from datamodules.errors import CacheError, ShardError, UserError
 from datamodules.feature_shard import FeatureShardWriter
 from datamodules.preprocessing import Preprocessing
 from datamodules.shard_index import IndexedShard
@@ -123,6 +123,11 @@ def test_unknown_preprocessing_is_refused(pen, refused):
     _cache(pen, identity=CacheIdentity("abc", letterbox, "32-true", "sdpa", {}, "t"))
     data = DistillationDataModule(str(pen.folder))
     refused(CacheError, data.train_dataloader, where="pen-features", found="letterbox", expected="squash")
+
+
+@pytest.mark.parametrize("name", ["batch_size", "block_shards"])
+def test_numbers_that_are_not_positive_are_refused(name, tmp_path, refused):
+    refused(UserError, lambda: DistillationDataModule(str(tmp_path), **{name: 0}), where=f"data.{name}", found="is 0")
 
 
 class _Student(LightningModule):

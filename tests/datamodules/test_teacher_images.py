@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from datamodules.cache_manifest import CacheIdentity, FeatureShardEntry, write_ledger
-from datamodules.errors import CacheError, ShardError
+from datamodules.errors import CacheError, ShardError, UserError
 from datamodules.preprocessing import Preprocessing
 from datamodules.shards import write_shards
 from datamodules.splits import load_split
@@ -89,7 +89,13 @@ def test_a_shard_that_is_not_the_manifests_is_refused(pen, refused):
     refused(ShardError, lambda: list(loader), where=first, found="has 2 samples", expected="3")
 
 
-@pytest.mark.parametrize("options", [{"task": 2, "tasks": 2}, {"task": -1}, {"batch_size": 0}])
-def test_a_task_that_does_not_exist_is_refused(pen, options):
-    with pytest.raises(ValueError, match="task"):
-        TeacherImageDataModule(str(pen.folder), **options)
+@pytest.mark.parametrize(
+    ("options", "where", "found"),
+    [
+        ({"task": 2, "tasks": 2}, "data.task", "is 2"),
+        ({"task": -1}, "data.task", "is -1"),
+        ({"batch_size": 0}, "data.batch_size", "is 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(pen, options, where, found, refused):
+    refused(UserError, lambda: TeacherImageDataModule(str(pen.folder), **options), where=where, found=found)
