@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ def clip(day, frames, every=1):
         ("7",), np.array([[8, 4, 16, 12]], np.float32), ("lying",), np.ones(1, bool), (encode_mask(mask),)
     )
     return Clip(
-        f"{day}/000000", day, 6.0, 32, 16, frames, Stripes(frames), {i: animals for i in range(0, frames, every)}
+        f"{day}/000000", day, 6.0, 32, 16, frames, Stripes(frames), dict.fromkeys(range(0, frames, every), animals)
     )
 
 
@@ -107,23 +109,16 @@ def test_a_part_without_labels_is_refused(shards):
         ShardWindows(shards, "test", Preprocessing(size=8), 8)
 
 
-class FakeTrainer:
-    global_rank, world_size = 0, 1
-
-    class fit_loop:
-        restarting = False
-
-        class epoch_progress:
-            class current:
-                started = processed = 0
-
-        class epoch_loop:
-            batch_progress = None
+def trainer_before_its_first_step():
+    epoch = SimpleNamespace(current=SimpleNamespace(started=0, processed=0))
+    batches = SimpleNamespace(batch_progress=None)
+    loop = SimpleNamespace(restarting=False, epoch_progress=epoch, epoch_loop=batches)
+    return SimpleNamespace(global_rank=0, world_size=1, fit_loop=loop)
 
 
 def test_the_data_module_shuffles_training_and_thins_validation_out(shards):
     data = TrackingDataModule(shards, image_size=8, mask_size=8, batch_size=4, val_every=2, val_batch_size=3)
-    data.trainer = FakeTrainer()
+    data.trainer = trainer_before_its_first_step()
     training = list(data.train_dataloader())
     assert [len(batch.images) for batch in training] == [4, 4, 4, 4]  # the last one is filled up
     assert {key for batch in training for keys in batch.keys for key in keys} == {
