@@ -1,0 +1,100 @@
+"""Intervals and probabilities, on counts that can be worked out by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from pl_distill.evaluation.mot import TrackingCounts
+from pl_distill.evaluation.results import ClipReplay, ClipResult, ModelIdentity, ModelResult, Results, Settings
+from pl_distill.evaluation.statistics import PairedDifference, compare_models
+
+BOXES = 100
+
+
+def results(teacher: list[int], student: list[int], days: list[str] | None = None) -> Results:
+    """Misses of each clip; every clip has 100 animals and of those found, all carry the right identity."""
+    days = days or [f"2026_01_{number + 1:02d}" for number in range(len(teacher))]
+
+    def model(misses: list[int]) -> ModelResult:
+        clips = {}
+        for number, (missed, day) in enumerate(zip(misses, days, strict=True)):
+            found = BOXES - missed
+            counts = TrackingCounts(truth_boxes=BOXES, track_boxes=found, misses=missed, id_true_positives=found)
+            replay = ClipReplay(day, 1, 1.0, 1.0, 1, None, "", "", {}, None)
+            clips[str(number)] = ClipResult(counts.scores(), replay)
+        return ModelResult(TrackingCounts().scores(), clips, ModelIdentity("", "sam3", "", 1, 1, 1, 1), 1.0, 1.0, 1)
+
+    models = {"teacher": model(teacher), "student": model(student)}
+    return Results(Settings("", "", "test", "pig", {}, 0.5, None, "cpu"), "", 0, {}, 1.0, 1, models)
+
+
+def test_the_difference_is_that_of_pooled_scores():
+    mota, idf1 = compare_models([results([10, 0], [30, 0])])
+    assert (mota.metric, idf1.metric) == ("mota", "idf1")
+    assert mota.difference == pytest.approx(-10)  # 190 of 200 found against 170
+    assert idf1.difference == pytest.approx(100 * 340 / 370 - 100 * 380 / 390)
+    assert (mota.clips, mota.days, mota.seeds) == (2, 2, 1)
+
+
+def test_the_same_loss_in_every_clip_leaves_no_doubt_about_its_size():
+    mota, _ = compare_models([results([10] * 4, [12] * 4)])
+    assert (mota.low, mota.high) == pytest.approx((-2, -2))
+    assert mota.p_value == pytest.approx(2 / 16)  # all exchanged or none: 2 of 2^4
+
+
+def test_losses_and_gains_that_cancel_give_an_interval_around_zero():
+    mota, _ = compare_models([results([10] * 6, [5, 15, 5, 15, 5, 15])])
+    assert mota.difference == pytest.approx(0)
+    assert mota.low < 0 < mota.high
+    assert mota.low >= -5
+    assert mota.high <= 5
+    assert mota.p_value == 1
+
+
+def test_equal_models_do_not_differ():
+    mota, idf1 = compare_models([results([3, 5], [3, 5])])
+    for item in (mota, idf1):
+        assert (item.difference, item.low, item.high, item.p_value) == (0, 0, 0, 1)
+
+
+def test_clips_of_one_day_count_once():
+    by_clip = compare_models([results([10] * 4, [12] * 4)])[0]
+    one_day = compare_models([results([10] * 4, [12] * 4, days=["2026_01_01"] * 4)])[0]
+    two_days = compare_models([results([10] * 4, [12] * 4, days=["2026_01_01", "2026_01_02"] * 2)])[0]
+    assert (by_clip.p_value, two_days.p_value, one_day.p_value) == (1 / 8, 1 / 2, 1)
+    assert (one_day.low, one_day.high, one_day.days) == (None, None, 1)
+
+
+def test_seeds_are_drawn_too():
+    runs = [results([10] * 3, [student] * 3) for student in (10, 12, 14)]
+    mota, _ = compare_models(runs)
+    assert mota.difference == pytest.approx(-2)
+    assert mota.seeds == 3
+    assert (mota.low, mota.high) == pytest.approx((-4, 0))  # within a seed all clips agree: only seeds spread
+
+
+def test_many_days_are_sampled_and_agree_with_the_binomial():
+    mota, _ = compare_models([results([10] * 14, [12] * 14)])
+    assert mota.p_value < 0.002  # 2 of 2^14, and the observed outcome itself among 10,000
+
+
+@pytest.mark.parametrize(
+    ("clips", "seeds", "low", "high", "expected"),
+    [
+        (6, 3, -3.0, -1.0, True),
+        (6, 3, 0.5, 1.0, True),
+        (6, 3, -3.0, 1.0, False),
+        (5, 3, -3.0, -1.0, False),
+        (6, 2, -3.0, -1.0, False),
+        (6, 3, None, None, False),
+    ],
+)
+def test_a_claim_needs_clips_seeds_and_an_interval_without_zero(clips, seeds, low, high, expected):
+    assert PairedDifference("mota", -2.0, low, high, 0.01, clips, 6, seeds).established is expected
+
+
+def test_without_animals_nothing_is_compared():
+    empty = results([0], [0])
+    none = ClipResult(TrackingCounts().scores())
+    models = {role: replace(model, clips={"0": none}) for role, model in empty.models.items()}
+    assert compare_models([replace(empty, models=models)]) == []
