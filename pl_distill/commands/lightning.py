@@ -12,6 +12,7 @@ from typing import NoReturn, cast
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from datamodules.errors import UserError
 from pl_distill.commands.parsing import refuse, resolve_recipes
 
 EXAMPLES = {
@@ -48,6 +49,19 @@ class RecipeCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args`, without Lightning's warning that `sys.argv` holds words too: ours are taken from there."""
         self.config = parser.parse_args(cast(Sequence[str], args))
+
+    def instantiate_classes(self) -> None:
+        """Build module, data and trainer; a `UserError` of a constructor comes out as it was raised.
+
+        jsonargparse wraps whatever a constructor raises into a ValueError that quotes the whole configuration.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, UserError):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from None
 
 
 def run_lightning(args: Sequence[str]) -> RecipeCLI:

@@ -215,6 +215,12 @@ def test_every_recipe_fills_a_cache_and_leaves_nothing_beside_it(recipe, teacher
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
+def test_a_number_out_of_range_gets_one_line_on_the_command_line(teacher, pen, capsys):
+    words = f"predict --config {RECIPES[0]} --model.teacher {teacher} --data.shards {pen.folder} --data.batch_size 0"
+    assert main(words.split()) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: data.batch_size: is 0, expected at least 1.")
+
+
 @pytest.mark.smoke
 def test_two_ranks_fill_one_cache_though_one_has_nothing_to_do(teacher, pen, whole, tmp_path):
     cache = tmp_path / "cache"
