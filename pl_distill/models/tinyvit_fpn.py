@@ -60,7 +60,8 @@ class TinyViTFPN(Student):
         gradient_checkpointing: Recompute the body's stages in the backward pass: less memory for about a third more
             time.
         pretrained: Where TinyViT starts: a file of weights (safetensors, or a pickle of plain tensors), or a timm name
-            with its tag such as "tiny_vit_21m_512.dist_in22k_ft_in1k", which is downloaded. None: random weights.
+            with its tag such as "tiny_vit_21m_512.dist_in22k_ft_in1k", which is downloaded. None or an empty text:
+            random weights.
 
     Raises:
         ConfigError: Sizes contradict each other.
@@ -85,6 +86,7 @@ class TinyViTFPN(Student):
     ) -> None:
         sizes = {"embed_dims": embed_dims, "depths": depths, "num_heads": num_heads, "window_sizes": window_sizes}
         overrides: dict[str, Any] = {name: list(values) for name, values in sizes.items() if values is not None}
+        pretrained = pretrained or None  # a command line can say an empty text, but not None
         super().__init__(
             {
                 "body": body,

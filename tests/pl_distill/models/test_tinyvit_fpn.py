@@ -164,6 +164,10 @@ def test_pretrained_weights_that_lack_a_key_are_refused_by_name(tmp_path):
         small(pretrained=str(tmp_path / "body.pth"))
 
 
+def test_an_empty_text_means_random_weights():
+    assert small(pretrained="").config["pretrained"] is None
+
+
 def test_pretrained_weights_that_cannot_be_had_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="neither a file nor weights"):
         small(pretrained=str(tmp_path / "absent.safetensors"))

@@ -1,0 +1,137 @@
+"""Every recipe: those for the pen train, are killed, go on and are read back; those of real size parse and build."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+
+from pl_distill.commands.lightning import RecipeCLI, run_lightning
+from pl_distill.models.sam3 import load_sam3_config, meta_sam3, read_geometry
+from pl_distill.models.student_io import load_student
+from pl_distill.modules.distillation import DistillationModule
+
+pytestmark = pytest.mark.smoke
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in (CONFIGS / "distill").rglob("*.yaml"))
+TRAINERS = sorted(str(path.relative_to(CONFIGS)) for path in (CONFIGS / "trainer").glob("*.yaml"))
+CACHES = sorted(str(path.relative_to(CONFIGS)) for path in (CONFIGS / "cache").glob("*.yaml"))
+
+
+def of_real_size(recipe: str) -> bool:
+    model = yaml.safe_load((CONFIGS / recipe).read_text())["model"]
+    return model["init_args"].get("teacher") == "facebook/sam3"
+
+
+PEN = [recipe for recipe in RECIPES if not of_real_size(recipe)]
+REAL = [recipe for recipe in RECIPES if of_real_size(recipe)]
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """A folder for each shipped SAM 3 configuration with config.json and nothing else: shapes without weights."""
+    root = tmp_path_factory.mktemp("configs")
+    for name in ("pen_teacher", "real"):
+        load_sam3_config(name).save_pretrained(root / name)
+    return root
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Return a function that parses recipes, builds model and data without their networks, and starts nothing."""
+    monkeypatch.setattr(RecipeCLI, "_run_subcommand", lambda *_: None)
+    monkeypatch.setattr(RecipeCLI, "instantiate_trainer", lambda *_: None)  # one for GPUs refuses to exist without
+
+    def run(verb, *recipes, **options):
+        words = [word for recipe in recipes for word in ("--config", recipe)]
+        return run_lightning([verb, *words, *(f"--{name}={value}" for name, value in options.items())])
+
+    return run
+
+
+def fit(recipe, data, folder, *more):
+    small = ["--data.batch_size=2", "--trainer.max_steps=6", f"--trainer.default_root_dir={folder}"]
+    words = ["fit", "--config", recipe, "--config", "trainer/smoke.yaml"]
+    return run_lightning([*words, *data.options, *small, *more]).model
+
+
+@pytest.mark.parametrize("teacher", ["tiny", "pen_teacher"])
+@pytest.mark.parametrize("recipe", PEN)
+def test_a_pen_recipe_trains_resumes_and_reloads(recipe, teacher, cached, tmp_path, monkeypatch):
+    data = cached(teacher)
+    whole = fit(recipe, data, tmp_path / "whole")
+    assert whole.global_step == 6
+
+    def die_at_3(self, batch, batch_idx):  # in the first epoch of four steps; the last checkpoint is of step 2
+        if self.global_step == 3:
+            raise KeyError("power cut")
+        return step(self, batch, batch_idx)
+
+    step = DistillationModule.training_step
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationModule, "training_step", die_at_3)
+        with pytest.raises(KeyError, match="power cut"):
+            fit(recipe, data, tmp_path / "killed")
+    resumed = fit(recipe, data, tmp_path / "killed", "--ckpt_path=last")
+    ours, theirs = resumed.student.state_dict(), whole.student.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    student = load_student(tmp_path / "killed" / "checkpoints" / "last.ckpt")
+    assert student.origin["teacher"] == str(data.teacher)
+    images = torch.randn(1, 3, 112, 112)
+    with torch.no_grad():
+        assert torch.equal(student(images), resumed.student.eval()(images))
+    left = {path.name for path in (tmp_path / "killed").rglob("*")}
+    assert {"best.ckpt", "last.ckpt", "config.yaml"} <= left
+    assert any(name.startswith("events.out.tfevents") for name in left)
+
+
+@pytest.mark.parametrize("recipe", REAL)
+def test_a_recipe_of_real_size_builds_on_the_meta_device(recipe, parse, teachers):
+    options = {"model.teacher": teachers / "real", "model.student.pretrained": "", "data.shards": "none"}
+    module = parse("fit", recipe, "trainer/gpu_1.yaml", **options).model
+    with torch.device("meta"):
+        module.configure_model()
+        student_map = module(torch.empty(1, 3, 1008, 1008))
+    assert student_map.shape == (1, 1024, 72, 72)
+    assert all(parameter.is_meta for parameter in module.parameters())
+    parameters = sum(parameter.numel() for parameter in module.student.parameters()) + 2 * 7_802_112  # and the necks
+    assert abs(parameters / 40.66e6 - 1) < 0.005
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_goes_with_every_trainer(recipe, trainer, parse, teachers):
+    config = parse("fit", recipe, trainer, **{"model.teacher": teachers / "real", "data.shards": "none"}).config.fit
+    assert config.trainer.max_steps > 0
+    assert "callbacks.feature_preview.FeaturePreview" in [one.class_path for one in config.trainer.callbacks]
+    assert config.trainer.logger.class_path.endswith("TensorBoardLogger")
+
+
+@pytest.mark.parametrize("recipe", CACHES)
+def test_every_cache_recipe_parses(recipe, parse, teachers):
+    options = {"model.teacher": teachers / "real", "data.shards": "none"}
+    assert parse("predict", recipe, **options).model.teacher == str(teachers / "real")
+
+
+@pytest.mark.parametrize("recipe", PEN)
+def test_the_pens_student_is_small_beside_the_trunk_that_it_replaces(recipe, parse, teachers):
+    module = parse("fit", recipe, **{"model.teacher": teachers / "pen_teacher", "data.shards": "none"}).model
+    with torch.device("meta"):
+        module.configure_model()
+    trunk = meta_sam3(load_sam3_config("pen_teacher")).detector_model.vision_encoder.backbone
+    size = read_geometry(teachers / "pen_teacher").image_size
+    images = torch.empty(1, 3, size, size, device="meta")
+
+    def parameters(network):
+        return sum(parameter.numel() for parameter in network.parameters())
+
+    def flops(network):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network.eval()(images)
+        return counter.get_total_flops()
+
+    assert parameters(trunk) >= 4 * parameters(module.student)
+    assert flops(trunk) >= 3 * flops(module.student)
