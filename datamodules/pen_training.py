@@ -18,11 +18,8 @@ from pycocotools import mask as coco
 from datamodules.clip import RLE, Annotation, Clip
 from datamodules.edinburgh import read_edinburgh
 from datamodules.errors import UserError
-from datamodules.pen import draw_pen, load_pen_config
+from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
 from datamodules.splits import DateRange, Split, format_day
-
-EVALUATION_SEEDS = 1_000_000
-"""Seeds from here on are for evaluation: whoever trains on them measures memory."""
 
 FIRST_DAY = date(2001, 1, 1)
 
@@ -63,11 +60,11 @@ def plan_pens(train: Sequence[PenShare], val: Sequence[PenShare], first_seed: in
     if min(counts) < 1:
         raise UserError("pens", f"are {counts[0]} to train and {counts[1]} to validate", "at least 1 each", "Add some.")
     last = first_seed + len(shares) - 1
-    if first_seed < 0 or last >= EVALUATION_SEEDS:
+    if first_seed < 0 or last >= EVALUATION_SEED:
         raise UserError(
             "pens",
             f"would use seeds {first_seed} to {last}",
-            f"seeds from 0 to {EVALUATION_SEEDS - 1}",
+            f"seeds from 0 to {EVALUATION_SEED - 1}",
             "Choose a smaller first_seed: the seeds above are for evaluation.",
         )
     days = [FIRST_DAY + timedelta(days=number) for number in range(len(shares))]

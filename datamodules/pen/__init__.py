@@ -7,11 +7,13 @@
 from datamodules.pen.config import PenConfig, load_pen_config
 from datamodules.pen.frame import FURNITURE, PenFrame
 from datamodules.pen.renderer import PenRenderer, pen_frames
+from datamodules.pen.seeds import EVALUATION_SEED
 from datamodules.pen.simulation import simulate
 from datamodules.pen.state import Body, Pose, SceneState
 from datamodules.pen.writer import draw_pen
 
 __all__ = [
+    "EVALUATION_SEED",
     "FURNITURE",
     "Body",
     "PenConfig",

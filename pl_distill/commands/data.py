@@ -7,12 +7,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datamodules.layouts import Layout, read_clips
-from datamodules.pen import draw_pen, load_pen_config
+from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
 from datamodules.shards import ShardManifest, verify_shards, write_shards
 from datamodules.splits import PARTS, format_day, load_split, parse_day
 from pl_distill.errors import ConfigError
-
-EVALUATION_SEED = 1_000_000  # seeds from here on are for evaluation only
 
 
 def pen(

@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datamodules.layouts import read_clips
-from datamodules.pen import draw_pen, load_pen_config
+from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
 from datamodules.shards import write_shards
 from datamodules.splits import Part, format_day, load_split
 from pl_distill import __version__
@@ -20,7 +20,6 @@ from pl_distill.evaluation.report import report
 from pl_distill.evaluation.results import read_results, write_results
 from pl_distill.models.sam3 import write_random_sam3
 
-EVALUATION_SEED = 1_000_000  # seeds from here on are for evaluation only
 DAYS: dict[Part, tuple[date, int]] = {  # first day and number of days in configs/splits/pen.yaml
     "train": (date(2026, 1, 1), 20),
     "val": (date(2026, 1, 21), 5),

@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
+from datamodules.pen import EVALUATION_SEED
 from datamodules.shards import ShardManifest, read_shard_clips
 from pl_distill.cli import main
-from pl_distill.commands.data import EVALUATION_SEED, expand_days
+from pl_distill.commands.data import expand_days
 from pl_distill.errors import ConfigError
 
 SMALL = "domain: small\nwidth: 96\nheight: 64\nnum_animals: 2\n"
