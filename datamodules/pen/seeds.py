@@ -1,4 +1,4 @@
-"""Which seeds are for evaluation, and generators that depend on names only: one more clip or animal changes no other."""
+"""Which seeds are for evaluation, and generators that depend on names only: one animal more changes no other."""
 
 import hashlib
 
