@@ -41,17 +41,17 @@ class Budget:
 
 
 BUDGET: Mapping[Activity, Budget] = {
-    "rest": Budget(5.0, 60.0),
-    "investigate": Budget(26.0, 11.0),
-    "stand": Budget(18.0, 6.0),
-    "eat": Budget(9.0, 15.0),
-    "walk": Budget(12.0, 1.0),
+    "rest": Budget(7.5, 95.0),
+    "investigate": Budget(28.0, 11.0),
+    "stand": Budget(17.0, 7.0),
+    "eat": Budget(13.0, 17.0),
+    "walk": Budget(13.0, 1.0),
     "drink": Budget(3.5, 6.0),
     "sit": Budget(2.5, 9.0),
     "greet": Budget(5.0, 4.5),
     "fight": Budget(2.6, 6.0),
-    "chase": Budget(1.6, 2.5),
-    "play": Budget(1.2, 6.0),
+    "chase": Budget(2.6, 2.5),
+    "play": Budget(0.9, 6.0),
     "poke": Budget(0.8, 5.0),
     "mount": Budget(0.4, 3.0),
 }

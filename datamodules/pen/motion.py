@@ -133,7 +133,7 @@ class Motion:
         beside = (offset * right[:, None]).sum(-1)
         near = (along > 0.2) & (along < 1.3) & (np.abs(beside) < 0.45)
         near[np.arange(len(self)), orders.partner] &= orders.partner < 0
-        strength = near * (1 - along / 1.3) * (0.25 + 0.75 * upright[None])
+        strength = near * (1 - along / 1.3) * (0.12 + 0.38 * upright[None])
         steer: Values = (-np.where(beside >= 0, 1.0, -1.0) * strength).sum(1)
         return np.clip(steer, -0.7, 0.7)
 
@@ -158,7 +158,7 @@ class Motion:
         mobility = 0.04 + 0.96 * upright
         yielding = mobility[:, None] / (mobility[:, None] + mobility[None])
         both_up = upright[:, None] * upright[None]
-        stiffness = np.where(np.abs(upright[:, None] - upright[None]) > 0.5, 0.10, 1.0 - 0.35 * both_up)
+        stiffness = np.where(np.abs(upright[:, None] - upright[None]) > 0.5, 0.10, 1.0 - 0.55 * both_up)
         mounting = (orders.lift > 0.05)[:, None] | (orders.lift > 0.05)[None]
         stiffness = np.where(mounting | np.eye(count, dtype=bool), 0.0, stiffness) * yielding
         overlap *= np.repeat(np.repeat(stiffness, 4, 0), 4, 1)

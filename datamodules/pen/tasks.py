@@ -8,7 +8,7 @@ from datamodules.pen.ethogram import LEVEL, STANDING, Head
 Spot = Literal["snout", "neck", "flank", "rump", "back"]
 """Where on another animal's body a goal lies."""
 
-WALK_M_PER_S, ROOT_M_PER_S, RUN_M_PER_S = 0.50, 0.20, 1.5
+WALK_M_PER_S, ROOT_M_PER_S, RUN_M_PER_S = 0.60, 0.20, 1.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from datamodules.pen.herd import make_herd
 from datamodules.pen.layout import Layout, mark
 from pl_distill.evaluation.boxes import iou_matrix
 
-SECONDS = 60
+SECONDS = 40
 
 
 def full_masks(placed):

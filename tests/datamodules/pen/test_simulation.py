@@ -16,8 +16,8 @@ DAY = PenConfig()
 
 @pytest.fixture(scope="module")
 def life():
-    """Four pens, 100 s each."""
-    return {seed: list(simulate(DAY, seed, 600)) for seed in range(1_000_000, 1_000_004)}
+    """Four pens, 75 s each."""
+    return {seed: list(simulate(DAY, seed, 450)) for seed in range(1_000_000, 1_000_004)}
 
 
 def noses(state, herd):
