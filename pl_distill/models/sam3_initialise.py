@@ -71,7 +71,8 @@ def initialise_tracker(model: Any) -> None:
     tracker.mask_downsample.bias.fill_(-10.0)
     nn.init.constant_(tracker.mask_decoder.pred_obj_score_head.proj_out.bias, 2.0)  # most objects can be seen
     for layer in tracker.memory_attention.layers:
-        look_nearby(layer.cross_attn_image, inverse_frequencies=tracker.memory_attention.rotary_emb.inv_freq)
+        frequencies = tracker.memory_attention.rotary_emb.inv_freq
+        look_nearby(layer.cross_attn_image, inverse_frequencies=frequencies, strength=3.5)
 
 
 @torch.no_grad()
