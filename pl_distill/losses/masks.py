@@ -13,7 +13,8 @@ def mask_bce(logits: Tensor, target: Tensor, *, positive_weight: float = 1.0) ->
     Args:
         logits: (N, H, W).
         target: (N, H, W), 0-1; a fraction where a pixel is partly covered.
-        positive_weight: How much more a covered pixel counts; an object that fills 1 % of the picture vanishes without it.
+        positive_weight: How much more a covered pixel counts; an object that fills 1 % of the picture vanishes
+            without it.
 
     Returns:
         (N,); the mean is taken over the weights, so that `positive_weight` does not change the scale.
