@@ -86,7 +86,10 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning shuts its trainer down on Ctrl-C and then leaves with `sys.exit(1)`.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
         print("\nstopped; run the same command again to go on", file=sys.stderr)
         return 130
     return 0

@@ -1,0 +1,80 @@
+"""The first word chooses a verb; exit codes tell a script what happened."""
+
+import subprocess
+import sys
+
+import pytest
+
+from datamodules.errors import UserError
+from pl_distill import __version__, cli
+
+
+def raising(error):
+    def run(words):
+        raise error
+
+    return run
+
+
+def test_help_lists_every_verb_without_importing_torch():
+    code = "import sys; from pl_distill.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 0
+    for verb in cli.VERBS:
+        assert f"  {verb} " in finished.stdout
+
+
+def test_version_is_that_of_the_package(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_an_error_of_the_user_is_one_line_and_1(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "run", raising(UserError("a.mp4", "is empty", "a video", "Copy it again.")))
+    assert cli.main(["demo"]) == 1
+    assert capsys.readouterr().err == "error: a.mp4: is empty, expected a video. Copy it again.\n"
+
+
+def test_debug_lets_an_error_of_the_user_through(monkeypatch):
+    monkeypatch.setattr(cli, "run", raising(UserError("a.mp4", "is empty", "a video", "Copy it again.")))
+    with pytest.raises(UserError):
+        cli.main(["demo", "--debug"])
+
+
+def test_a_defect_of_ours_is_never_hidden(monkeypatch):
+    monkeypatch.setattr(cli, "run", raising(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["demo"])
+
+
+def test_ctrl_c_is_130_also_where_lightning_made_an_exit_of_it(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "run", raising(KeyboardInterrupt()))
+    assert cli.main(["demo"]) == 130
+
+    def as_lightning(words):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    monkeypatch.setattr(cli, "run", as_lightning)
+    assert cli.main(["fit"]) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_any_other_exit_keeps_its_code(monkeypatch):
+    monkeypatch.setattr(cli, "run", raising(SystemExit(3)))
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["fit"])
+    assert caught.value.code == 3
+
+
+@pytest.mark.parametrize("verb", [verb for verb, entry in cli.VERBS.items() if entry.functions])
+def test_every_function_has_help_with_an_example(verb, capsys):
+    functions = cli.VERBS[verb].functions
+    for words in [[verb]] if functions == (verb,) else [[verb, name] for name in functions]:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*words, "--help"])
+        assert caught.value.code == 0
+        printed = capsys.readouterr().out
+        assert f"pl-distill {' '.join(words)} --" in printed, printed
