@@ -28,7 +28,7 @@ def test_each_domain_changes_its_one_thing(domain):
 
 
 def test_every_shipped_recipe_is_a_known_domain():
-    assert {path.stem for path in Path("configs/pen").glob("*.yaml")} == set(CHANGES)
+    assert {path.stem for path in (Path(__file__).parents[3] / "configs" / "pen").glob("*.yaml")} == set(CHANGES)
 
 
 def test_only_crowded_has_other_than_eight_animals():
