@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules.errors import ShardError
 from datamodules.shards import read_shard_clips
@@ -60,7 +61,19 @@ def test_every_file_that_results_name_is_there(both):
             assert (out / clip.replay.record).is_file()
             assert all((out / picture).is_file() for picture in clip.replay.pictures.values())
             assert probe_video(out / clip.replay.video).num_frames == clip.replay.frames == 6
+
+
+def test_tensorboard_shows_the_same_scores_and_every_frame(both):
+    out, results = both
     assert len(list((out / "tensorboard").glob("*/events.out.tfevents.*"))) == 3
+    board = EventAccumulator(str(out / "tensorboard" / "student")).Reload()
+    (mota,) = board.Scalars("test/mota")
+    assert mota.value == pytest.approx(results.models["student"].overall.mota, rel=1e-6)
+    assert len(board.Scalars("test_by_clip/idf1")) == 2
+    assert len(board.Scalars("perf/frame_ms")) == 12
+    assert len(board.Images("pictures/2026_01_27/000000")) == 2  # the labelled frames
+    mutual = EventAccumulator(str(out / "tensorboard" / "student_vs_teacher")).Reload()
+    assert mutual.Scalars("test/mota")[0].value == pytest.approx(results.student_vs_teacher.overall.mota, rel=1e-6)
 
 
 def test_tracks_are_those_of_the_tracker(both, shards, teacher):
