@@ -103,7 +103,7 @@ class DistillationModule(LightningModule):
         return answer
 
     def on_fit_start(self) -> None:
-        """Move the necks beside the student; say it when the student starts from nothing.
+        """Move the necks beside the student.
 
         Raises:
             ConfigError: The cache was made by another trunk than this teacher's.
@@ -113,7 +113,10 @@ class DistillationModule(LightningModule):
         if made_by is not None and read_trunk_sha256(self.teacher) != made_by:
             found = f"is {self.teacher}, whose trunk has another hash than the one that made the cache"
             raise ConfigError("model.teacher", found, f"the teacher with {made_by}", "Give the teacher of this cache.")
-        fresh = self.trainer.ckpt_path is None
+
+    def on_train_start(self) -> None:
+        """Say it when the student starts from nothing."""
+        fresh = self.global_step == 0  # also under strategies that restore a checkpoint after `on_fit_start`
         if fresh and self.student.config.get("pretrained") is None and self.trainer.is_global_zero:
             log.warning(
                 "%s starts from RANDOM weights; model.student.init_args.pretrained takes a file of TinyViT weights or "
