@@ -49,7 +49,9 @@ class PenTrackingDataModule(TrackingDataModule):
             return
         clips = self.folder / "clips"
         with tqdm(total=len(self.pens), desc="draw pens", unit="pen") as bar:
-            draw_pens(
-                clips, self.pens, frames_per_pen=self.frames_per_pen, processes=self.processes, progress=bar.update
-            )
+
+            def advance(pens: int) -> None:
+                bar.update(pens)
+
+            draw_pens(clips, self.pens, frames_per_pen=self.frames_per_pen, processes=self.processes, progress=advance)
         write_shards(read_pens_with_furniture(clips), self.split, self.folder / "shards")

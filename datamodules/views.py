@@ -67,12 +67,12 @@ class View:
         """Map boxes in pixels of the picture to units of the view, cut at its edges: (N, 4), maybe of zero area."""
         left, top, right, bottom = self.pixels(width, height)
         boxes = (boxes_xyxy - np.array([left, top, left, top])) / np.array([right - left, bottom - top] * 2)
-        boxes = boxes.clip(0, 1)
+        boxes = boxes.clip(0, 1).astype(np.float32)
         if self.mirror_x:
             boxes[:, [0, 2]] = 1 - boxes[:, [2, 0]]
         if self.mirror_y:
             boxes[:, [1, 3]] = 1 - boxes[:, [3, 1]]
-        return boxes.astype(np.float32)
+        return boxes
 
 
 @dataclass  # not frozen: Lightning moves batches to a device by copying and setting fields

@@ -196,4 +196,5 @@ def _token_loss(predicted: Tensor, boxes: Tensor) -> Tensor:
         return objectness_loss
     here, box = centres[inside], boxes[owner[inside]]
     guess = torch.cat([here - distances[inside, :2], here + distances[inside, 2:]], dim=1)
-    return objectness_loss + generalized_box_iou_loss(guess, box, reduction="mean")
+    box_loss: Tensor = generalized_box_iou_loss(guess, box, reduction="mean")
+    return objectness_loss + box_loss

@@ -42,8 +42,9 @@ class MatchingCost:
         missed = 0.25 * (1 - score) ** 2 * -torch.nn.functional.logsigmoid(logits)
         false_alarm = 0.75 * score**2 * -torch.nn.functional.logsigmoid(-logits)
         distance = torch.cdist(box_convert(boxes, "xyxy", "cxcywh"), box_convert(truth, "xyxy", "cxcywh"), p=1)
-        overlap = generalized_box_iou(boxes, truth)
-        return self.classification * (missed - false_alarm)[:, None] + self.l1 * distance - self.giou * overlap
+        overlap: Tensor = generalized_box_iou(boxes, truth)
+        cost: Tensor = self.classification * (missed - false_alarm)[:, None] + self.l1 * distance - self.giou * overlap
+        return cost
 
 
 def match(cost: Tensor) -> tuple[Tensor, Tensor]:

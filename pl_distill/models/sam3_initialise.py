@@ -62,8 +62,9 @@ def initialise_tracker(model: Any) -> None:
         nn.init.normal_(tracker.occlusion_spatial_embedding_parameter, std=0.5)
     for part in (tracker.prompt_encoder.mask_embed, tracker.memory_encoder.mask_downsampler):
         for module in part.modules():
-            if isinstance(module, nn.Conv2d):  # a LayerNorm over few channels turns equal inputs into infinite slopes
-                nn.init.normal_(module.bias, std=0.5)
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                # a LayerNorm over few channels turns equal inputs into infinite slopes
+                module.bias.normal_(std=0.5)
     for layer in tracker.memory_encoder.memory_fuser.layers:
         layer.scale.fill_(1.0)  # transformers zeroes it whatever the configuration says
     size = tracker.mask_downsample.kernel_size[0] ** 2

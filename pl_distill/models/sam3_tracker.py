@@ -224,7 +224,7 @@ def _recall(tracker: Any, memories: Mapping[int, FrameMemory], frame: int, objec
     width = pointers.shape[-1]
     parts = width // tracker.mem_dim
     # each pointer becomes C / M tokens
-    tokens.append(pointers.unflatten(2, (parts, tracker.mem_dim)).transpose(1, 2).flatten(0, 1))
+    tokens.append(pointers.view(*pointers.shape[:2], parts, tracker.mem_dim).transpose(1, 2).flatten(0, 1))
     if config.enable_temporal_pos_encoding_for_object_pointers:
         ages = torch.tensor([float(back) for back, _ in pointing], device=pointers.device)
         code = get_1d_sine_pe(ages / (config.max_object_pointers_in_encoder - 1), dim=width).to(pointers.dtype)

@@ -1,3 +1,4 @@
+import itertools
 import random
 from functools import partial
 
@@ -126,4 +127,4 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert rates[:2] == [0.1, 0.2]
     assert rates[10:51] == [1.0] * 41
     assert rates[100] == 0
-    assert all(later < earlier for earlier, later in zip(rates[50:100], rates[51:101], strict=True))
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[50:]))
