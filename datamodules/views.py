@@ -66,8 +66,8 @@ class View:
     def of_boxes(self, boxes_xyxy: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
         """Map boxes in pixels of the picture to units of the view, cut at its edges: (N, 4), maybe of zero area."""
         left, top, right, bottom = self.pixels(width, height)
-        boxes = (boxes_xyxy - np.array([left, top, left, top])) / np.array([right - left, bottom - top] * 2)
-        boxes = boxes.clip(0, 1).astype(np.float32)
+        size = np.array([right - left, bottom - top] * 2, np.float32)
+        boxes: NDArray[np.float32] = ((boxes_xyxy - np.array([left, top, left, top], np.float32)) / size).clip(0, 1)
         if self.mirror_x:
             boxes[:, [0, 2]] = 1 - boxes[:, [2, 0]]
         if self.mirror_y:
