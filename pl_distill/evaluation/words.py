@@ -36,7 +36,7 @@ class WordScores:
     """Percentages, 0-100.
 
     Args:
-        ap50: By word that means something, average precision of its boxes at IoU 0.5; NaN where nothing was to be found.
+        ap50: By word that means something, average precision of its boxes at IoU 0.5; NaN where none was to be found.
         false_alarms: By word that means nothing, part of pictures in which it found something.
         pictures: How many pictures were looked at.
     """

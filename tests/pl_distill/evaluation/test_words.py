@@ -51,10 +51,9 @@ def test_words_by_hand():
 def test_a_real_model_answers(tmp_path):
     folder = write_random_sam3("tiny", tmp_path / "sam3", seed=0, words=WORDS)
     stored = load_prompts(folder)
-    scores = score_words(
-        load_sam3(folder), [stored[word] for word in WORDS], [picture(pig=[[10, 10, 20, 20]])], load_preprocessing(folder),
-        present=["pig", "toy"], threshold=0.5,
-    )  # fmt: skip
+    model, prompts = load_sam3(folder), [stored[word] for word in WORDS]
+    pictures = [picture(pig=[[10, 10, 20, 20]])]
+    scores = score_words(model, prompts, pictures, load_preprocessing(folder), present=WORDS[:2], threshold=0.5)
     assert 0 <= scores.ap50["pig"] <= 100
     assert np.isnan(scores.ap50["toy"])
     assert scores.false_alarms["cow"] in (0.0, 100.0)
