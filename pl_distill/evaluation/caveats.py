@@ -39,7 +39,7 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
         notes.append(
             f"Many boxes of the {_and(blind)} cover more than half of the picture "
             f"({', '.join(f'{models[role].large_boxes:.0f} %' for role in blind)}): such boxes agree with each other "
-            "whatever is in the picture, and so do scores of one model against the other."
+            "whatever is in the picture. Between the models, only the overlap of masks says something then."
         )
     if len(models) > 1:
         reason = f"{_count(len(replays), 'clip')} of {_count(len(days), 'day')} and one seed"

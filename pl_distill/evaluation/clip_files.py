@@ -41,6 +41,11 @@ class ClipFiles:
         return self.folder / "tracks" / self.role / f"{self.stem}.txt"
 
     @property
+    def masks(self) -> Path:
+        """MOTS text: the masks of the same tracks."""
+        return self.folder / "tracks" / self.role / f"{self.stem}.masks.txt"
+
+    @property
     def record(self) -> Path:
         """JSON: identity, times, memory and number of tracks per frame."""
         return self.folder / "tracks" / self.role / f"{self.stem}.json"
@@ -69,7 +74,8 @@ class ReplayRecord:
         objects: Number of tracks.
         animals: Number of visible animals; None where the frame is not labelled.
         pictures: Frames of which there is an annotated picture.
-        tracks_sha256: Of the text file.
+        tracks_sha256: Of the text file of tracks.
+        masks_sha256: Of the text file of masks.
     """
 
     identity: dict[str, Any]
@@ -82,6 +88,7 @@ class ReplayRecord:
     animals: list[int | None]
     pictures: list[int]
     tracks_sha256: str
+    masks_sha256: str
 
     @property
     def frames_per_second(self) -> float | None:
@@ -94,7 +101,11 @@ def find_record(files: ClipFiles, identity: Mapping[str, Any], video: bool) -> R
     """Return the record of an earlier replay of the same identity; None where a file of it is absent or damaged."""
     try:
         record = read_record(files.record)
-        whole = record.identity == dict(identity) and sha256_of(files.tracks) == record.tracks_sha256
+        whole = (
+            record.identity == dict(identity)
+            and sha256_of(files.tracks) == record.tracks_sha256
+            and sha256_of(files.masks) == record.masks_sha256
+        )
     except (OSError, ValueError, TypeError, KeyError):
         return None
     wanted = [files.picture(frame) for frame in record.pictures] + ([files.video] if video else [])

@@ -1,5 +1,6 @@
 """Training curves out of TensorBoard's event files, across the pieces that a resumed run leaves behind."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ class Curve:
 
 
 Curves = Mapping[str, Mapping[str, Curve]]
-"""Quantity -> stage (``train``, ``val``) -> curve; the loss comes first, its terms follow by name."""
+"""Quantity -> stage (``train``, ``val``) -> curve; the loss first, what both stages have (its terms), the others."""
 
 
 def read_curves(folder: Path) -> Curves:
@@ -43,7 +44,8 @@ def read_curves(folder: Path) -> Curves:
                 if event.step not in series or series[event.step][0] <= event.wall_time:
                     series[event.step] = (event.wall_time, event.value)
     curves: dict[str, dict[str, Curve]] = {}
-    for quantity, stage in sorted(points, key=lambda key: (key[0] != "loss", key)):
+    stages_of = Counter(quantity for quantity, _ in points)
+    for quantity, stage in sorted(points, key=lambda key: (key[0] != "loss", -stages_of[key[0]], key)):
         series = points[quantity, stage]
         steps = tuple(sorted(series))
         curves.setdefault(quantity, {})[stage] = Curve(steps, tuple(series[step][1] for step in steps))

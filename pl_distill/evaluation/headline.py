@@ -56,6 +56,7 @@ def headline(results: Results) -> list[Row]:
     """Return the rows: scores, then speed, memory and size."""
     rows = [_score_row(results, quantity) for quantity in _SCORES]
     models = list(results.models.values())
+    rows.insert(3, _mask_row(results))
     rows.append(
         _plain_row(
             "frames per second",
@@ -93,6 +94,16 @@ def format_table(results: Results) -> str:
     ]
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *(line.rstrip() for line in lines[1:])])
+
+
+def _mask_row(results: Results) -> Row:
+    values = [model.mask_overlap for model in results.models.values()]
+    text = "Mean overlap of the animals' masks with those of the tracks; 0 for an animal that gets none."
+    row = _plain_row("mask overlap %", values, "{:.2f}", True, text)
+    if len(values) == 1:
+        return row
+    mutual = None if results.student_vs_teacher is None else results.student_vs_teacher.mask_overlap
+    return Row(row.label, (*row.values[:3], _show(mutual, "{:.2f}")), row.better, row.explanation)
 
 
 def _score_row(results: Results, quantity: _Quantity) -> Row:

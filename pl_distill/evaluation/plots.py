@@ -6,7 +6,7 @@ from itertools import zip_longest
 from statistics import median
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from pl_distill.evaluation.clip_files import ReplayRecord
 from pl_distill.evaluation.curves import Curves
@@ -157,6 +157,7 @@ def draw_curves(curves: Curves) -> list[Drawing]:
             positive = [value for curve in stages.values() for value in curve.values]
             if min(positive) > 0 and max(positive) > 20 * min(positive):
                 drawing.axes.set_yscale("log")
+                drawing.axes.yaxis.set_minor_formatter(NullFormatter())
             drawing.axes.set_xlabel("step")
             _legend(drawing.axes, 2)
         drawings.append(Drawing(quantity, "", drawing.svg))

@@ -11,6 +11,7 @@ from datamodules.files import atomic_path, sha256_of, write_json
 from datamodules.images import encode_jpeg
 from datamodules.video import VideoWriter
 from pl_distill.evaluation.clip_files import RECORD_SCHEMA, ClipFiles, ReplayRecord
+from pl_distill.evaluation.mask_files import write_masks
 from pl_distill.evaluation.memory import peak_rss_bytes, peak_vram_bytes, reset_peaks
 from pl_distill.evaluation.pictures import Canvas, annotate
 from pl_distill.evaluation.replay import Tracker, length, replay
@@ -69,6 +70,8 @@ def record_clip(
     with ExitStack() as stack:
         text_path = stack.enter_context(atomic_path(files.tracks))
         text = stack.enter_context(text_path.open("w", encoding="utf-8"))
+        masks_path = stack.enter_context(atomic_path(files.masks))
+        masks_text = stack.enter_context(masks_path.open("w", encoding="ascii"))
         writer = None
         if video:
             size = {"width": canvas.width, "height": canvas.height}
@@ -76,6 +79,7 @@ def record_clip(
         for replayed in replay(clip, tracker, max_frames):
             frame, tracks = replayed.frame, replayed.tracks
             write_frame(text, frame.index, tracks)
+            write_masks(masks_text, frame.index, tracks.ids, tracks.masks)
             if writer is not None or frame.index in chosen:
                 caption = f"{files.role}  {clip.name}  frame {frame.index}"
                 picture = annotate(frame.image, tracks, frame.annotation, canvas, caption)
@@ -100,6 +104,7 @@ def record_clip(
         animals=animals,
         pictures=[frame for frame in chosen if frame < len(objects)],
         tracks_sha256=sha256_of(files.tracks),
+        masks_sha256=sha256_of(files.masks),
     )
     write_json(files.record, {"schema": RECORD_SCHEMA, **asdict(record)})
     return record

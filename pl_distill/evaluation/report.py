@@ -1,6 +1,7 @@
 """One HTML file that tells what an evaluation found, to someone who did not run it; nothing in it is loaded."""
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,7 +10,7 @@ from typing import Any
 
 import cv2
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from datamodules.clip import Image
 from datamodules.files import atomic_path
@@ -136,6 +137,11 @@ def _data_url(image: Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, _JPEG_QUALITY)).decode("ascii")
 
 
+def _prose(text: str) -> Markup:
+    """Escape a sentence and set what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _draw(results: Results, records: Records) -> dict[str, list[Drawing]]:
     scores = [
         draw_scores(results.models, "mota", "MOTA by clip"),
@@ -162,6 +168,7 @@ def _render(
     environment.filters["svg"] = Markup  # our own plots; everything else on the page is escaped
     environment.filters["thousands"] = lambda value: f"{value:,}"
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"  # noqa: RUF001
+    environment.filters["prose"] = _prose
     environment.filters["gib"] = lambda value: f"{value / 2**30:.2f}"
     template = environment.from_string((package / "report.html.j2").read_text(encoding="utf-8"))
     first = next(iter(results.models.values()))

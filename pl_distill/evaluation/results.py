@@ -58,6 +58,7 @@ class ClipReplay:
         peak_rss_bytes: Largest resident set of the process.
         peak_vram_bytes: Largest memory allocated on the GPU; None without one.
         tracks: MOTChallenge text.
+        masks: MOTS text.
         record: JSON with time, memory and number of tracks per frame.
         pictures: Annotated frames by frame index.
         video: Annotated mp4, or None.
@@ -70,6 +71,7 @@ class ClipReplay:
     peak_rss_bytes: int
     peak_vram_bytes: int | None
     tracks: str
+    masks: str
     record: str
     pictures: dict[str, str]
     video: str | None
@@ -85,10 +87,18 @@ class ClipResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores over all clips and of each."""
+    """Scores over all clips and of each.
+
+    Args:
+        overall: Over all clips, pooled.
+        clips: By name.
+        mask_overlap: Mean overlap of the animals' masks with those of tracks, 0-100; an animal that gets none counts 0.
+            None where there are no masks to compare with.
+    """
 
     overall: TrackingScores
     clips: dict[str, ClipResult]
+    mask_overlap: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,9 @@ def write_results(path: Path, results: Results) -> None:
     content["frames_per_second"] = main["frames_per_second"]
     if len(blocks) == 1:
         # `seconds` and the peak of the single model stay in the header: they are those of the whole evaluation.
-        content |= {name: main[name] for name in ("model", "peak_vram_bytes", "large_boxes", "overall", "clips")}
+        content |= {
+            name: main[name] for name in ("model", "peak_vram_bytes", "large_boxes", "mask_overlap", "overall", "clips")
+        }
     else:
         content |= blocks
     if results.student_vs_teacher is not None:

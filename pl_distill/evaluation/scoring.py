@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from datamodules.clip import Clip
 from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord
+from pl_distill.evaluation.mask_files import MaskOverlap, masks_of_truth, measure_overlap, read_masks
 from pl_distill.evaluation.models import STUDENT, TEACHER
 from pl_distill.evaluation.mot import TrackingCounts, count_clip
 from pl_distill.evaluation.pairing import FramePair, pair_with_annotations, pair_with_tracks
@@ -62,8 +63,16 @@ def score_model(
         seconds=round(sum(record.seconds for record in records.values()), 2),
         peak_rss_bytes=max(record.peak_rss_bytes for record in records.values()),
         peak_vram_bytes=max(vram) if vram else None,
+        mask_overlap=sum(
+            (_truth_overlap(role, clip, len(records[clip.name].objects), out) for clip in clips), MaskOverlap()
+        ).percentage,
         large_boxes=round(100 * float((np.concatenate(areas) > 0.5).mean()), 2) if areas else None,
     )
+
+
+def _truth_overlap(role: str, clip: Clip, frames: int, out: Path) -> MaskOverlap:
+    truth = masks_of_truth(clip.annotations, frames)
+    return measure_overlap(truth, read_masks(ClipFiles(out, role, clip.name).masks), truth) if truth else MaskOverlap()
 
 
 def _describe(files: ClipFiles, clip: Clip, record: ReplayRecord, video: bool) -> ClipReplay:
@@ -79,6 +88,7 @@ def _describe(files: ClipFiles, clip: Clip, record: ReplayRecord, video: bool) -
         peak_rss_bytes=record.peak_rss_bytes,
         peak_vram_bytes=record.peak_vram_bytes,
         tracks=relative(files.tracks),
+        masks=relative(files.masks),
         record=relative(files.record),
         pictures={str(frame): relative(files.picture(frame)) for frame in record.pictures},
         video=relative(files.video) if video else None,
@@ -98,10 +108,15 @@ def score_against_teacher(clips: Sequence[Clip], frames: Mapping[str, int], out:
         reference, tracks = (read_tracks(ClipFiles(out, role, clip.name).tracks) for role in (TEACHER, STUDENT))
         return pair_with_tracks(reference, tracks, frames[clip.name])
 
+    def masks_against_teacher(clip: Clip) -> MaskOverlap:
+        reference, masks = (read_masks(ClipFiles(out, role, clip.name).masks) for role in (TEACHER, STUDENT))
+        return measure_overlap(reference, masks, range(frames[clip.name]))
+
     counts = _count(clips, against_teacher)
     return Comparison(
         overall=sum(counts.values(), TrackingCounts()).scores(),
         clips={name: ClipResult(count.scores()) for name, count in counts.items()},
+        mask_overlap=sum(map(masks_against_teacher, clips), MaskOverlap()).percentage,
     )
 
 

@@ -39,6 +39,8 @@ def test_a_student_is_evaluated_beside_the_teacher_it_remembers(both, teacher, s
     assert results.models["student"].model.teacher == str(teacher)
     assert results.student_vs_teacher is not None
     assert list(results.student_vs_teacher.clips) == CLIPS
+    assert 0 < results.student_vs_teacher.mask_overlap < 100
+    assert results.models["student"].mask_overlap is None  # these shards hold no masks
     assert read_results(out / "results.json") == results
 
 
@@ -58,6 +60,7 @@ def test_every_file_that_results_name_is_there(both):
     for model in results.models.values():
         for clip in model.clips.values():
             assert (out / clip.replay.tracks).is_file()
+            assert (out / clip.replay.masks).is_file()
             assert (out / clip.replay.record).is_file()
             assert all((out / picture).is_file() for picture in clip.replay.pictures.values())
             assert probe_video(out / clip.replay.video).num_frames == clip.replay.frames == 6
@@ -193,6 +196,7 @@ def test_a_clip_that_fails_leaves_the_finished_ones(monkeypatch, shards, teacher
         evaluate(teacher, shards, tmp_path, max_frames=2)
     assert {path.name for path in (tmp_path / "tracks/model").iterdir()} == {
         "2026_01_26-000000.txt",
+        "2026_01_26-000000.masks.txt",
         "2026_01_26-000000.json",
     }
     assert not (tmp_path / "results.json").exists()

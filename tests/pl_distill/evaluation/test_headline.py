@@ -1,5 +1,7 @@
 """The table of the console, and what must be said beside it."""
 
+from dataclasses import replace
+
 from pl_distill.evaluation.caveats import caveats
 from pl_distill.evaluation.headline import columns, format_table, headline
 from pl_distill.evaluation.mot import TrackingCounts
@@ -17,7 +19,7 @@ from pl_distill.evaluation.results import (
 def model(misses: int, boxes: int = 100, false: int = 0, frames: int = 10, judged: int = 10, **changes) -> ModelResult:
     found = boxes - misses
     counts = TrackingCounts(judged, boxes, found + false, found, 0, misses, false, id_true_positives=found)
-    replay = ClipReplay("2026_01_26", frames, 5.0, 2.0, 2**30, None, "", "", {}, None)
+    replay = ClipReplay("2026_01_26", frames, 5.0, 2.0, 2**30, None, "", "", "", {}, None)
     values = {"overall": counts.scores(), "clips": {"a": ClipResult(counts.scores(), replay)}}
     values |= {"model": ModelIdentity("x", "sam3", "", 3_000_000, 2_000_000, 500_000, 112)}
     values |= {"frames_per_second": 5.0, "seconds": 2.0, "peak_rss_bytes": 2**30}
@@ -44,6 +46,13 @@ def test_differences_carry_a_sign_and_know_what_is_better():
     assert found["false positives"] == (("0", "0", "+0", "0"), None)
     assert found["frames per second"] == (("5.00", "7.50", "+2.50", ""), True)
     assert found["trunk parameters M"][0][:2] == ("2.000", "2.000")
+
+
+def test_masks_have_a_row_of_their_own():
+    two = results(teacher=model(1, mask_overlap=80.0), student=model(1, mask_overlap=75.5))
+    two = replace(two, student_vs_teacher=Comparison(model(1).overall, {}, mask_overlap=90.0))
+    assert rows(two)["mask overlap %"] == (("80.00", "75.50", "-4.50", "90.00"), False)
+    assert rows(results(model=model(1)))["mask overlap %"] == (("-",), None)
 
 
 def test_fewer_errors_are_better():

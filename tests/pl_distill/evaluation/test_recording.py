@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from datamodules.images import read_image
 from datamodules.video import probe_video
-from pl_distill.evaluation.clip_files import ClipFiles, find_record
+from pl_distill.evaluation.clip_files import ClipFiles, find_record, read_record
 from pl_distill.evaluation.mot import count_clip
 from pl_distill.evaluation.pairing import pair_with_annotations
 from pl_distill.evaluation.recording import picture_frames, record_clip
@@ -120,6 +120,10 @@ def test_a_record_is_found_again_while_all_its_files_are_whole(record):
     files.tracks.write_bytes(whole[:-9])
     assert find_record(files, identity, video=True) is None
     files.tracks.write_bytes(whole)
+    files.masks.write_text("")
+    assert find_record(files, identity, video=True) is None
+    record(identity=identity)
+    kept = read_record(files.record)
     files.video.unlink()
     assert find_record(files, identity, video=True) is None
     assert find_record(files, identity, video=False) == kept

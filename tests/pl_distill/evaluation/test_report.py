@@ -93,15 +93,17 @@ def make(
             picture.write_bytes(encode_jpeg(np.full((90, 1600, 3), 40 * (number + 1), np.uint8), 80))
             record = {"schema": 1, "identity": {}, "seconds": 2.0, "peak_rss_bytes": 2**30, "peak_vram_bytes": None}
             record |= {"update_ms": [50.0, 60.0, 55.0], "rss_bytes": [2**30] * 3, "objects": [2, 3, 3]}
-            record |= {"animals": [3, None, 3], "pictures": [1], "tracks_sha256": ""}
+            record |= {"animals": [3, None, 3], "pictures": [1], "tracks_sha256": "", "masks_sha256": ""}
             write_json(folder / f"{stem}.json", record)
             replay = ClipReplay(
-                name[:10], 3, 18.2, 2.0, 2**30, None, "t.txt", f"{stem}.json", {"1": f"{stem}.jpg"}, None
+                name[:10], 3, 18.2, 2.0, 2**30, None, "t.txt", "m.txt", f"{stem}.json", {"1": f"{stem}.jpg"}, None
             )
             clips[name] = ClipResult(scores(10 + 5 * number, number), replay)
         identity = ModelIdentity(f"runs/{role}", "sam3", "ab" * 32, 3_500_000, 2_000_000 >> number, 500_000, 112)
         models[role] = ModelResult(scores(10 + 5 * number, number), clips, identity, 18.2, 4.0, 2**30)
-    mutual = Comparison(scores(1), {name: ClipResult(scores(1)) for name in names}) if len(roles) > 1 else None
+    mutual = None
+    if len(roles) > 1:
+        mutual = Comparison(scores(1), {name: ClipResult(scores(1)) for name in names}, mask_overlap=77.5)
     values = {"settings": Settings("runs/shards", "pen", "test", "pig", {"mode": "exact"}, 0.5, None, "cpu")}
     values |= {"split_sha256": "cd" * 32, "seed": 3, "versions": {"torch": "2.9"}, "seconds": 12.0}
     values |= {"peak_rss_bytes": 2**30, "models": models, "student_vs_teacher": mutual, "notes": ["mind the straw"]}
@@ -148,6 +150,7 @@ def test_a_report_says_what_was_found_and_what_to_mind(tmp_path):
     found = page(report(make(tmp_path))).text
     assert "mind the straw" in found
     assert "90.00 84.00 -6.00" in found  # MOTA: 10 misses; 15 misses and a switch
+    assert "77.50" in found  # its masks
     assert "99.00" in found  # the student with the teacher's tracks as truth
     assert "not established" in found
     assert "2 clips, 2 days, 1 seed" in found
@@ -181,10 +184,10 @@ def test_undefined_scores_are_shown_as_such(tmp_path):
 
 def test_names_are_text_and_never_markup(tmp_path):
     name = "<script>alert(1)</script> & 2026"
-    path = make(tmp_path, names=(name,), notes=["<b>bold</b>"])
+    path = make(tmp_path, names=(name,), notes=["<b>bold</b> and `code`"])
     found = page(report(path))
     assert name in found.text
-    assert "<b>bold</b>" in found.text
+    assert "<b>bold</b> and code" in found.text
     assert "script" not in found.tags
 
 
@@ -223,7 +226,7 @@ def test_curves_of_a_resumed_training_are_one(tmp_path):
     write_scalars(tmp_path / "version_0", 0, 6)
     write_scalars(tmp_path / "version_1", 4, 9, offset=100)
     curves = read_curves(tmp_path)
-    assert list(curves) == ["loss", "direction"]
+    assert list(curves) == ["loss", "direction"]  # and not the learning rate, which is of no stage
     assert curves["loss"]["train"].steps == tuple(range(9))
     assert curves["loss"]["train"].values == (0, 1, 2, 3, 104, 105, 106, 107, 108)  # the later run is believed
     assert curves["loss"]["val"].steps == (5, 8)

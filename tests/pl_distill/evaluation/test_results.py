@@ -29,6 +29,7 @@ def replay(**changes):
     values |= {
         "peak_vram_bytes": None,
         "tracks": "t.txt",
+        "masks": "m.txt",
         "record": "t.json",
         "pictures": {"3": "p.jpg"},
         "video": None,
@@ -47,7 +48,7 @@ SETTINGS = Settings("shards", "pen", "test", "pig", {"mode": "exact"}, 0.5, None
 
 def of_two(**changes) -> Results:
     models = {"teacher": of_model("teacher", 1), "student": of_model("student", 2)}
-    mutual = Comparison(scores(3), {"2026_01_26/000000": ClipResult(scores(3))})
+    mutual = Comparison(scores(3), {"2026_01_26/000000": ClipResult(scores(3))}, mask_overlap=61.5)
     values = {"settings": SETTINGS, "split_sha256": "1" * 64, "seed": 7, "versions": {"torch": "2"}, "seconds": 9.0}
     values |= {"peak_rss_bytes": 2**31, "models": models, "student_vs_teacher": mutual, "notes": ["mind this"]}
     return Results(**{**values, **changes})

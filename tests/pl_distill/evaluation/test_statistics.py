@@ -20,7 +20,7 @@ def results(teacher: list[int], student: list[int], days: list[str] | None = Non
         for number, (missed, day) in enumerate(zip(misses, days, strict=True)):
             found = BOXES - missed
             counts = TrackingCounts(truth_boxes=BOXES, track_boxes=found, misses=missed, id_true_positives=found)
-            replay = ClipReplay(day, 1, 1.0, 1.0, 1, None, "", "", {}, None)
+            replay = ClipReplay(day, 1, 1.0, 1.0, 1, None, "", "", "", {}, None)
             clips[str(number)] = ClipResult(counts.scores(), replay)
         return ModelResult(TrackingCounts().scores(), clips, ModelIdentity("", "sam3", "", 1, 1, 1, 1), 1.0, 1.0, 1)
 
