@@ -1,4 +1,4 @@
-"""Video files in and out: one sequential decoder for every reader, one atomic encoder for everything that writes.
+"""Video files in and out: one sequential decoder for every reader; an atomic encoder, and one that writes as it goes.
 
 PyAV (https://pyav.basswood-io.com) and not torchcodec: its wheels bundle FFmpeg for x86 and aarch64, so that nothing
 has to match a system's FFmpeg or a torch release, and it encodes too. Not OpenCV's reader: it ends without a word
@@ -18,7 +18,7 @@ from typing import Self
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -29,6 +29,7 @@ from datamodules.files import atomic_path, sha256_of
 # ITU-R BT.601, video range: what FFmpeg converts to by default, written into the file so that every player agrees.
 BT601 = 6
 VIDEO_RANGE = 1
+_TICKS = 90_000  # per second: MPEG's clock, in which all usual frame rates are whole
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ class VideoFrames:
                 packets += 1
                 for frame in packet.decode():
                     frames += 1
-                    yield _rgb(frame)
+                    yield to_rgb(frame)
             for frame in stream.decode(None):  # what the decoder kept back to reorder
                 frames += 1
-                yield _rgb(frame)
+                yield to_rgb(frame)
         if frames != packets:
             raise ClipError(
                 path, f"decodes to {frames} frames", f"{packets}, one per packet", "Copy or export this video again."
@@ -138,21 +139,13 @@ class VideoWriter:
             self._container = stack.enter_context(
                 av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"})
             )
-            self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": str(self._crf)})
-            self._stream.height, self._stream.width, _ = self.shape
-            self._stream.pix_fmt = "yuv420p"
-            context = self._stream.codec_context
-            context.thread_count = 1  # x264's output depends on its thread count
-            context.colorspace = BT601
-            context.color_range = VIDEO_RANGE
+            self._stream = _add_h264(self._container, self._rate, self.shape, {"crf": str(self._crf)})
             self._stack = stack.pop_all()
         return self
 
     def write(self, image: Image) -> None:
         """Append one RGB picture of shape (height, width, 3), uint8."""
-        if image.shape != self.shape or image.dtype != "uint8":
-            raise ValueError(f"picture is {image.dtype} {image.shape}, {self.path} takes uint8 {self.shape}")
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        self._container.mux(self._stream.encode(_to_encode(image, self.shape, self.path)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -164,13 +157,81 @@ class VideoWriter:
             self._container.mux(self._stream.encode(None))
 
 
+class GrowingVideoWriter:
+    """Encode RGB pictures as H.264 in an mp4 that can be played while it grows, and is whole whenever it ends.
+
+    Every picture is a fragment of its own (ISO/IEC 14496-12, movie fragments), handed to the system when the next one
+    comes: a process that is killed loses one picture. A context manager; the file stays if the block ends in an error.
+
+    Args:
+        path: The mp4 to write; an existing one is replaced at once.
+        fps: About how many frames per second there will be; their times are those given to `write`.
+        width: Pixels, even.
+        height: Pixels, even.
+        crf: Constant rate factor of x264.
+
+    Raises:
+        ValueError: From `write`, when a picture is not (height, width, 3) uint8.
+    """
+
+    def __init__(self, path: str | Path, *, fps: float, width: int, height: int, crf: int = 23) -> None:
+        self.path = Path(path)
+        self.shape = (height, width, 3)
+        self._last_tick = -1
+        flags = "+frag_every_frame+empty_moov+default_base_moof"
+        options = {"movflags": flags, "flush_packets": "1"}
+        self._container = av.open(str(path), "w", format="mp4", options=options)
+        # zerolatency: the encoder keeps nothing back, so that what was written is in the file
+        options = {"crf": str(crf), "tune": "zerolatency", "g": str(max(1, round(2 * fps)))}
+        self._stream = _add_h264(self._container, Fraction(fps).limit_denominator(1001), self.shape, options)
+        self._stream.codec_context.time_base = Fraction(1, _TICKS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, image: Image, timestamp_s: float) -> None:
+        """Append one RGB picture of shape (height, width, 3), uint8, that is shown from `timestamp_s` on."""
+        frame = _to_encode(image, self.shape, self.path)
+        self._last_tick = max(self._last_tick + 1, round(timestamp_s * _TICKS))
+        frame.pts, frame.time_base = self._last_tick, Fraction(1, _TICKS)
+        self._container.mux(self._stream.encode(frame))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
+
+
+def _add_h264(
+    container: OutputContainer, rate: Fraction, shape: tuple[int, int, int], options: dict[str, str]
+) -> VideoStream:
+    stream = container.add_stream("libx264", rate=rate, options=options)
+    stream.height, stream.width, _ = shape
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    context.thread_count = 1  # x264's output depends on its thread count
+    context.colorspace = BT601
+    context.color_range = VIDEO_RANGE
+    return stream
+
+
+def _to_encode(image: Image, shape: tuple[int, int, int], path: Path) -> av.VideoFrame:
+    if image.shape != shape or image.dtype != "uint8":
+        raise ValueError(f"picture is {image.dtype} {image.shape}, {path} takes uint8 {shape}")
+    return av.VideoFrame.from_ndarray(image, format="rgb24")
+
+
 @contextmanager
 def _open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open the first video stream; FFmpeg's errors inside the block become a ClipError."""
     if not path.is_file():
         raise ClipError(path, "is not there", "a video file", "Check the path, or copy the missing file.")
     try:
-        with av.open(str(path)) as container:
+        # a file and nothing else: a playlist in it must not open addresses, and a name is never taken for a protocol
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
             stream = next(iter(container.streams.video), None)
             if (
                 stream is None or stream.codec_context is None
@@ -196,7 +257,8 @@ def _whole_packets(path: Path, container: InputContainer, stream: VideoStream) -
             yield packet
 
 
-def _rgb(frame: av.VideoFrame) -> Image:
+def to_rgb(frame: av.VideoFrame) -> Image:
+    """Convert a decoded picture to RGB (H, W, 3)."""
     return frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
 
 

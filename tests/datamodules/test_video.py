@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datamodules.errors import ClipError
-from datamodules.video import VideoFrames, VideoWriter, probe_video
+from datamodules.video import GrowingVideoWriter, VideoFrames, VideoWriter, probe_video
 
 
 def _open_files(path) -> int:
@@ -187,3 +187,42 @@ class TestWriter:
             with pytest.raises(ValueError, match=r"takes uint8 \(48, 64, 3\)"):
                 video.write(image)
             video.write(np.zeros((48, 64, 3), np.uint8))
+
+
+class TestGrowing:
+    def test_what_was_written_can_be_read_while_the_file_is_open(self, tmp_path, picture, number_of):
+        path = tmp_path / "a.mp4"
+        with GrowingVideoWriter(path, fps=6, width=64, height=48) as video:
+            for number in range(20):
+                video.write(picture(number), number / 6)
+                copy = tmp_path / "copy.mp4"  # what a kill would leave
+                copy.write_bytes(path.read_bytes())
+                if number > 0:
+                    assert [number_of(image) for image in VideoFrames(copy)] == list(range(number))
+        assert [number_of(image) for image in VideoFrames(path)] == list(range(20))
+        assert probe_video(path).fps == pytest.approx(6, rel=0.02)
+
+    def test_frames_are_shown_when_they_came_also_after_a_pause_and_a_clock_that_went_back(self, tmp_path, picture):
+        path = tmp_path / "a.mp4"
+        with GrowingVideoWriter(path, fps=6, width=64, height=48) as video:
+            for number, timestamp_s in enumerate((0.0, 0.5, 100.0, 99.0, 101.0)):
+                video.write(picture(number), timestamp_s)
+        with av.open(str(path)) as container:
+            times = [float(frame.time) for frame in container.decode(video=0)]
+        assert times == pytest.approx([0, 0.5, 100, 100 + 1 / 90_000, 101])
+
+    def test_it_is_whole_also_after_an_error(self, tmp_path, picture):
+        def write():
+            with GrowingVideoWriter(tmp_path / "a.mp4", fps=6, width=64, height=48) as video:
+                video.write(picture(0), 0)
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            write()
+        assert probe_video(tmp_path / "a.mp4").num_frames == 1
+
+    def test_a_picture_of_another_form_is_refused(self, tmp_path):
+        with GrowingVideoWriter(tmp_path / "a.mp4", fps=6, width=64, height=48) as video:
+            with pytest.raises(ValueError, match=r"takes uint8 \(48, 64, 3\)"):
+                video.write(np.zeros((64, 48, 3), np.uint8), 0)
+            video.write(np.zeros((48, 64, 3), np.uint8), 0)

@@ -1,0 +1,202 @@
+"""A camera or stream by its address, as frames with times: it outlives drop-outs and never falls behind.
+
+FFmpeg reads it through PyAV, as it reads files. Only network streams and video devices are opened: no pipes, no local
+files by way of an address, no shell. A camera does not wait, so that a thread takes its frames and the newest one is
+given; those that came while the taker was busy are dropped and counted.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+from av.container import InputContainer
+
+from datamodules.clip import Frame, Image
+from datamodules.errors import ClipError
+from datamodules.video import to_rgb
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")
+_PROTOCOLS = "rtp,srtp,tcp,tls,crypto,httpproxy,hls," + ",".join(SCHEMES)  # what a stream may open in its turn
+_OPEN_S, _READ_S = 15.0, 10.0  # without an answer for so long, a camera is gone
+_PAUSE_S = (0.5, 30.0)  # between attempts to reach it again: first, longest
+
+logger = logging.getLogger(__name__)
+
+
+def is_live(address: str) -> bool:
+    """Whether this is the address of a stream, or a video device."""
+    return scheme_of(address) in SCHEMES or Path(address).is_char_device()
+
+
+def scheme_of(address: str) -> str | None:
+    """Return what stands before the first colon, in lower case, if that can be the name of a protocol."""
+    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]+(?=[:,])", address)
+    return found[0].lower() if found else None
+
+
+def without_secrets(address: str) -> str:
+    """Return an address without user, password and query, as it may be shown and stored."""
+    return re.sub(r"^([^:/?#]+://)[^/?#]*@", r"\1", address).partition("?")[0]
+
+
+@dataclass(frozen=True)
+class LiveStream:
+    """Frames of a stream or a device in the order of their arrival; the frames' indices count those that were given.
+
+    A stream of known length (a recording on a server) is given whole and ends; a camera goes on until the iteration is
+    abandoned, and is reached for again when it drops out.
+
+    Args:
+        address: ``rtsp://...``, ``http://...`` or the like, or a device such as ``/dev/video0``.
+        patience_s: How long to reach for a camera that dropped out, before giving up.
+
+    Raises:
+        ClipError: While iterating: nothing answers at first, or the camera did not come back.
+    """
+
+    address: str
+    patience_s: float = 600.0
+
+    @property
+    def name(self) -> str:
+        """The address without user, password and query."""
+        return without_secrets(self.address)
+
+    @property
+    def fps(self) -> float | None:
+        """None: frames come when they come."""
+        return None
+
+    @property
+    def num_frames(self) -> int | None:
+        """None: nobody knows."""
+        return None
+
+    def frames(self) -> Iterator[Frame]:
+        """Give frames; their times are those of their arrival, of a recording its own, in seconds since the first."""
+        index = dropped = 0
+        began: float | None = None
+        connection: _Connection | None = self._open()
+        while connection is not None:
+            with connection:
+                for arrived, image in connection:
+                    began = arrived if began is None else began
+                    yield Frame(index, arrived - began, image, None)
+                    index += 1
+            dropped += connection.dropped
+            if connection.recorded and connection.error is None:
+                break
+            logger.warning(
+                "%s: the stream broke off (%s) after %d frames; %d were dropped so far to keep up",
+                self.name, connection.error or "it ended", index, dropped,
+            )  # fmt: skip
+            connection = self._reopen()
+
+    def _open(self) -> "_Connection":
+        try:
+            return _Connection(self.address)
+        except (av.FFmpegError, OSError) as error:
+            raise ClipError(
+                self.name,
+                f"cannot be opened ({error.strerror or error})",
+                "a camera or stream that answers",
+                "Check address, user and password, and that another player can show it.",
+            ) from None  # FFmpeg's own message repeats the address, with the password
+
+    def _reopen(self) -> "_Connection":
+        lost, pause = time.monotonic(), _PAUSE_S[0]
+        while True:
+            time.sleep(pause)
+            try:
+                connection = _Connection(self.address)
+            except (av.FFmpegError, OSError) as error:
+                away = time.monotonic() - lost
+                if away > self.patience_s:
+                    raise ClipError(
+                        self.name,
+                        f"dropped out and was away for {away:.0f} s ({error.strerror or error})",
+                        f"it to come back within {self.patience_s:.0f} s",
+                        "Check the camera, or wait longer with --patience_s.",
+                    ) from None
+                pause = min(2 * pause, _PAUSE_S[1], self.patience_s + 0.1)
+            else:
+                logger.warning("%s: the stream is back after %.1f s", self.name, time.monotonic() - lost)
+                return connection
+
+
+class _Connection:
+    """One connection: a thread decodes, the iteration takes the newest picture and when it arrived."""
+
+    def __init__(self, address: str) -> None:
+        device = Path(address).is_char_device()
+        options = {} if device else {"protocol_whitelist": _PROTOCOLS, "rtsp_transport": "tcp"}
+        self._container: InputContainer = av.open(
+            address, format="v4l2" if device else None, options=options, timeout=(_OPEN_S, _READ_S)
+        )
+        if not self._container.streams.video:
+            self._container.close()
+            raise OSError("it has no video")
+        self.recorded = self._container.duration is not None
+        self.dropped = 0
+        self.error: str | None = None
+        self._changed = threading.Condition()
+        self._newest: tuple[float, av.VideoFrame] | None = None
+        self._ended = self._abandoned = False
+        self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._abandoned = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._container.close()
+
+    def __iter__(self) -> Iterator[tuple[float, Image]]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not None or self._ended)
+                taken, self._newest = self._newest, None
+                self._changed.notify_all()
+            if taken is None:
+                return
+            yield taken[0], to_rgb(taken[1])
+
+    def _read(self) -> None:
+        try:
+            for packet in self._container.demux(video=0):
+                try:
+                    pictures = packet.decode()
+                except av.InvalidDataError:  # a packet that the network damaged; the decoder goes on with the next
+                    continue
+                for picture in pictures:
+                    own_time = picture.time if self.recorded else None
+                    self._offer(time.monotonic() if own_time is None else own_time, picture)
+                if self._abandoned:
+                    return
+        except (av.FFmpegError, OSError) as error:
+            self.error = error.strerror or type(error).__name__
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _offer(self, arrived: float, picture: av.VideoFrame) -> None:
+        with self._changed:
+            if self.recorded:
+                self._changed.wait_for(lambda: self._newest is None or self._abandoned)
+            self.dropped += self._newest is not None
+            self._newest = (arrived, picture)
+            self._changed.notify_all()

@@ -1,0 +1,226 @@
+"""Cameras, played by servers of this machine: one that speaks HTTP and one that speaks RTSP."""
+
+import io
+import logging
+import re
+import socket
+import socketserver
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+
+import av
+import pytest
+
+from datamodules import live
+from datamodules.errors import ClipError
+from datamodules.live import LiveStream, is_live, without_secrets
+
+FRAMES = 12
+
+
+def encoded(picture, target, form: str) -> None:
+    """Encode `FRAMES` numbered pictures into an open file or an address; every picture can be decoded alone."""
+    with av.open(target, "w", format=form) as container:
+        stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency", "g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def http_camera(picture):
+    """Start a camera that sends its clip slowly to so many callers and then turns everybody away; gives its address."""
+    buffer = io.BytesIO()
+    encoded(picture, buffer, "mpegts")
+    data = buffer.getvalue()
+    servers = []
+
+    def start(callers: int) -> str:
+        left = [callers]
+
+        class Camera(BaseHTTPRequestHandler):
+            def do_GET(self):
+                if left[0] == 0:
+                    self.send_error(503)
+                    return
+                left[0] -= 1
+                self.send_response(200)
+                self.end_headers()  # no length: it goes on until it breaks off
+                for begin in range(0, len(data), 1880):
+                    self.wfile.write(data[begin : begin + 1880])
+                    time.sleep(0.005)
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://farmer:secret@127.0.0.1:{server.server_port}/pen"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def rtsp_camera(picture):
+    """Start a camera that speaks RTSP with its pictures inside the same connection; gives its address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(0.2)
+        encoded(picture, f"rtp://127.0.0.1:{receiver.getsockname()[1]}", "rtp")
+        packets = []
+        while True:
+            try:
+                packets.append(receiver.recv(65536))
+            except TimeoutError:
+                break
+
+    class Camera(socketserver.StreamRequestHandler):
+        def handle(self):
+            while line := self.rfile.readline().decode():
+                method, headers = line.split()[0], {}
+                while header := self.rfile.readline().decode().strip():
+                    name, _, value = header.partition(":")
+                    headers[name.lower()] = value.strip()
+                if method == "DESCRIBE":
+                    about = b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=pen\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
+                    about += b"a=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1\r\na=control:trackID=0\r\n"
+                    self.answer(headers, f"Content-Type: application/sdp\r\nContent-Length: {len(about)}", about)
+                elif method == "SETUP":
+                    self.answer(headers, f"Transport: {headers['transport']}\r\nSession: 7")
+                else:
+                    self.answer(headers, "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\nSession: 7")
+                if method == "PLAY":
+                    for packet in packets:
+                        self.wfile.write(b"$\0" + len(packet).to_bytes(2, "big") + packet)
+                    return
+
+        def answer(self, headers, text, body=b""):
+            self.wfile.write(f"RTSP/1.0 200 OK\r\nCSeq: {headers['cseq']}\r\n{text}\r\n\r\n".encode() + body)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Camera) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"rtsp://127.0.0.1:{server.server_address[1]}/pen"
+        server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    monkeypatch.setattr(live, "_PAUSE_S", (0.01, 0.05))
+
+
+def until_given_up(source):
+    frames = []
+    with pytest.raises(ClipError) as caught:
+        frames.extend(source.frames())  # keeps what came before the error
+    return frames, caught.value
+
+
+def test_a_camera_that_drops_out_is_reached_for_again_and_given_up_in_the_end(http_camera, number_of, caplog):
+    address = http_camera(callers=2)
+    with caplog.at_level(logging.WARNING, logger="datamodules.live"):
+        frames, error = until_given_up(LiveStream(address, patience_s=0.3))
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert frames[0].timestamp_s == 0
+    assert all(later.timestamp_s > earlier.timestamp_s for earlier, later in pairwise(frames))
+    numbers = [number_of(frame.image) for frame in frames]
+    assert numbers.count(FRAMES - 1) == 2  # the newest picture is never the one that is dropped
+    assert sum(later < earlier for earlier, later in pairwise(numbers)) <= 1
+    assert "dropped out" in error.found
+    assert "within 0 s" in error.expected
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("broke off" in message for message in messages) == 2
+    assert sum("is back after" in message for message in messages) == 1
+    assert "secret" not in str(error) + "".join(messages)
+
+
+def test_frames_that_come_while_the_taker_is_busy_are_dropped_and_counted(rtsp_camera, number_of, caplog):
+    numbers = []
+    with caplog.at_level(logging.WARNING, logger="datamodules.live"):
+        stream = LiveStream(rtsp_camera).frames()
+        for frame in stream:
+            if "broke off" in caplog.text:  # the camera hung up after one clip, and was called again
+                break
+            numbers.append(number_of(frame.image))
+            time.sleep(0.2)
+        stream.close()
+    given, dropped = (int(text) for text in re.findall(r"after (\d+) frames; (\d+) were dropped", caplog.text)[0])
+    assert given == len(numbers) < FRAMES
+    assert given + dropped == FRAMES
+    assert numbers[-1] == FRAMES - 1
+    assert "is back" in caplog.text
+
+
+def test_rtsp_pictures_arrive_whole(rtsp_camera, number_of, picture):
+    stream = LiveStream(rtsp_camera).frames()
+    frame = next(stream)
+    stream.close()
+    assert abs(frame.image.astype(int) - picture(number_of(frame.image))).mean() < 6
+
+
+def test_a_recording_on_a_server_is_given_whole_and_ends(tmp_path, write_video, number_of):
+    data = write_video(tmp_path / "a.mp4", frames=5, fps=10).read_bytes()
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        stream = LiveStream(f"http://127.0.0.1:{server.server_port}/a.mp4")
+        seen = []
+        for frame in stream.frames():
+            time.sleep(0.02)
+            seen.append((number_of(frame.image), round(frame.timestamp_s, 3)))
+        server.shutdown()
+    assert seen == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
+
+
+def test_a_camera_that_does_not_answer_is_refused_without_its_password(refused):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        address = f"rtsp://farmer:secret@127.0.0.1:{taken.getsockname()[1]}/pen?key=1234"
+        error = refused(ClipError, lambda: next(LiveStream(address).frames()), found="cannot be opened")
+    assert error.where.endswith("/pen")
+    assert "secret" not in str(error)
+    assert "1234" not in str(error)
+    assert error.__cause__ is None
+
+
+def test_a_server_that_sends_no_video_is_refused(http_camera, refused):
+    refused(ClipError, lambda: next(LiveStream(http_camera(callers=0)).frames()), found="cannot be opened")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://u:p@host:554/a/b?x=y", "rtsp://host:554/a/b"),
+        ("rtsp://u:p@ss@host/a", "rtsp://host/a"),
+        ("http://host/a@b", "http://host/a@b"),
+        ("/dev/video0", "/dev/video0"),
+    ],
+)
+def test_an_address_is_shown_without_secrets(address, shown):
+    assert without_secrets(address) == shown
+
+
+def test_devices_and_streams_are_live_and_files_are_not(tmp_path):
+    assert is_live("/dev/null")  # a character device, as cameras are
+    assert is_live("RTSP://host/a")
+    assert not is_live(str(tmp_path))
+    assert not is_live("pipe:0")
+    assert not is_live("c:/clips/a.mp4")

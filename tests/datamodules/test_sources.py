@@ -1,0 +1,97 @@
+import cv2
+import pytest
+
+from datamodules.errors import ClipError
+from datamodules.live import LiveStream
+from datamodules.sources import open_source
+
+
+@pytest.fixture
+def write_pictures(picture):
+    def write(folder, names):
+        folder.mkdir(exist_ok=True)
+        for number, name in enumerate(names):
+            cv2.imwrite(str(folder / name), picture(number))
+        return folder
+
+    return write
+
+
+def seen(source, number_of):
+    return [(frame.index, number_of(frame.image), round(frame.timestamp_s, 3)) for frame in source.frames()]
+
+
+def test_a_video_gives_its_frames_at_its_own_rate(tmp_path, write_video, number_of):
+    source = open_source(str(write_video(tmp_path / "a.mp4", frames=3, fps=10)), picture_fps=2)
+    assert (source.fps, source.num_frames) == (10, 3)
+    assert seen(source, number_of) == [(0, 0, 0.0), (1, 1, 0.1), (2, 2, 0.2)]
+
+
+def test_a_folder_of_pictures_is_read_in_the_order_of_its_numbers(tmp_path, write_pictures, number_of):
+    folder = write_pictures(tmp_path / "pictures", ["frame9.png", "frame10.png", "frame11.jpg"])
+    (folder / "notes.txt").write_text("ten pigs")
+    source = open_source(str(folder), picture_fps=2)
+    assert (source.fps, source.num_frames) == (2, 3)
+    assert seen(source, number_of) == [(0, 0, 0.0), (1, 1, 0.5), (2, 2, 1.0)]
+
+
+def test_a_pattern_of_videos_is_one_stream_whose_times_go_on(tmp_path, write_video, number_of):
+    write_video(tmp_path / "hour10.mp4", frames=2, fps=2)
+    write_video(tmp_path / "hour9.mp4", frames=3, fps=6)
+    source = open_source(str(tmp_path / "hour*.mp4"))
+    assert (source.fps, source.num_frames) == (6, 5)
+    assert seen(source, number_of) == [(0, 0, 0.0), (1, 1, 0.167), (2, 2, 0.333), (3, 0, 0.5), (4, 1, 1.0)]
+
+
+def test_a_pattern_of_pictures_and_a_single_picture(tmp_path, write_pictures, number_of):
+    folder = write_pictures(tmp_path / "pictures", ["a1.jpg", "a2.jpg", "b.jpg"])
+    assert seen(open_source(str(folder / "a*.jpg"), picture_fps=1), number_of) == [(0, 0, 0.0), (1, 1, 1.0)]
+    assert open_source(str(folder / "b.jpg")).num_frames == 1
+
+
+def test_a_file_whose_name_looks_like_an_address_is_a_file(tmp_path, write_video, monkeypatch):
+    write_video(tmp_path / "pipe:0.mp4", frames=2)
+    write_video(tmp_path / "concat:a|b.mp4", frames=1)
+    write_video(tmp_path / "-i.mp4", frames=1)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(open_source("pipe:0.mp4").frames())) == 2
+    assert len(list(open_source("concat:a|b.mp4").frames())) == 1
+    assert len(list(open_source("-i.mp4").frames())) == 1
+
+
+def test_an_address_is_a_camera_and_nothing_is_opened_yet():
+    source = open_source("rtsp://farmer:secret@10.0.0.7/pen?token=abc", patience_s=5)
+    assert source == LiveStream("rtsp://farmer:secret@10.0.0.7/pen?token=abc", 5)
+    assert source.name == "rtsp://10.0.0.7/pen"
+    assert (source.fps, source.num_frames) == (None, None)
+
+
+class TestRefused:
+    @pytest.mark.parametrize("name", ["pipe:0", "pipe:", "fd:0", "file:///etc/hostname", "concat:a|b", "subfile,,a"])
+    def test_addresses_that_are_no_camera(self, refused, name):
+        refused(ClipError, lambda: open_source(name), where=name, found="is an address that is not opened")
+
+    def test_what_is_not_there(self, tmp_path, refused):
+        path = tmp_path / "pen.mp4"
+        refused(ClipError, lambda: open_source(str(path)), where=path, found="is not there")
+        pattern = tmp_path / "*.mp4"
+        refused(ClipError, lambda: open_source(str(pattern)), where=pattern, found="matches no file")
+
+    def test_an_empty_folder_says_how_videos_are_named(self, tmp_path, refused):
+        refused(ClipError, lambda: open_source(str(tmp_path)), where=tmp_path, found="no pictures", fix="/*.mp4'")
+
+    def test_a_mixed_pattern(self, tmp_path, write_video, write_pictures, refused):
+        write_pictures(tmp_path, ["a.jpg"])
+        write_video(tmp_path / "b.mp4")
+        pattern = str(tmp_path / "*")
+        refused(ClipError, lambda: open_source(pattern), where=pattern, found="a.jpg and b.mp4")
+
+    def test_a_truncated_video_before_anything_is_decoded(self, tmp_path, write_video, refused):
+        path = write_video(tmp_path / "a.mp4", frames=30)
+        path.write_bytes(path.read_bytes()[:-200])
+        refused(ClipError, lambda: open_source(str(path)), where=path, expected="a whole video")
+
+    def test_a_playlist_that_would_open_an_address(self, tmp_path, refused):
+        path = tmp_path / "a.mp4"
+        path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+        refused(ClipError, lambda: open_source(str(path)), where=path, expected="a whole video")
