@@ -98,7 +98,7 @@ def format_table(results: Results) -> str:
 
 def _mask_row(results: Results) -> Row:
     values = [model.mask_overlap for model in results.models.values()]
-    text = "Mean overlap of the animals' masks with those of the tracks; 0 for an animal that gets none."
+    text = "Mean overlap of animals' masks with those of tracks; 0 where there is none."
     row = _plain_row("mask overlap %", values, "{:.2f}", True, text)
     if len(values) == 1:
         return row
