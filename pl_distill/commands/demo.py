@@ -26,8 +26,8 @@ DAYS: dict[Part, tuple[date, int]] = {  # first day and number of days in config
     "test": (date(2026, 1, 26), 6),
 }
 RANDOM_TEACHER = (
-    "The teacher of this demo has random weights: scores against truth are noise, "
-    "only `student_vs_teacher` says something."
+    "The teacher of this demo has random weights: scores against truth are noise, and its boxes fill the picture, "
+    "so that any student agrees with them. Of the last column only the overlap of masks says something."
 )
 
 
@@ -125,7 +125,8 @@ def demo(
         results,
         steps=seconds,
         seconds=round(sum(seconds.values()), 2),
-        peak_rss_bytes=max(step.peak_rss_bytes for step in steps.done.values()),
+        # The evaluation measures each clip anew, so its own peak is not in its step's.
+        peak_rss_bytes=max(results.peak_rss_bytes, *(step.peak_rss_bytes for step in steps.done.values())),
         notes=list(dict.fromkeys([RANDOM_TEACHER, *results.notes])),
     )
     write_results(out / RESULTS_FILE, results)
