@@ -13,11 +13,19 @@ from pl_distill import __version__
 
 
 class Verb(NamedTuple):
-    """Where a verb's functions live: one function, or several that a second word chooses."""
+    """Where a verb's functions live: one function, or several that a second word chooses.
+
+    Args:
+        summary: A line for the help.
+        module: Of pl_distill.commands.
+        functions: Names in it; none for Lightning's verbs.
+        first: The option whose value may stand first, without the option's name.
+    """
 
     summary: str
     module: str
     functions: tuple[str, ...] = ()
+    first: str | None = None
 
 
 VERBS = {
@@ -28,6 +36,7 @@ VERBS = {
     "fit": Verb("distil a student from cached features", "lightning"),
     "validate": Verb("feature metrics of a student", "lightning"),
     "evaluate": Verb("stream clips through teacher and student and score the tracks", "evaluate", ("evaluate",)),
+    "track": Verb("follow the animals of a video or a camera", "track", ("track",), first="--video"),
     "report": Verb("one HTML file from results", "report", ("report",)),
 }
 
@@ -61,7 +70,10 @@ def run(args: Sequence[str]) -> None:
     parsing = import_module("pl_distill.commands.parsing")
     functions: dict[str, Any] = {name: getattr(module, name) for name in verb.functions}
     only_one = verb.functions == (args[0],)
-    parsing.run_function(args[0], functions[args[0]] if only_one else functions, args[1:])
+    words = list(args[1:])
+    if verb.first is not None and words and not words[0].startswith("-"):
+        words.insert(0, verb.first)
+    parsing.run_function(args[0], functions[args[0]] if only_one else functions, words)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ from pl_distill.errors import ConfigError
 from pl_distill.evaluation.board import write_board
 from pl_distill.evaluation.caveats import caveats
 from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord, find_record
+from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.memory import release_memory
 from pl_distill.evaluation.models import ModelSource, OpenedModel, open_model, plan_models
 from pl_distill.evaluation.pairing import IOU_THRESHOLD
@@ -83,7 +84,7 @@ def evaluate(
     out = Path(out)
     manifest = ShardManifest.load(data)
     clips = _read_part(manifest, split)
-    where = _device(device)
+    where = choose_device(device)
     if max_frames is not None and max_frames < 1:
         raise ConfigError("max_frames", f"is {max_frames}", "at least 1", "Leave it out to use all frames.")
     sources = plan_models(str(model), None if teacher is None else str(teacher))
@@ -148,22 +149,6 @@ def _read_part(manifest: ShardManifest, part: Part) -> list[Clip]:
             "Name another part, or write shards with clips of its days.",
         )  # fmt: skip
     return clips
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
-        raise ConfigError(
-            "device",
-            f"is {name!r}, which torch refuses ({str(error).splitlines()[0]})",
-            "auto, cpu or cuda",
-            "Correct it.",
-        ) from error
-    return device
 
 
 def _replay_all(

@@ -5,6 +5,7 @@ first, so that a label can be read.
 """
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,7 +66,14 @@ def colour_of(identity: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def annotate(image: Image, tracks: Drawable, truth: Annotation | None, canvas: Canvas, caption: str = "") -> Image:
+def annotate(
+    image: Image,
+    tracks: Drawable,
+    truth: Annotation | None,
+    canvas: Canvas,
+    caption: str = "",
+    labels: Sequence[str] | None = None,
+) -> Image:
     """Draw tracks and truth into a copy of a frame.
 
     Args:
@@ -74,6 +82,7 @@ def annotate(image: Image, tracks: Drawable, truth: Annotation | None, canvas: C
         truth: The animals, or None where the frame is unlabelled.
         canvas: From `Canvas.of` the size of `image`.
         caption: A line for the lower left corner.
+        labels: What is written at each track; None for the identities.
 
     Returns:
         RGB picture of the canvas's size.
@@ -92,7 +101,8 @@ def annotate(image: Image, tracks: Drawable, truth: Annotation | None, canvas: C
         _draw_box(picture, tracks.boxes_xyxy[index] * factor, colour, line)
     for index, identity in enumerate(tracks.ids):  # labels last, so that no box crosses them
         left, top = tracks.boxes_xyxy[index, :2] * factor
-        _draw_label(picture, str(identity), (left, top), colour_of(identity))
+        text = str(identity) if labels is None else labels[index]
+        _draw_label(picture, text, (left, top), colour_of(identity))
     if caption:
         _draw_label(picture, caption, (0, canvas.height), (255, 255, 255))
     return picture

@@ -1,0 +1,119 @@
+"""Track a video or a camera without truth, frame by frame, and write what was found as it goes."""
+
+import platform
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datamodules.files import write_json
+from datamodules.sources import Source
+from pl_distill.evaluation.event_log import events_to
+from pl_distill.evaluation.models import OpenedModel
+from pl_distill.evaluation.track_output import TrackOutput
+from pl_distill.streaming import PruningPolicy, StreamingTracker
+
+RUN, EVENTS = "run.json", "events.log"
+RUN_SCHEMA = 1
+_VERSIONS = ("pl-distill", "torch", "transformers", "timm", "numpy")
+
+
+@dataclass
+class TrackedStream:
+    """What a run did.
+
+    Args:
+        state: ``running``, ``finished`` (the source ended, or `max_frames` were done), or ``stopped`` (Ctrl-C or an
+            error).
+        frames: Written so far.
+        tracks: Identities so far.
+        tracker_s: Time in the tracker; decoding, drawing and waiting for a camera are not in it.
+    """
+
+    state: str = "running"
+    frames: int = 0
+    tracks: int = 0
+    tracker_s: float = 0.0
+
+    @property
+    def frames_per_second(self) -> float:
+        """Of the tracker."""
+        return round(self.frames / self.tracker_s, 3) if self.tracker_s else 0.0
+
+
+def track_stream(
+    source: Source,
+    opened: OpenedModel,
+    out: Path,
+    *,
+    policy: PruningPolicy,
+    video: bool,
+    max_frames: int | None,
+) -> TrackedStream:
+    """Give every frame of a source to a tracker, and write tracks, masks, video, events and a record into `out`.
+
+    Ctrl-C ends it as the end of the video does, with the state ``stopped``; the files are whole.
+
+    Args:
+        source: What to track.
+        opened: The model.
+        out: Folder; the files of an older run in it are replaced.
+        policy: What the tracker forgets, and when tracks end.
+        video: Whether to write the annotated video.
+        max_frames: Only the first so many frames.
+
+    Raises:
+        ClipError: The source is damaged further on, or a camera did not come back; what was written stays.
+    """
+    done, started = TrackedStream(), datetime.now(UTC)
+    alive: set[int] = set()  # tracks that were seen and have not ended; an id never comes back
+    total = source.num_frames
+    if max_frames is not None:
+        total = max_frames if total is None else min(total, max_frames)
+
+    def record() -> None:
+        write_json(
+            out / RUN, {"schema": RUN_SCHEMA, **asdict(done), "frames_per_second": done.frames_per_second, **about}
+        )
+
+    about = {
+        "source": source.name,
+        "started": started.isoformat(timespec="milliseconds"),
+        "fps": source.fps,
+        "prompt": opened.prompt.word,
+        "policy": asdict(policy),
+        "model": asdict(opened.identity),
+        "versions": {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
+        "notes": list(opened.notes),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    record()
+    with (
+        events_to(out / EVENTS),
+        StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy) as tracker,
+        TrackOutput(out, fps=source.fps, video=video) as output,
+        tqdm(total=total, desc="track", unit="frame") as bar,
+    ):
+        try:
+            for frame in islice(source.frames(), max_frames):
+                began = time.perf_counter()
+                tracks = tracker.update(frame.image, frame.timestamp_s)
+                done.tracker_s += time.perf_counter() - began
+                output.write(frame, tracks)
+                done.frames, done.tracks = done.frames + 1, done.tracks + len(set(tracks.ids) - alive)
+                alive = (alive | set(tracks.ids)) & set(tracker.session.obj_ids)
+                bar.set_postfix_str(f"{len(tracks)} animals now, {done.tracks} tracks", refresh=False)
+                bar.update()
+            done.state = "finished"
+        except KeyboardInterrupt:
+            done.state = "stopped"
+        except BaseException:
+            done.state = "stopped"
+            record()
+            raise
+    record()
+    return done
