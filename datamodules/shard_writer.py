@@ -6,9 +6,7 @@ All frames of a clip are written, labelled or not: a student learns from picture
 """
 
 import hashlib
-import io
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -124,15 +122,20 @@ def _write(wanted: ShardManifest, journal: ShardJournal, clips: dict[str, Clip])
 def _write_shard(
     folder: Path, shard: ShardEntry, runs: "_FrameRuns", jpeg_quality: int, bar: "tqdm[NoReturn]"
 ) -> ShardEntry:
+    from webdataset import TarWriter  # imports torch: seconds that a mistake in the arguments need not wait for
+
     path = folder / shard.file
     with atomic_path(path) as temporary:
-        with tarfile.open(temporary, "w") as tar:
+        with (
+            temporary.open("wb") as file,
+            TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False, compress=False) as tar,
+        ):
             for segment in shard.clips:
                 for frame in runs.take(segment.clip, segment.first_frame, segment.frames):
                     key = sample_key(segment.clip, frame.index)
                     record = SampleRecord(segment.clip, frame.index, frame.timestamp_s, frame.annotation)
-                    _add(tar, f"{key}.jpg", encode_jpeg(frame.image, jpeg_quality))
-                    _add(tar, f"{key}.json", record.to_json())
+                    picture = encode_jpeg(frame.image, jpeg_quality)
+                    tar.write({"__key__": key, "jpg": picture, "json": record.to_json()})
                     bar.update()
         digest, size = sha256_of(temporary), temporary.stat().st_size
     return ShardEntry(shard.file, digest, size, shard.samples, shard.clips)
@@ -166,12 +169,6 @@ class _FrameRuns:
             raise ClipError(
                 name, f"ends after {self._next} frames", f"{clip.num_frames}", "Copy or export this clip again."
             )
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # its other fields are constants: mode 0644, time 0, no owner
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
 
 
 def _finished_folder(wanted: ShardManifest) -> ShardManifest | None:
