@@ -1,5 +1,6 @@
 """Pictures of what the student sees: image, teacher's map, student's map, their difference, in TensorBoard."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ TAG = "features/image_teacher_student_error"  # the columns, from left to right
 
 
 class FeaturePreview(Callback):
-    """Draw the first pictures of the first validation batch under the tag `features/image_teacher_student_error`.
+    """Draw pictures of the validation set under the tag `features/image_teacher_student_error`, the same at each time.
 
     Maps are shown by their three main directions of variation as red, green and blue. Basis and range are the teacher's
     for both, so that equal colours mean equal features. The error is ``||s - t||`` per cell over the mean ``||t||``:
-    black is 0, bright is 1 or more.
+    black is 0, bright is 1 or more. The rows are spread over the validation batches: neighbouring frames look alike.
 
     Args:
         images: Rows of the picture.
@@ -31,14 +32,15 @@ class FeaturePreview(Callback):
         self.every_n_validations = every_n_validations
         self.width = width
         self._validations = 0
+        self._rows: list[tuple[Tensor, Tensor, Tensor]] = []  # images, teacher's and student's maps, some of a batch
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting validations anew."""
         self._validations = 0
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count a validation."""
-        self._validations += not trainer.sanity_checking
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the rows of a validation that was broken off."""
+        self._rows = []
 
     def on_validation_batch_end(
         self,
@@ -49,23 +51,42 @@ class FeaturePreview(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw what the validation step returned: a forward pass of our own would have to be joined by other ranks."""
-        due = batch_idx == 0 and self._validations % self.every_n_validations == 0
-        if not due or trainer.sanity_checking or not trainer.is_global_zero:
+        """Keep what the validation step returned: a forward pass of our own would have to be joined by other ranks."""
+        due = trainer.is_global_zero and self._validations % self.every_n_validations == 0
+        batches = trainer.num_val_batches[0]
+        if due and not trainer.sanity_checking and batch_idx in spread(self.images, batches):
+            share = max(1, math.ceil(self.images / batches))
+            parts = (batch["image"], batch["teacher_map"], outputs["student_map"])
+            images, teacher, student = (part[:share].detach().float().cpu() for part in parts)
+            self._rows.append((images, teacher, student))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, and count the validation."""
+        if trainer.sanity_checking:
             return
+        self._validations += 1
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if boards:
-            n = self.images
-            picture = preview(batch["image"][:n], batch["teacher_map"][:n], outputs["student_map"][:n], self.width)
+        if self._rows and boards:
+            images, teacher, student = (torch.cat(part)[: self.images] for part in zip(*self._rows, strict=True))
+            picture = preview(images, teacher, student, self.width)
             for board in boards:
                 board.experiment.add_image(TAG, picture, trainer.global_step)
+        self._rows = []
+
+
+def spread(count: int, batches: int | float) -> set[int]:
+    """Return up to `count` numbers of batches, from the first to the last; the first ones where there is no last."""
+    if math.isinf(batches):
+        return set(range(count))
+    last = int(batches) - 1
+    return {round(number * last / max(1, count - 1)) for number in range(count)}
 
 
 def preview(images: Tensor, teacher: Tensor, student: Tensor, width: int) -> Tensor:
     """Compose the picture.
 
     Args:
-        images: (N, 3, H, W), mean and deviation 0.5 as SAM 3's processor gives them.
+        images: (N, 3, H, W) float32, mean and deviation 0.5 as SAM 3's processor gives them.
         teacher: Maps (N, C, h, w).
         student: The same shape.
         width: Side of each of the four squares of a row, in pixels.
@@ -73,7 +94,6 @@ def preview(images: Tensor, teacher: Tensor, student: Tensor, width: int) -> Ten
     Returns:
         (3, N * width, 4 * width) float32, 0 to 1, on the CPU.
     """
-    images, teacher, student = (part.detach().float().cpu() for part in (images, teacher, student))
     size = [width, width]
     pixels = F.interpolate(images * 0.5 + 0.5, size=size, mode="bilinear", antialias=True).clamp(0, 1)
     maps = [F.interpolate(part, size=size, mode="nearest") for part in (*in_teachers_colours(teacher, student),)]

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -5,7 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from callbacks.feature_preview import TAG, FeaturePreview, in_teachers_colours, preview, relative_errors
+from callbacks.feature_preview import TAG, FeaturePreview, in_teachers_colours, preview, relative_errors, spread
 
 
 def random_map(seed, *shape):
@@ -68,9 +70,11 @@ def test_the_error_is_relative_to_the_pictures_typical_norm():
     assert relative_errors(student, teacher).flatten().tolist() == pytest.approx([5 / typical, 2**0.5 / typical])
 
 
-def test_half_precision_maps_are_drawn():
-    maps = random_map(0, 1, 5, 4, 4).bfloat16()
-    assert preview(random_map(1, 1, 3, 8, 8).bfloat16(), maps, maps, width=8).shape == (3, 8, 32)
+@pytest.mark.parametrize(
+    ("count", "batches", "chosen"), [(3, 9, {0, 4, 8}), (4, 1, {0}), (4, 2, {0, 1}), (1, 5, {0}), (2, math.inf, {0, 1})]
+)
+def test_rows_are_spread_over_the_batches(count, batches, chosen):
+    assert spread(count, batches) == chosen
 
 
 class Echo(LightningModule):
@@ -84,7 +88,7 @@ class Echo(LightningModule):
         return self.weight**2
 
     def validation_step(self, batch, batch_idx):
-        return {"student_map": batch["teacher_map"] * self.weight}
+        return {"student_map": (batch["teacher_map"] * self.weight).bfloat16()}
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -118,3 +122,8 @@ def test_a_picture_is_written_at_every_nth_validation(tmp_path):
 
 def test_another_logger_gets_no_picture_and_no_error(tmp_path):
     assert fit(tmp_path, FeaturePreview(), logger=False) == []
+
+
+def test_every_batch_gives_rows_where_there_are_more_rows_than_batches(tmp_path):
+    (first, *_) = fit(tmp_path, FeaturePreview(images=3, width=8))
+    assert (first.height, first.width) == (3 * 8, 4 * 8)  # two of the first batch, one of the second
