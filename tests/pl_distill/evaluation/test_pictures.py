@@ -85,3 +85,13 @@ def test_an_identity_keeps_its_colour_and_neighbours_differ():
     assert colours == [colour_of(identity) for identity in range(20)]
     distances = [np.abs(np.subtract(one, other)).sum() for one, other in pairwise(colours)]
     assert min(distances) > 60
+
+
+def test_a_track_is_labelled_with_what_the_caller_wants():
+    tracks = Drawn((5,), np.array([(20, 20, 60, 50)], np.float32), np.zeros((1, 60, 80), bool))
+    plates = []
+    for labels in (None, ["5"], ["5 0.93"]):
+        picture = annotate(GREY, tracks, None, Canvas.of(80, 60), labels=labels)
+        plates.append(int((picture == colour_of(5)).all(axis=2).sum()))
+    assert plates[0] == plates[1]
+    assert plates[2] > plates[1] + 200  # a longer plate

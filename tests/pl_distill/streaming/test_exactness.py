@@ -1,5 +1,10 @@
 """Pruned, unpruned and untouched transformers give the same bits."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,12 +19,21 @@ from pl_distill.streaming.session import MemoryWindow
 ENTER = {0: 2, 9: 3, 26: 4}  # frame -> animals that may live from then on
 
 
+def admission(frame: int, recondition: int) -> dict[str, float]:
+    """What lets animals in at certain frames only, and lets random detections recondition them."""
+    return {
+        "recondition_every_nth_frame": recondition,
+        "high_conf_thresh": 0.1,
+        "high_iou_thresh": 0.0,
+        "assoc_iou_thresh": 0.05,
+        "max_num_objects": ENTER[max(entered for entered in ENTER if entered <= frame)],
+        "new_det_thresh": 0.05 if frame in ENTER else 2.0,
+    }
+
+
 def admit(model, frame: int, recondition: int) -> None:
-    """Let animals in at certain frames only, and let random detections recondition them."""
-    model.recondition_every_nth_frame = recondition
-    model.high_conf_thresh, model.high_iou_thresh, model.assoc_iou_thresh = 0.1, 0.0, 0.05
-    model.max_num_objects = ENTER[max(entered for entered in ENTER if entered <= frame)]
-    model.new_det_thresh = 0.05 if frame in ENTER else 2.0
+    for name, value in admission(frame, recondition).items():
+        setattr(model, name, value)
 
 
 def stream(model, prompt, preprocessing, pictures, policy, recondition=0, window=None):
@@ -126,17 +140,55 @@ def stock_session(processor, prompt: PromptEmbedding, video=None):
     return session
 
 
+@pytest.fixture
+def stock_process(teacher, tmp_path):
+    """Run untouched transformers over pictures in a process of its own; frame -> ids, masks, boxes, scores."""
+
+    def run(pictures, recondition):
+        np.save(tmp_path / "frames.npy", np.stack(pictures))
+        schedule = [admission(index, recondition) for index in range(len(pictures))]
+        (tmp_path / "schedule.json").write_text(json.dumps(schedule))
+        paths = [
+            str(path) for path in (teacher, *(tmp_path / name for name in ("frames.npy", "schedule.json", "out.npz")))
+        ]
+        # -I: no path but that of installed packages, nothing of the environment
+        subprocess.run([sys.executable, "-I", str(Path(__file__).with_name("stock_run.py")), *paths], check=True)
+        found = np.load(tmp_path / "out.npz")
+        assert found["ours"].tolist() == []
+        frames = [
+            tuple(found[f"{index}.{name}"] for name in ("ids", "masks", "boxes", "scores"))
+            for index in range(len(pictures))
+        ]
+        return frames, max(found["conditioning"].tolist())
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("recondition", "frames"),
     [
-        (4, 30),
+        (16, 60),
         *(pytest.param(recondition, 240, marks=pytest.mark.slow) for recondition in (0, 16, 4, 1)),
     ],
 )
-def test_with_our_switches_off_it_is_transformers_own_streaming(
-    teacher, model, prompt, preprocessing, clip, recondition, frames
+def test_with_our_switches_off_it_is_untouched_transformers_in_another_process(
+    model, prompt, preprocessing, clip, stock_process, recondition, frames
 ):
     pictures = list(clip(frames))
+    ours, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy.as_transformers("exact"), recondition)
+    stock, conditioning = stock_process(pictures, recondition)
+    for index, (tracks, (ids, masks, boxes, scores)) in enumerate(zip(ours, stock, strict=True)):
+        assert tracks.ids == tuple(ids.tolist()), f"frame {index}"
+        assert tracks.masks.tobytes() == masks.tobytes(), f"frame {index}"
+        assert tracks.scores.tobytes() == scores.tobytes(), f"frame {index}"
+        edges = boxes.reshape(-1, 4) + np.array([0, 0, 1, 1], np.float32)  # theirs end at the last pixel's number
+        assert np.array_equal(tracks.boxes_xyxy, edges), f"frame {index}"
+    assert {track for tracks in ours for track in tracks.ids} == {0, 1, 2, 3}
+    assert conditioning > {0: 0, 16: 2, 4: 4, 1: 7}[recondition]  # the claim is not about a path that never ran
+
+
+def test_with_our_switches_off_it_is_transformers_own_streaming(teacher, model, prompt, preprocessing, clip):
+    pictures, recondition = list(clip(30)), 4
     ours, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy.as_transformers("exact"), recondition)
     processor, stock = Sam3VideoProcessor.from_pretrained(teacher), load_sam3(teacher)
     session = stock_session(processor, prompt)

@@ -1,0 +1,260 @@
+"""`pl-distill track` from the command line: what is written, what survives a kill, and how mistakes are answered."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import groupby
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from datamodules.clip import Frame
+from datamodules.masks import decode_masks
+from datamodules.video import VideoFrames, VideoWriter, probe_video
+from pl_distill.cli import main
+from pl_distill.commands import track as command
+from pl_distill.evaluation.track_files import read_tracks
+from pl_distill.models.sam3 import write_random_sam3
+from pl_distill.models.tinyvit_fpn import TinyViTFPN
+
+FRAMES = 5
+
+
+def picture(number: int, width: int = 64, height: int = 48) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    image = rng.integers(40, 80, (height, width, 3)).astype(np.uint8)
+    for left in (4, 30, 46):
+        image[8 + 2 * number : 24 + 2 * number, left : left + 12] = (230, 150, 120)
+    return image
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(write_random_sam3("tiny", tmp_path_factory.mktemp("sam3") / "teacher", seed=0))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "pen.mp4"
+    with VideoWriter(path, fps=6, width=64, height=48) as writer:
+        for number in range(FRAMES):
+            writer.write(picture(number))
+    return path
+
+
+def track(source, model, out, *options) -> int:
+    return main(["track", str(source), "--model", str(model), "--out", str(out), "--device=cpu", *options])
+
+
+@pytest.fixture(scope="module")
+def tracked(model, video, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tracked") / "out"
+    assert track(video, model, out) == 0
+    return out
+
+
+def test_tracks_masks_and_video_tell_the_same(tracked):
+    tracks = read_tracks(tracked / "tracks.txt")
+    lines = [json.loads(line) for line in (tracked / "masks.jsonl").read_text().splitlines()]
+    by_frame = {frame: list(rows) for frame, rows in groupby(lines, lambda row: row["image_id"] - 1)}
+    assert set(by_frame) == set(tracks) == set(range(FRAMES))
+    for frame, rows in by_frame.items():
+        assert tuple(row["track_id"] for row in rows) == tracks[frame].ids
+        assert [row["score"] for row in rows] == pytest.approx(tracks[frame].scores.tolist(), abs=1e-4)
+        assert {row["time_s"] for row in rows} == {round(frame / 6, 4)}
+        boxes = np.array([row["bbox"] for row in rows])
+        assert np.allclose(boxes[:, :2] + boxes[:, 2:], tracks[frame].boxes_xyxy[:, 2:], atol=1e-3)
+        masks = decode_masks([row["segmentation"] for row in rows])
+        assert masks.shape == (len(rows), 48, 64)
+        assert masks.sum(axis=0).max() == 1  # no pixel belongs to two animals
+    assert probe_video(tracked / "annotated.mp4").num_frames == FRAMES
+
+
+def test_the_record_says_what_ran(tracked, model, video):
+    record = json.loads((tracked / "run.json").read_text())
+    assert (record["state"], record["frames"], record["fps"]) == ("finished", FRAMES, 6)
+    assert (record["source"], record["model"]["source"], record["prompt"]) == (str(video), model, "pig")
+    assert record["tracks"] == len({row for boxes in read_tracks(tracked / "tracks.txt").values() for row in boxes.ids})
+    assert record["policy"]["mode"] == "exact"
+
+
+def test_pictures_give_the_same_tracks_as_their_video(tracked, model, video, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(VideoFrames(video)):
+        cv2.imwrite(str(folder / f"{number + 8}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert track(folder, model, tmp_path / "out", "--max_frames=3", "--annotated=false") == 0
+    said = capsys.readouterr()
+    assert "finished after 3 frames" in said.out
+    assert "3/3" in said.err
+    whole = (tracked / "tracks.txt").read_text()
+    part = (tmp_path / "out" / "tracks.txt").read_text()
+    assert len(part) > 0
+    assert whole.startswith(part)
+    assert not (tmp_path / "out" / "annotated.mp4").exists()
+
+
+def test_a_student_tracks_inside_its_teacher(model, video, tmp_path, capsys):
+    student = tmp_path / "student"
+    sizes = {"embed_dims": [16] * 4, "depths": [1] * 4, "num_heads": [1] * 4, "window_sizes": [2] * 4}
+    network = TinyViTFPN(
+        out_channels=32, grid=8, body="tiny_vit_5m_224", body_size=64, fpn_channels=16, norm_groups=4, **sizes
+    )
+    network.save_pretrained(student, str(tmp_path / "moved"))
+    assert track(video, student, tmp_path / "out", "--max_frames=2") == 1
+    assert "Say with --teacher where it is now" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert track(video, student, tmp_path / "out", "--max_frames=2", f"--teacher={model}") == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["model"]["kind"], record["model"]["teacher"]) == ("TinyViTFPN", model)
+
+
+@dataclass
+class Camera:
+    """A camera whose events are given: an exception, or the width of a picture, 0 for a black one."""
+
+    events: list
+    fps: float | None = None
+    num_frames: int | None = None
+    name: str = "rtsp://host/pen"
+
+    def frames(self):
+        for index, event in enumerate(self.events):
+            if isinstance(event, BaseException):
+                raise event
+            image = picture(index, event, event * 3 // 4) if event else np.zeros((48, 64, 3), np.uint8)
+            yield Frame(index, index / 6 + (60 if index > 3 else 0), image, None)
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    def install(events, **about):
+        monkeypatch.setattr(command, "open_source", lambda given, **_: Camera(events, **about))
+
+    return install
+
+
+def test_a_camera_that_blacks_out_pauses_and_changes_its_size_is_followed_on(camera, model, tmp_path, capsys):
+    camera([64, 64, 0, 64, 96, 96])
+    assert track("rtsp://host/pen", model, tmp_path / "out") == 0
+    events, said = (tmp_path / "out" / "events.log").read_text(), capsys.readouterr().err
+    for text in ("picture is blank", "picture is back after 1 blank", "no frames for 60", "now 96 x 72, not 64 x 48"):
+        assert text in events
+        assert text in said
+    tracks = read_tracks(tmp_path / "out" / "tracks.txt")
+    assert set(tracks) == {0, 1, 3, 4, 5}
+    sizes = [json.loads(line) for line in (tmp_path / "out" / "masks.jsonl").read_text().splitlines()]
+    assert {row["image_id"]: row["segmentation"]["size"] for row in sizes}[6] == [72, 96]
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as container:
+        shown = list(container.decode(video=0))
+    assert {(frame.width, frame.height) for frame in shown} == {(640, 480)}
+    assert [float(frame.time) for frame in shown] == pytest.approx(
+        [0, 1 / 6, 2 / 6, 3 / 6, 60 + 4 / 6, 60 + 5 / 6], abs=1e-3
+    )
+
+
+@pytest.mark.parametrize(("length", "code"), [(None, 0), (6, 130)])
+def test_ctrl_c_ends_a_camera_and_stops_a_video_with_whole_files(camera, model, tmp_path, capsys, length, code):
+    camera([64, 64, KeyboardInterrupt()], num_frames=length)
+    try:
+        found = track("pen", model, tmp_path / "out")
+    except SystemExit as stop:
+        found = stop.code
+    assert found == code
+    assert "stopped after 2 frames" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "stopped"
+    assert probe_video(tmp_path / "out" / "annotated.mp4").num_frames == 2
+
+
+def test_what_was_tracked_before_an_error_stays(model, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(folder / f"{number}.jpg"), picture(number))
+    last = folder / "2.jpg"
+    last.write_bytes(last.read_bytes()[:-50])
+    assert track(folder, model, tmp_path / "out") == 1
+    assert f"error: {last}: cannot be decoded" in capsys.readouterr().err
+    assert set(read_tracks(tmp_path / "out" / "tracks.txt")) == {0, 1}
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "stopped"
+
+
+def test_a_kill_loses_at_most_the_last_picture(model, tmp_path):
+    path, out = tmp_path / "long.mp4", tmp_path / "out"
+    with VideoWriter(path, fps=6, width=64, height=48) as writer:
+        for number in range(500):
+            writer.write(picture(number % 10))
+    words = ["track", str(path), "--model", model, "--out", str(out), "--device=cpu"]
+    process = subprocess.Popen([sys.executable, "-m", "pl_distill.cli", *words], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (out / "tracks.txt").is_file():
+            time.sleep(0.02)
+        while time.monotonic() < deadline and (out / "tracks.txt").read_text().count("\n") < 40:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    last = max(read_tracks(out / "tracks.txt"))
+    assert last > 2
+    lines = [json.loads(line) for line in (out / "masks.jsonl").read_text().splitlines()]
+    assert lines[-1]["image_id"] - 1 >= last - 1
+    assert (
+        len(list(VideoFrames(out / "annotated.mp4"))) >= last - 1
+    )  # of last + 1 frames; one drawn, one in the encoder
+    assert json.loads((out / "run.json").read_text())["state"] == "running"
+
+
+class TestRefused:
+    def refused(self, capsys, words, *texts):
+        assert main(words) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        for text in texts:
+            assert text in error
+
+    def words(self, source, model, out, *options):
+        return ["track", str(source), "--model", str(model), "--out", str(out), *options]
+
+    def test_missing_truncated_and_forbidden_sources(self, model, video, tmp_path, capsys):
+        out, cut = tmp_path / "out", tmp_path / "cut.mp4"
+        cut.write_bytes(video.read_bytes()[:-100])
+        self.refused(capsys, self.words(tmp_path / "no.mp4", model, out), "no.mp4: is not there")
+        self.refused(capsys, self.words(cut, model, out), "cut.mp4", "expected a whole video")
+        self.refused(capsys, self.words("pipe:0", model, out), "is an address that is not opened", "rtsp://")
+        self.refused(capsys, self.words(tmp_path / "*.avi", model, out), "matches no file")
+        assert not out.exists()
+
+    def test_options_that_contradict(self, model, video, tmp_path, capsys):
+        out = tmp_path / "out"
+        self.refused(capsys, self.words(video, model, out, "--max_frames=0"), "--max_frames: is 0", "above 0")
+        self.refused(capsys, self.words(video, model, out, "--picture_fps=-1"), "--picture_fps: is -1.0")
+        self.refused(capsys, self.words(video, model, out, f"--teacher={model}"), "is no student", "Leave it out")
+        self.refused(capsys, self.words(video, model, out, "--prompt=dragon"), "dragon")
+        self.refused(capsys, self.words(video, tmp_path / "nothing", out), "nothing")
+        self.refused(capsys, self.words(video, model, out, "--device=warp"), "device: is 'warp'")
+        self.refused(capsys, ["track", "--model", model, "--out", str(out)], "video")
+        assert not out.exists()
+
+    def test_an_older_run_is_not_overwritten_unasked(self, model, video, tmp_path, capsys):
+        (tmp_path / "tracks.txt").write_text("yesterday\n")
+        self.refused(capsys, self.words(video, model, tmp_path), "holds tracks.txt of an older run", "--overwrite")
+        assert (tmp_path / "tracks.txt").read_text() == "yesterday\n"
+        assert main(self.words(video, model, tmp_path, "--overwrite=true", "--max_frames=1")) == 0
+        assert set(read_tracks(tmp_path / "tracks.txt")) == {0}
+
+
+def test_help_shows_an_example_and_where_the_video_stands(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["track", "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "Example: pl-distill track pen.mp4 --model" in text
+    assert "May stand first without --video" in " ".join(text.split())
