@@ -11,7 +11,7 @@ from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, track_stream
 from pl_distill.streaming import PruningPolicy
 
-DEFAULT_POLICY = PruningPolicy()
+DEFAULT_POLICY = PruningPolicy(mode="bounded")  # a camera may run for months
 
 
 def track(
@@ -46,7 +46,7 @@ def track(
         max_frames: Only the first so many frames.
         picture_fps: Frames per second that pictures stand for; videos and cameras have their own.
         patience_s: How long to reach for a camera that dropped out, in seconds.
-        policy: What the tracker forgets, and when tracks end.
+        policy: What the tracker forgets, and when tracks end. By default nothing may grow; `evaluate` uses exact.
         device: cpu, cuda, cuda:1, or auto.
         overwrite: Whether to replace the tracks of an older run in the same folder.
     """

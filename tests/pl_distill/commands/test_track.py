@@ -80,7 +80,7 @@ def test_the_record_says_what_ran(tracked, model, video):
     assert (record["state"], record["frames"], record["fps"]) == ("finished", FRAMES, 6)
     assert (record["source"], record["model"]["source"], record["prompt"]) == (str(video), model, "pig")
     assert record["tracks"] == len({row for boxes in read_tracks(tracked / "tracks.txt").values() for row in boxes.ids})
-    assert record["policy"]["mode"] == "exact"
+    assert record["policy"]["mode"] == "bounded"
 
 
 def test_pictures_give_the_same_tracks_as_their_video(tracked, model, video, tmp_path, capsys):
