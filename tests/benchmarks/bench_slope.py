@@ -21,13 +21,13 @@ GOALS = {
         "tensor_bytes": "<= 1024",
         "rss_bytes": "<= 10240",
         "python_objects": "<= 1",
-        "late_over_early": "<= 1.05",
+        "old_over_young": "<= 1.05",
     },
     "bounded": {
         "tensor_bytes": "<= 0",
         "rss_bytes": "<= 10240",
         "python_objects": "<= 0.01",
-        "late_over_early": "<= 1.05",
+        "old_over_young": "<= 1.05",
     },
     "stock": {},
 }
@@ -38,6 +38,7 @@ UNITS = {
     "python_objects": "1/frame",
     "early_ms": "ms",
     "late_over_early": "ratio",
+    "old_over_young": "ratio",
 }
 
 

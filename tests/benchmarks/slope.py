@@ -38,6 +38,10 @@ MEDIAN_OF = 200
 SAMPLED = 100  # frames between two looks at what is slow to count
 LOOP = 60  # frames of the clip
 
+Step = Callable[[Image, int], object]
+Stream = tuple[Step, Any]
+"""What takes a picture and its index, and the session that it fills."""
+
 
 @dataclass(frozen=True)
 class Slope:
@@ -57,6 +61,8 @@ class Slope:
         python_objects: Growth of all containers of the process per frame, as the garbage collector counts them.
         early_ms: Median processor time of the first `MEDIAN_OF` settled frames.
         late_ms: The same of the last ones.
+        old_over_young: Processor time of a frame in this stream at its end over that in a new one of `SETTLED` frames,
+            measured in turn: `late_over_early` without what else the machine did meanwhile.
         end_tensor_bytes: Of the session's tensors at the end.
         peak_rss_bytes: Of the process.
         series: Every `SAMPLED` frames: ``frame``, ``tensor_bytes``, ``rss_bytes``, ``session_entries``,
@@ -74,6 +80,7 @@ class Slope:
     python_objects: float
     early_ms: float
     late_ms: float
+    old_over_young: float
     end_tensor_bytes: int
     peak_rss_bytes: int
     series: dict[str, list[float]]
@@ -98,35 +105,34 @@ def main() -> None:
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
         source = options.model or write_random_sam3("tiny", Path(folder) / "sam3", seed=0)
-        step, session, model = _stock(source) if options.mode == "stock" else _ours(source, options.mode)
-    if options.recondition is not None:
-        model.recondition_every_nth_frame = options.recondition
-        model.high_conf_thresh, model.high_iou_thresh, model.assoc_iou_thresh = 0.1, 0.0, 0.05  # random ones pass, too
-    slope = run(options.mode, step, session, options.frames, options.most_gib * 2**30, options.most_seconds)
+        model = load_sam3(source)
+        if options.recondition is not None:
+            model.recondition_every_nth_frame = options.recondition
+            model.high_conf_thresh, model.high_iou_thresh, model.assoc_iou_thresh = 0.1, 0.0, 0.05  # random ones pass
+        begin = _stock(model, source) if options.mode == "stock" else _ours(model, source, options.mode)
+    slope = run(options.mode, begin, options.frames, options.most_gib * 2**30, options.most_seconds)
     write_json(options.out, {**asdict(slope), "late_over_early": slope.late_over_early, "threads": 1, "loop": LOOP})
     print(f"{replace(slope, series={})}\nwritten to {options.out}")
 
 
 def run(
     mode: str,
-    step: Callable[[Image, int], object],
-    session: Any,
+    begin: Callable[[], Stream],
     frames: int,
     most_bytes: float,
     most_seconds: float | None,
 ) -> Slope:
     """Stream `frames` frames of a looped clip, or as many as memory and time allow, and measure."""
+    stream, session = begin()
     config = replace(load_pen_config("day"), width=320, height=180)
     pictures = [frame.image for frame in pen_frames(config, seed=1, frames=LOOP)]
     milliseconds, resident, alive = (array("d", bytes(8 * frames)) for _ in range(3))
     series: dict[str, list[float]] = {
         name: [] for name in ("frame", "tensor_bytes", "rss_bytes", "session_entries", "python_objects", "median_ms")
     }
-    began, at_first, stopped, done = time.perf_counter(), rss_bytes() or 0, "all frames are done", 0
+    started, at_first, stopped, done = time.perf_counter(), rss_bytes() or 0, "all frames are done", 0
     for index in tqdm(range(frames), desc=mode, unit="frame", mininterval=5):
-        start = time.process_time()
-        step(pictures[index % LOOP], index)
-        milliseconds[index] = 1000 * (time.process_time() - start)
+        milliseconds[index] = _milliseconds(stream, pictures[index % LOOP], index)
         done = index + 1
         resident[index], alive[index] = rss_bytes() or 0, len(session.obj_ids)
         if done % SAMPLED == 0:
@@ -139,15 +145,15 @@ def run(
         if resident[index] - at_first > most_bytes:
             stopped = f"the process grew by {most_bytes / 2**30:.1f} GiB"
             break
-        if most_seconds is not None and time.perf_counter() - began > most_seconds:
+        if most_seconds is not None and time.perf_counter() - started > most_seconds:
             stopped = f"{most_seconds:.0f} s are over"
             break
     if done < 6 * SAMPLED:
         raise SystemExit(f"{stopped} after {done} frames, too few for a slope: allow more than {6 * SAMPLED}")
     window = min(MEDIAN_OF, done // 6)
     third = max(SETTLED, done // 3)
-    early, middle, late = (slice(begin, begin + window) for begin in (SETTLED, third, done - window))
-    return Slope(
+    early, middle, late = (slice(first, first + window) for first in (SETTLED, third, done - window))
+    slope = Slope(
         mode=mode,
         frames=done,
         stopped=stopped,
@@ -160,9 +166,28 @@ def run(
         early_ms=statistics.median(milliseconds[early]),
         late_ms=statistics.median(milliseconds[late]),
         end_tensor_bytes=StreamingSession.tensor_bytes(session),
+        old_over_young=0.0,
         peak_rss_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         series=series,
     )
+    return replace(slope, old_over_young=_old_over_young(stream, done, begin()[0], pictures))
+
+
+def _old_over_young(old: Step, age: int, young: Step, pictures: list[Image]) -> float:
+    """Let a stream of `age` frames and a new one take the same frames in turn: other load on the machine hits both."""
+    for index in range(SETTLED):
+        young(pictures[(age + index) % LOOP], index)
+    times = []
+    for index in range(SETTLED, SETTLED + MEDIAN_OF):
+        picture = pictures[(age + index) % LOOP]
+        times.append((_milliseconds(old, picture, age + index - SETTLED), _milliseconds(young, picture, index)))
+    return statistics.median(one for one, _ in times) / statistics.median(other for _, other in times)
+
+
+def _milliseconds(stream: Step, picture: Image, index: int) -> float:
+    start = time.process_time()
+    stream(picture, index)
+    return 1000 * (time.process_time() - start)
 
 
 def _growth(series: dict[str, list[float]], name: str) -> float:
@@ -172,28 +197,36 @@ def _growth(series: dict[str, list[float]], name: str) -> float:
     return (values[-1] - values[0]) / (frames[-1] - frames[0])
 
 
-def _ours(source: str | Path, mode: str) -> tuple[Callable[[Image, int], object], Any, Any]:
+def _ours(model: Any, source: str | Path, mode: str) -> Callable[[], Stream]:
     policy = PruningPolicy(mode, retirement=None)  # type: ignore[arg-type]  # checked by the command line
-    prompt = choose_prompt(load_prompts(source), "pig")
-    tracker = StreamingTracker(load_sam3(source), prompt, load_preprocessing(source), policy)
-    return lambda picture, index: tracker.update(picture, index / 6), tracker.session, tracker.model
+    prompt, preprocessing = choose_prompt(load_prompts(source), "pig"), load_preprocessing(source)
+
+    def begin() -> Stream:
+        tracker = StreamingTracker(model, prompt, preprocessing, policy)
+        return lambda picture, index: tracker.update(picture, index / 6), tracker.session
+
+    return begin
 
 
-def _stock(source: str | Path) -> tuple[Callable[[Image, int], object], Any, Any]:
+def _stock(model: Any, source: str | Path) -> Callable[[], Stream]:
     transformers_logging.set_verbosity_error()  # it warns in every frame that no more animals are taken
-    processor, model = Sam3VideoProcessor.from_pretrained(source), load_sam3(source)
-    session = processor.init_video_session()
+    processor = Sam3VideoProcessor.from_pretrained(source)
     prompt = choose_prompt(load_prompts(source), "pig")
-    number = session.add_prompt(prompt.word)
-    session.prompt_embeddings[number] = BaseModelOutputWithPooling(pooler_output=prompt.embedding)
-    session.prompt_attention_masks[number] = prompt.attention_mask
 
-    def step(picture: Image, index: int) -> object:
-        inputs = processor(images=picture, return_tensors="pt")
-        output = model(inference_session=session, frame=inputs.pixel_values[0], frame_idx=index)
-        return processor.postprocess_outputs(session, output, original_sizes=inputs.original_sizes)
+    def begin() -> Stream:
+        session = processor.init_video_session()
+        number = session.add_prompt(prompt.word)
+        session.prompt_embeddings[number] = BaseModelOutputWithPooling(pooler_output=prompt.embedding)
+        session.prompt_attention_masks[number] = prompt.attention_mask
 
-    return step, session, model
+        def step(picture: Image, index: int) -> object:
+            inputs = processor(images=picture, return_tensors="pt")
+            output = model(inference_session=session, frame=inputs.pixel_values[0], frame_idx=index)
+            return processor.postprocess_outputs(session, output, original_sizes=inputs.original_sizes)
+
+        return step, session
+
+    return begin
 
 
 if __name__ == "__main__":
