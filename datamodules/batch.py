@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class ImageBatch(TypedDict):
-    """Frames for the teacher to look at, all from one shard.
+    """Frames, or views of them, for the teacher to look at, all from one shard.
 
     `image` is (B, 3, H, W) float32 as SAM 3's processor gives it (`datamodules.preprocessing.Preprocessing`).
-    `key` names each sample, B of them. `shard` is the image shard's path within its folder, ``train/train-000000.tar``.
+    `key` names the frame of each. `shard` is the image shard's path within its folder, ``train/train-000000.tar``.
     """
 
     key: list[str]

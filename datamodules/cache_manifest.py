@@ -7,7 +7,7 @@ stage1/save_embedding_image_stage1.py).
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ class CacheIdentity:
         libraries: Versions by name. They bind the writer, a cache is made by one set; a reader does not ask.
         teacher: Where the weights came from, for people; not compared.
         level: Which map of the teacher.
-        codec: How a map is stored.
+        codec: How a map is stored, a name of `datamodules.codecs.CODECS`.
+        basis_sha256: Of the file that the codec's basis is in; "" for a codec without one.
+        views: `datamodules.cached_views.CachedViews.describe`: which parts of each training frame the teacher saw.
     """
 
     trunk_sha256: str
@@ -43,6 +45,8 @@ class CacheIdentity:
     teacher: str
     level: str = "trunk"
     codec: str = "float16"
+    basis_sha256: str = ""
+    views: Mapping[str, Any] = field(default_factory=lambda: {"count": 1})
 
     def require(self, expected: "CacheIdentity", where: Path, *, same_libraries: bool) -> None:
         """Refuse a cache that others than the expected teacher and preprocessing have made.
@@ -63,6 +67,8 @@ _MEANINGS = {
     "preprocessing": "the preprocessing",
     "level": "the level",
     "codec": "the codec",
+    "basis_sha256": "a basis of SHA-256",
+    "views": "the views",
     "precision": "the precision",
     "attention": "the attention kernel",
     "libraries": "the library versions",
@@ -70,7 +76,7 @@ _MEANINGS = {
 
 
 def _brief(value: Any) -> str:
-    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value) or "none"
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,10 @@ class FeatureShardEntry:
         file: Path within the cache, the same as that of the image shard within its folder: ``train/train-000000.tar``.
         sha256: Of the feature shard's bytes.
         bytes: Its size.
-        samples: Maps in it.
+        samples: Frames in it.
         shape: C, h, w of each map.
         image_sha256: Of the image shard it was made from.
+        views: Maps of each frame.
     """
 
     file: str
@@ -92,6 +99,7 @@ class FeatureShardEntry:
     samples: int
     shape: tuple[int, int, int]
     image_sha256: str
+    views: int = 1
 
 
 def _ledger_path(cache: Path, file: str) -> Path:
@@ -144,7 +152,7 @@ class CacheManifest:
 
     @property
     def samples(self) -> int:
-        """Maps in all splits."""
+        """Frames in all splits."""
         return sum(entry.samples for shards in self.splits.values() for entry in shards)
 
     @property

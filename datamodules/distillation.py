@@ -2,9 +2,11 @@
 
 Images are read from their shards and maps from the feature shards beside them, by sample: no frame is paired with
 another frame's map, every rank has as many batches, and a run that stops in mid-epoch goes on where it was.
+
+Augmentation never moves a map: a view is one that the teacher has seen, too, and colour and blur are the student's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,11 +16,14 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.appearance import Appearance
 from datamodules.batch import DistillationBatch
 from datamodules.cache_progress import default_cache
+from datamodules.cached_views import CachedViews
+from datamodules.codecs import Map
 from datamodules.errors import CacheError, UserError
 from datamodules.feature_cache import FeatureCache
-from datamodules.feature_shard import FeatureShard, Map
+from datamodules.feature_shard import FeatureShard
 from datamodules.preprocessing import Preprocessing
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import EpochSampler
@@ -35,6 +40,18 @@ class CachedSample(TypedDict):
     teacher_map: Map
 
 
+class TicketSampler(EpochSampler):
+    """An `EpochSampler` whose indices also tell the epoch, ``epoch * samples + number``.
+
+    Worker processes outlive an epoch and do not hear of the next one; what is drawn for a sample must depend on it, and
+    on nothing else, or a resumed run would draw anew.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * sum(self.shard_sizes)  # now: the epoch is set anew while workers still fetch
+        return (first + number for number in super().__iter__())
+
+
 class CachedSamples(Dataset[CachedSample]):
     """The samples of some shards by number, counted through the shards in order.
 
@@ -43,12 +60,25 @@ class CachedSamples(Dataset[CachedSample]):
         sizes: Samples in each.
         maps: The feature shard of each.
         preprocessing: That of the teacher.
+        views: Those that are cached; one is drawn for each sample and epoch.
+        appearance: What happens to the student's picture besides.
+        seed: Of both; an index beyond the number of samples is one of a later epoch.
     """
 
     def __init__(
-        self, images: Sequence[Path], sizes: Sequence[int], maps: Sequence[FeatureShard], preprocessing: Preprocessing
+        self,
+        images: Sequence[Path],
+        sizes: Sequence[int],
+        maps: Sequence[FeatureShard],
+        preprocessing: Preprocessing,
+        views: CachedViews,
+        appearance: Appearance | None = None,
+        seed: int = 0,
     ) -> None:
         self.preprocessing = preprocessing
+        self.views = views
+        self.appearance = appearance
+        self.seed = seed
         self._paths = list(images)
         self._images: dict[int, IndexedShard] = {}
         self._maps = list(maps)
@@ -57,21 +87,27 @@ class CachedSamples(Dataset[CachedSample]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, number: int) -> CachedSample:
+    def __getitem__(self, ticket: int) -> CachedSample:
+        epoch, number = divmod(ticket, len(self))
         shard = int(np.searchsorted(self._ends, number, side="right"))
         sample = number - (int(self._ends[shard - 1]) if shard else 0)
         if shard not in self._images:
             self._images[shard] = IndexedShard(self._paths[shard])
-        images = self._images[shard]
-        key, teacher_map = self._maps[shard][sample]
+        images, maps = self._images[shard], self._maps[shard]
+        rng = np.random.default_rng([self.seed, epoch, number])
+        view = int(rng.integers(maps.views))
+        key, teacher_map = maps.map(sample, view)
         if images.keys[sample] != key:
             raise CacheError(
-                f"{self._maps[shard].path}, map {sample}",
+                f"{maps.path}, map {sample}",
                 f"is that of {key}",
                 f"{images.keys[sample]}, the sample of that number in {images.path}",
                 "Give another cache folder and run `pl-distill predict` again.",
             )
-        return {"key": key, "image": self.preprocessing(images.image(sample)), "teacher_map": teacher_map}
+        picture = self.views.view(key, view).of_image(images.image(sample))
+        if self.appearance is not None:
+            picture = self.appearance(picture, rng)
+        return {"key": key, "image": self.preprocessing(picture), "teacher_map": teacher_map}
 
 
 def collate(samples: Sequence[CachedSample]) -> DistillationBatch:
@@ -93,6 +129,8 @@ class DistillationDataModule(LightningDataModule):
         num_workers: Processes per rank that read and decode.
         seed: Of the order of the samples.
         block_shards: Shards that are open at a time; more of them mix better, fewer stay in the page cache.
+        appearance: Random colour and blur for the student's picture in training; the teacher has seen it without.
+            Crops and mirror images come with the cache: ``pl-distill predict --data.views.count``.
 
     Raises:
         UserError: A number is not positive.
@@ -106,6 +144,7 @@ class DistillationDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         block_shards: int = 16,
+        appearance: Appearance | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("block_shards", block_shards)):
@@ -117,6 +156,7 @@ class DistillationDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.block_shards = block_shards
+        self.appearance = appearance
         self._opened: tuple[ShardManifest, FeatureCache] | None = None
 
     def setup(self, stage: str) -> None:
@@ -143,6 +183,11 @@ class DistillationDataModule(LightningDataModule):
         """What the teacher's pictures went through, and the student's do."""
         described = self._open()[1].manifest.identity.preprocessing
         return Preprocessing.from_description(described, str(self.cache))
+
+    @property
+    def views(self) -> CachedViews:
+        """The views in which the teacher saw each training frame."""
+        return CachedViews.from_description(self._open()[1].manifest.identity.views, str(self.cache))
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Shuffle the training split; a resumed epoch leaves out what was consumed."""
@@ -174,7 +219,7 @@ class DistillationDataModule(LightningDataModule):
                 self.shards, f"has no samples in {part}", "some", "Write the shards with another split (--split)."
             )
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-        sampler = EpochSampler(
+        sampler = TicketSampler(
             sizes,
             batch_size=self.batch_size,
             rank=rank,
@@ -184,7 +229,13 @@ class DistillationDataModule(LightningDataModule):
             block_shards=self.block_shards,
         )
         samples = CachedSamples(
-            [images.path(entry) for entry in entries], sizes, cache.shards(part), self.preprocessing
+            [images.path(entry) for entry in entries],
+            sizes,
+            cache.shards(part),
+            self.preprocessing,
+            self.views,
+            self.appearance if training else None,
+            self.seed,
         )
         return ResumableDataLoader(
             samples,

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from datamodules.cache_manifest import CacheIdentity, CacheManifest, FeatureShardEntry
+from datamodules.codec_basis import Basis
+from datamodules.codecs import CODECS, Codec, PcaInt8
 from datamodules.errors import CacheError
 from datamodules.feature_shard import REDO_SHARD, FeatureShard
 from datamodules.files import sha256_of
@@ -17,11 +19,18 @@ class FeatureCache:
     Args:
         folder: Holds `manifest.json`.
         manifest: What it says.
+
+    Attributes:
+        codec: How its maps are stored.
+
+    Raises:
+        CacheError: The codec is unknown, or its basis is missing or another one.
     """
 
     def __init__(self, folder: Path, manifest: CacheManifest) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.codec = open_codec(manifest.identity, folder)
 
     @classmethod
     def open(
@@ -65,7 +74,10 @@ class FeatureCache:
                 split,
                 f"Run `pl-distill predict` with {split} in --data.splits; what is cached stays.",
             )
-        return [FeatureShard(self.folder / entry.file, entry.samples) for entry in self.manifest.splits[split]]
+        return [
+            FeatureShard(self.folder / entry.file, entry.samples, self.codec, entry.views)
+            for entry in self.manifest.splits[split]
+        ]
 
     def verify(self, progress: Callable[[int], object] = lambda _: None) -> None:
         """Compare every shard's SHA-256 with the manifest; reads the whole cache.
@@ -83,6 +95,20 @@ class FeatureCache:
                 if found != entry.sha256:
                     raise CacheError(path, f"has SHA-256 {found}", entry.sha256, REDO_SHARD.format(path))
                 progress(entry.bytes)
+
+
+def open_codec(identity: CacheIdentity, cache: Path) -> Codec:
+    """Return the codec that a cache's identity names, with its basis where it has one.
+
+    Raises:
+        CacheError: There is no such codec, or the basis is missing or another one.
+    """
+    kind = CODECS.get(identity.codec)
+    if kind is None:
+        raise CacheError(
+            cache, f"was made with the codec {identity.codec}", ", ".join(CODECS), "Read it with a newer version."
+        )
+    return PcaInt8(Basis.load(cache, identity.basis_sha256)) if kind is PcaInt8 else kind()
 
 
 def require_same_image_shard(where: Path, entry: FeatureShardEntry, image: ShardEntry | None) -> None:

@@ -1,50 +1,26 @@
-"""One feature shard: a teacher's maps of one image shard, float16, whole or absent, random access.
+"""One feature shard: a teacher's maps of one image shard, whole or absent, random access.
 
 A feature shard is a tar with one ``<key>.feature.npy`` of shape (C, h, w) per sample, in the order of the image shard
-of the same name, so WebDataset reads it too. Headers are fixed and carry no time: equal maps give equal bytes.
+of the same name, so WebDataset reads it too; codecs other than float16 store other members (`datamodules.codecs`).
+Where a frame has several views, the maps of the later ones follow as ``<key>.v1.feature.npy`` and so on.
+Headers are fixed and carry no time: equal maps give equal bytes.
 """
 
 import hashlib
-import io
 import os
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from datamodules.cache_manifest import CacheIdentity, FeatureShardEntry, write_ledger
+from datamodules.codecs import FLOAT16, Codec, Map
 from datamodules.errors import CacheError
 from datamodules.files import sync_directory
 
-SUFFIX = ".feature.npy"
-_LARGEST = float(np.finfo(np.float16).max)  # 65504
 REDO_SHARD = "Delete {} and run `pl-distill predict` again: only this shard is made anew."
-
-Map = NDArray[np.float16]
-"""One trunk map, shape (C, h, w)."""
-
-
-def to_float16(maps: Tensor, keys: Sequence[str]) -> NDArray[np.float16]:
-    """Round maps (B, C, h, w) of any floating type to float16 on the CPU.
-
-    Raises:
-        CacheError: A map holds NaN, infinity or a value beyond float16; names the sample.
-    """
-    largest = maps.abs().flatten(1).amax(1).float().cpu()  # (B,); amax carries NaN on
-    for key, value in zip(keys, largest.tolist(), strict=True):
-        if not value <= _LARGEST:
-            raise CacheError(
-                f"sample {key}",
-                f"has a teacher map that reaches {value}",
-                f"finite values up to {_LARGEST:.0f}, the largest of float16",
-                "Run the teacher in float32 (--trainer.precision 32-true) and check its weights.",
-            )
-    return maps.to(torch.float16).cpu().numpy()
 
 
 class FeatureShardWriter:
@@ -55,13 +31,26 @@ class FeatureShardWriter:
     Args:
         cache: The cache's folder.
         file: Path of the shard in it, ``train/train-000000.tar``.
-        samples: Maps that the shard must get.
-        image_sha256: Of the image shard of that name.
+        samples: Frames in the image shard of that name.
+        image_sha256: Of the image shard.
         identity: Who makes the maps.
+        codec: How they are stored.
+        views: Maps that each frame must get.
     """
 
-    def __init__(self, cache: Path, file: str, *, samples: int, image_sha256: str, identity: CacheIdentity) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        file: str,
+        *,
+        samples: int,
+        image_sha256: str,
+        identity: CacheIdentity,
+        codec: Codec = FLOAT16,
+        views: int = 1,
+    ) -> None:
         self.file = file
+        self._codec, self._views = codec, views
         self._cache, self._samples, self._image_sha256, self._identity = cache, samples, image_sha256, identity
         self._path = cache / file
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,29 +62,33 @@ class FeatureShardWriter:
         self._written = 0
         self._shape: tuple[int, ...] | None = None
 
-    def append(self, key: str, feature_map: Map) -> None:
-        """Add the next sample's map, (C, h, w) float16.
+    def append(self, key: str, values: NDArray[Any]) -> None:
+        """Add the next map, of the next view of a frame or of the next frame's first.
+
+        Args:
+            key: Name of the frame.
+            values: What the codec's `quantise` gave for the map; of float16 the map itself, (C, h, w).
 
         Raises:
             CacheError: Its shape differs from that of the maps before it.
         """
-        self._shape = self._shape or feature_map.shape
-        if feature_map.ndim != 3 or feature_map.shape != self._shape:
+        shape = self._codec.shape_of(values)
+        self._shape = self._shape or shape
+        if len(shape) != 3 or shape != self._shape:
             raise CacheError(
                 f"{self.file}, sample {key}",
-                f"has a teacher map of shape {feature_map.shape}",
+                f"has a teacher map of shape {shape}",
                 f"(C, h, w), the same for all: {self._shape}",
                 "Cache with one teacher at one image size.",
             )
-        head = io.BytesIO()
-        contiguous = np.ascontiguousarray(feature_map, dtype="<f2")
-        np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(contiguous))
-        member = tarfile.TarInfo(key + SUFFIX)  # its other fields are constants: mode 0644, time 0, no owner
-        member.size = head.tell() + contiguous.nbytes
+        parts = self._codec.pack(values)
+        view = self._written % self._views
+        member = tarfile.TarInfo(f"{key}{f'.v{view}' if view else ''}{self._codec.suffix}")
+        member.size = sum(len(part) for part in parts)  # its other fields are constants: mode 0644, time 0, no owner
         # Not through webdataset.TarWriter, which copies each map twice and writes it in pieces of 10 kB.
         self._write(member.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict"))
-        self._write(head.getbuffer())
-        self._write(contiguous.data.cast("B"))
+        for part in parts:
+            self._write(part)
         self._write(bytes(-member.size % tarfile.BLOCKSIZE))
         self._written += 1
 
@@ -103,13 +96,13 @@ class FeatureShardWriter:
         """Finish the shard.
 
         Raises:
-            CacheError: It did not get as many maps as the image shard has samples.
+            CacheError: It did not get as many maps as the image shard has frames, times their views.
         """
-        if self._written != self._samples or self._shape is None:
+        if self._written != self._samples * self._views or self._shape is None:
             raise CacheError(
                 self._path,
                 f"got {self._written} maps",
-                f"{self._samples}, one per sample",
+                f"{self._samples * self._views}, {'one' if self._views == 1 else self._views} per sample",
                 "Run `pl-distill predict` again.",
             )
         self._write(bytes(2 * tarfile.BLOCKSIZE))  # the end of a tar
@@ -121,7 +114,13 @@ class FeatureShardWriter:
         sync_directory(self._path.parent)
         channels, height, width = self._shape
         entry = FeatureShardEntry(
-            self.file, self._digest.hexdigest(), size, self._written, (channels, height, width), self._image_sha256
+            self.file,
+            self._digest.hexdigest(),
+            size,
+            self._samples,
+            (channels, height, width),
+            self._image_sha256,
+            self._views,
         )
         write_ledger(self._cache, entry, self._identity)
         return entry
@@ -149,15 +148,19 @@ class FeatureShard:
 
     Args:
         path: The tar.
-        samples: Maps that it must hold.
+        samples: Frames whose maps it must hold.
+        codec: How they are stored.
+        views: Maps of each frame.
 
     Raises:
         CacheError: At the first access: it is missing, cut off, or holds something else.
     """
 
-    def __init__(self, path: Path, samples: int) -> None:
+    def __init__(self, path: Path, samples: int, codec: Codec = FLOAT16, views: int = 1) -> None:
         self.path = path
+        self.views = views
         self._samples = samples
+        self._codec = codec
         self._members: list[tuple[str, int, int]] = []  # key, offset and size of its npy
         self._descriptor: int | None = None
 
@@ -165,13 +168,24 @@ class FeatureShard:
         return self._samples
 
     def __getitem__(self, index: int) -> tuple[str, Map]:
-        """Return key and map of one sample; the map is read-only."""
+        """Return key and map of one sample's first view; the map may be read-only."""
+        return self.map(index, 0)
+
+    def map(self, sample: int, view: int) -> tuple[str, Map]:
+        """Return the key of a sample and the map of one of its views; the map may be read-only."""
+        if not (0 <= sample < self._samples and 0 <= view < self.views):
+            raise IndexError(f"sample {sample} of {self._samples}, view {view} of {self.views}")
         if self._descriptor is None:
             self._open()
         assert self._descriptor is not None
-        key, offset, size = self._members[index]
+        key, offset, size = self._members[sample * self.views + view]
         data = os.pread(self._descriptor, size, offset)
-        return key, self._decode(data, key, size)
+        try:
+            return key, self._codec.unpack(data)
+        except ValueError as error:
+            raise self._damaged(
+                f"holds something else for sample {key} ({error})", f"a {self._codec.name} map"
+            ) from error
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_descriptor": None}  # a file descriptor means nothing in a spawned worker
@@ -183,26 +197,13 @@ class FeatureShard:
     def _open(self) -> None:
         try:
             with tarfile.open(self.path) as tar:
-                members = [(one.name.removesuffix(SUFFIX), one.offset_data, one.size) for one in tar]
+                members = [(one.name.partition(".")[0], one.offset_data, one.size) for one in tar]
         except (OSError, tarfile.TarError) as error:
-            raise self._damaged(f"cannot be read ({error})", f"a tar of {self._samples} maps") from error
-        if len(members) != self._samples:
-            raise self._damaged(f"has {len(members)} maps", f"{self._samples}")
+            raise self._damaged(f"cannot be read ({error})", f"a tar of {self._samples * self.views} maps") from error
+        if len(members) != self._samples * self.views:
+            raise self._damaged(f"has {len(members)} maps", f"{self._samples * self.views}")
         self._members = members
         self._descriptor = os.open(self.path, os.O_RDONLY)
-
-    def _decode(self, data: bytes, key: str, size: int) -> Map:
-        # As np.load(allow_pickle=False), but without copying the map twice: a view of the bytes read, of one type.
-        stream = io.BytesIO(data[:1024])
-        try:
-            if np.lib.format.read_magic(stream) != (1, 0):
-                raise ValueError("not npy 1.0")
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-            if dtype != np.float16 or fortran_order or len(data) != size:
-                raise ValueError(f"dtype {dtype}, {len(data)} of {size} bytes")
-            return np.frombuffer(data, dtype=np.float16, offset=stream.tell()).reshape(shape)
-        except ValueError as error:
-            raise self._damaged(f"holds something else for sample {key} ({error})", "a float16 npy") from error
 
     def _damaged(self, found: str, expected: str) -> CacheError:
         return CacheError(self.path, found, expected, REDO_SHARD.format(self.path))

@@ -1,26 +1,36 @@
 """Frames for the teacher, shard by shard: each process reads its own shards, and of these the ones without maps.
 
+Training frames may be shown in several views (`datamodules.cached_views`), one after the other.
+
 A batch never crosses from one shard into the next: a shard's maps then do not depend on where an earlier run stopped.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.batch import ImageBatch
 from datamodules.cache_manifest import CacheIdentity
 from datamodules.cache_progress import default_cache, owned_by, unfinished_shards
+from datamodules.cached_views import CachedViews
+from datamodules.codec_basis import basis_sha256
+from datamodules.codecs import CodecName
 from datamodules.errors import ShardError, UserError
 from datamodules.preprocessing import Preprocessing
 from datamodules.shard_index import IndexedShard
 from datamodules.shard_manifest import ShardEntry, ShardManifest
 from datamodules.splits import Part
+
+WHOLE = CachedViews()
 
 
 class Teacher(Protocol):
@@ -36,24 +46,32 @@ class Teacher(Protocol):
 
 
 class TeacherImages(Dataset[ImageBatch]):
-    """Batches of preprocessed frames, by number; each is of one shard, the last one of a shard may be smaller.
+    """Batches of preprocessed pictures, by number; each is of one shard, the last one of a shard may be smaller.
 
     Args:
         folder: Of the image shards.
-        shards: Which of them, in order.
+        shards: Which of them, in order, and how many views of each of its frames.
         preprocessing: The teacher's.
-        batch_size: The most frames of a batch.
+        batch_size: The most pictures of a batch.
+        views: The views.
     """
 
     def __init__(
-        self, folder: Path, shards: Sequence[ShardEntry], preprocessing: Preprocessing, *, batch_size: int
+        self,
+        folder: Path,
+        shards: Sequence[tuple[ShardEntry, int]],
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        views: CachedViews = WHOLE,
     ) -> None:
         self.folder = folder
         self.preprocessing = preprocessing
+        self._views = views
         self._batches = [
-            (shard, range(first, min(first + batch_size, shard.samples)))
-            for shard in shards
-            for first in range(0, shard.samples, batch_size)
+            (shard, count, range(first, min(first + batch_size, shard.samples * count)))
+            for shard, count in shards
+            for first in range(0, shard.samples * count, batch_size)
         ]
         self._open: tuple[str, IndexedShard] | None = None  # the one in hand
 
@@ -61,13 +79,17 @@ class TeacherImages(Dataset[ImageBatch]):
         return len(self._batches)
 
     def __getitem__(self, number: int) -> ImageBatch:
-        shard, samples = self._batches[number]
-        images = self._shard(shard)
+        shard, count, pictures = self._batches[number]
         return {
-            "key": [images.keys[sample] for sample in samples],
+            "key": [self._shard(shard).keys[picture // count] for picture in pictures],
             "shard": shard.file,
-            "image": torch.stack([self.preprocessing(images.image(sample)) for sample in samples]),
+            "image": torch.stack([self.picture(shard, *divmod(picture, count)) for picture in pictures]),
         }
+
+    def picture(self, shard: ShardEntry, sample: int, view: int) -> Tensor:
+        """Return one view of one frame, (3, S, S)."""
+        images = self._shard(shard)
+        return self.preprocessing(self._views.view(images.keys[sample], view).of_image(images.image(sample)))
 
     def _shard(self, entry: ShardEntry) -> IndexedShard:
         if self._open is None or self._open[0] != entry.file:
@@ -94,6 +116,8 @@ class TeacherImageDataModule(LightningDataModule):
         num_workers: Processes per rank that decode images.
         task: Number of this job among several that fill one cache, from 0: ``$SLURM_ARRAY_TASK_ID``.
         tasks: How many such jobs there are: ``$SLURM_ARRAY_TASK_COUNT``. Each owns a fixed part of the shards.
+        codec: How maps are stored: ``float16``; ``int8``, half the size; ``pca-int8``, about a tenth, cosine 0.99.
+        views: Crops and mirror images of each training frame that are cached beside the whole.
 
     Raises:
         UserError: A number is out of its range.
@@ -108,6 +132,8 @@ class TeacherImageDataModule(LightningDataModule):
         num_workers: int = 0,
         task: int = 0,
         tasks: int = 1,
+        codec: CodecName = "float16",
+        views: CachedViews = WHOLE,
     ) -> None:
         super().__init__()
         if not 0 <= task < tasks:
@@ -123,6 +149,8 @@ class TeacherImageDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.task = task
         self.tasks = tasks
+        self.codec = codec
+        self.views = views
         self._folder = Path(shards)
         self._images: ShardManifest | None = None
 
@@ -149,24 +177,55 @@ class TeacherImageDataModule(LightningDataModule):
         """Read the manifest of the images, before the teacher is loaded: a wrong path shows at once."""
         _ = self.images
 
+    @property
+    def teacher(self) -> Teacher:
+        """The module that the trainer runs."""
+        if self.trainer is None:
+            raise RuntimeError("TeacherImageDataModule needs the trainer whose module is the teacher")
+        return cast(Teacher, self.trainer.lightning_module)
+
+    @property
+    def identity(self) -> CacheIdentity:
+        """Who makes which maps, and how they are stored."""
+        basis = basis_sha256(self.cache) if self.codec == "pca-int8" else ""
+        return replace(self.teacher.identity, codec=self.codec, basis_sha256=basis, views=self.views.describe())
+
+    def image_shard(self, file: str) -> tuple[ShardEntry, int]:
+        """Return an image shard by its file, and how many views each of its frames has."""
+        return next(one for one in self._shards() if one[0].file == file)
+
+    def sample(self, frames: int) -> Iterator[Tensor]:
+        """Give pictures (B, 3, S, S) from all over the splits, of all views: as many `frames`, or all there are."""
+        shards = self._shards()
+        images = TeacherImages(self._folder, shards, self.teacher.preprocessing, batch_size=1, views=self.views)
+        ends = np.cumsum([shard.samples for shard, _ in shards])
+        total = int(ends[-1])
+        chosen = np.sort(np.random.default_rng(0).choice(total, min(frames, total), replace=False))
+        pictures = []
+        for position, number in enumerate(chosen.tolist()):
+            index = int(np.searchsorted(ends, number, side="right"))
+            shard, count = shards[index]
+            pictures.append(images.picture(shard, number - int(ends[index]) + shard.samples, position % count))
+            if len(pictures) == self.batch_size or position == len(chosen) - 1:
+                yield torch.stack(pictures)
+                pictures = []
+
     def predict_dataloader(self) -> DataLoader[ImageBatch]:
         """Serve what this rank still has to do.
 
         Raises:
-            CacheError: The cache holds maps of another teacher, preprocessing or image set.
+            CacheError: The cache holds maps of another teacher, preprocessing, codec, views or image set.
         """
-        if self.trainer is None:
-            raise RuntimeError("TeacherImageDataModule needs the trainer whose module is the teacher")
-        teacher = cast(Teacher, self.trainer.lightning_module)
-        worker = self.task * self.trainer.world_size + self.trainer.global_rank
-        own = owned_by(worker, self.tasks * self.trainer.world_size, self.images, self.splits)
-        missing = unfinished_shards(self.cache, self.images, self.splits, teacher.identity)
-        mine = [shard for shard in missing if shard.file in own]
+        teacher = self.teacher
+        ranks, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        own = owned_by(self.task * ranks + rank, self.tasks * ranks, self.images, self.splits)
+        missing = unfinished_shards(self.cache, self.images, self.splits, self.identity)
+        mine = [self.image_shard(shard.file) for shard in missing if shard.file in own]
         if len(mine) < len(own):
             rank_zero_info(f"{len(own) - len(mine)} of {len(own)} shards are in {self.cache} already")
         if not missing:  # nor is an empty loader worth Lightning's warning then
             warnings.filterwarnings("ignore", "Total length of `DataLoader` across ranks is zero")
-        dataset = TeacherImages(self._folder, mine, teacher.preprocessing, batch_size=self.batch_size)
+        dataset = TeacherImages(self._folder, mine, teacher.preprocessing, batch_size=self.batch_size, views=self.views)
         # A DistributedSampler of one replica: Lightning puts its own, which would deal out batches anew, where none is.
         sampler: DistributedSampler[ImageBatch] = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
         return DataLoader(
@@ -176,3 +235,6 @@ class TeacherImageDataModule(LightningDataModule):
             num_workers=self.num_workers if mine else 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _shards(self) -> list[tuple[ShardEntry, int]]:
+        return [(shard, self.views.of_part(part)) for part in self.splits for shard in self.images.splits[part]]

@@ -76,10 +76,14 @@ class TeacherCacheModule(LightningModule):
             )
         warnings.filterwarnings("ignore", "predict returned None")  # on purpose: Lightning keeps what is returned
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pictures (B, 3, S, S) to trunk maps (B, C, h, w)."""
+        return trunk_map(self.model, images)
+
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Give the maps of a batch away; returns None, since Lightning would keep 10.6 MB a frame."""
         assert self.sink is not None
-        self.sink(batch, trunk_map(self.model, batch["image"]))
+        self.sink(batch, self(batch["image"]))
 
 
 def _keep_trunk(model: Any) -> None:

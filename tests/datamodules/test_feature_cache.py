@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -88,3 +89,22 @@ def test_one_flipped_bit_is_found_by_verify_alone(cache, refused):
     seen: list[int] = []
     refused(CacheError, lambda: opened.verify(seen.append), where=path, fix=f"Delete {path}")
     assert seen == [entry.bytes for entry in opened.manifest.splits["train"]]
+
+
+def test_a_cache_of_a_codec_that_is_not_known_yet_is_refused(cache, refused):
+    path = cache / "manifest.json"
+    path.write_text(path.read_text().replace('"codec": "float16"', '"codec": "float4"'))
+    refused(CacheError, lambda: FeatureCache.open(cache), found="codec float4", expected="float16, int8, pca-int8")
+
+
+def test_a_cache_written_before_there_were_codecs_and_views_is_read(cache, images):
+    for path in (cache / "manifest.json", *cache.glob("*/*.json")):
+        content = json.loads(path.read_text())
+        for name in ("basis_sha256", "views"):
+            del content["identity"][name]
+        for entry in [content.get("shard", {}), *content.get("splits", {}).get("train", [])]:
+            entry.pop("views", None)
+        path.write_text(json.dumps(content))
+    opened = FeatureCache.open(cache, shards=images, expected=MADE_BY)
+    assert [len(shard) for shard in opened.shards("train")] == [3, 2]
+    assert finish_cache(cache, images, ["train", "val"]) == opened.manifest

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from datamodules.cache_manifest import CacheIdentity, read_ledger
+from datamodules.codecs import Int8
 from datamodules.errors import CacheError
-from datamodules.feature_shard import FeatureShard, FeatureShardWriter, to_float16
+from datamodules.feature_shard import FeatureShard, FeatureShardWriter
 from datamodules.files import sha256_of
 
 MADE_BY = CacheIdentity("abc", {"size": 112}, "32-true", "sdpa", {"torch": "2.15"}, "runs/teacher")
@@ -108,21 +109,6 @@ def test_maps_of_two_shapes_do_not_share_a_shard(tmp_path, refused):
         )
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 65520.0, -1e9])
-def test_a_map_that_float16_cannot_hold_is_refused_with_its_sample(value, refused):
-    maps = torch.zeros(2, 3, 2, 2)
-    maps[1, 2, 0, 1] = value
-    refused(CacheError, lambda: to_float16(maps, ["good", "bad"]), where="sample bad", found=f"{abs(value)}")
-
-
-def test_maps_are_rounded_to_nearest_and_the_largest_float16_passes():
-    maps = torch.tensor([65504.0, 1.0 + 2**-12, 1.0 + 3 * 2**-12]).reshape(
-        1, 3, 1, 1
-    )  # float16 near 1 has steps of 2^-10
-    assert to_float16(maps, ["a"]).ravel().tolist() == [65504.0, 1.0, 1.0 + 2**-10]
-    assert to_float16(maps.bfloat16()[:, 1:], ["a"]).dtype == np.float16
-
-
 def test_a_shard_travels_to_another_process(tmp_path):
     maps = _maps()
     _write(tmp_path, maps)
@@ -159,3 +145,53 @@ def test_a_member_that_is_no_map_is_refused(content, tmp_path, refused):
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
     refused(CacheError, lambda: FeatureShard(path, 1)[0], where=path, found="something else for sample a")
+
+
+def test_views_of_a_frame_stand_beside_it_and_webdataset_reads_them_as_one_sample(tmp_path):
+    maps = {key: [np.full((1, 2, 2), 10 * number + view, np.float16) for view in range(3)]
+            for number, key in enumerate(("a-f000000", "a-f000001"))}  # fmt: skip
+    options = {"samples": 2, "image_sha256": "e" * 64, "identity": MADE_BY, "views": 3}
+    with FeatureShardWriter(tmp_path, FILE, **options) as writer:
+        for key, views in maps.items():
+            for one in views:
+                writer.append(key, one)
+        entry = writer.commit()
+    assert (entry.samples, entry.views) == (2, 3)
+    shard = FeatureShard(tmp_path / FILE, 2, views=3)
+    for sample, (key, views) in enumerate(maps.items()):
+        for view, one in enumerate(views):
+            found, back = shard.map(sample, view)
+            assert found == key
+            assert np.array_equal(back, one)
+    assert shard[1][1].max() == 10
+    for outside in ((2, 0), (0, 3), (-1, 0)):
+        with pytest.raises(IndexError):
+            shard.map(*outside)
+    read = list(webdataset.WebDataset(str(tmp_path / FILE), shardshuffle=False, empty_check=False).decode())
+    assert [sample["__key__"] for sample in read] == list(maps)
+    assert all(np.array_equal(sample["v2.feature.npy"], maps[sample["__key__"]][2]) for sample in read)
+
+
+def test_a_shard_that_lacks_a_view_is_not_committed(tmp_path, refused):
+    options = {"samples": 1, "image_sha256": "e" * 64, "identity": MADE_BY, "views": 2}
+    with FeatureShardWriter(tmp_path, FILE, **options) as writer:
+        writer.append("a", np.zeros((1, 2, 2), np.float16))
+        refused(CacheError, writer.commit, where=FILE, found="got 1 maps", expected="2, 2 per sample")
+
+
+def test_webdataset_reads_int8_maps(tmp_path):
+    maps = torch.from_numpy(np.stack(list(_maps().values()))).float()
+    options = {"samples": 3, "image_sha256": "e" * 64, "identity": MADE_BY, "codec": Int8()}
+    with FeatureShardWriter(tmp_path, FILE, **options) as writer:
+        for number, values in enumerate(Int8().quantise(maps)):
+            writer.append(f"a-f{number:06d}", values)
+        assert writer.commit().shape == (4, 3, 3)
+    shard = FeatureShard(tmp_path / FILE, 3, Int8())
+    read = list(webdataset.WebDataset(str(tmp_path / FILE), shardshuffle=False, empty_check=False).decode())
+    for number, sample in enumerate(read):
+        records = sample["feature.npy"]
+        value = records["integers"] * records["largest"].astype(np.float32)[:, None, None] / 127
+        np.testing.assert_allclose(shard[number][1], value, rtol=1e-3)
+    mistaken = FeatureShard(tmp_path / FILE, 3)
+    with pytest.raises(CacheError, match="holds something else for sample a-f000000"):
+        _ = mistaken[0]
