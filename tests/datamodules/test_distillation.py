@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +7,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
+from datamodules.appearance import Appearance
 from datamodules.cache_manifest import CacheIdentity
 from datamodules.cache_progress import default_cache, finish_cache
+from datamodules.cached_views import CachedViews
 from datamodules.distillation import DistillationDataModule
 from datamodules.errors import CacheError, ShardError, UserError
 from datamodules.feature_shard import FeatureShardWriter
@@ -16,17 +20,23 @@ from datamodules.shards import write_shards
 from datamodules.splits import load_split
 
 PREPROCESSING = Preprocessing(32)
+WHOLE = CachedViews()
+VIEWS = CachedViews(count=3, seed=2, zoom=0.7)
+STRONG = Appearance(probability=1, blur=1)
 MADE_BY = CacheIdentity("abc", PREPROCESSING.describe(), "32-true", "sdpa", {"torch": "2.15"}, "runs/teacher")
 
 
-def _cache(images, splits=("train", "val"), identity=MADE_BY, key=lambda name: name):
-    """Maps that hold the number of their frame."""
+def _cache(images, splits=("train", "val"), identity=MADE_BY, key=lambda name: name, views=WHOLE):
+    """Maps that hold the number of their frame, those of later views a hundred more each."""
+    identity = replace(identity, views=views.describe())
     folder = default_cache(images.folder)
     for image in (image for part in splits for image in images.splits[part]):
         options = {"samples": image.samples, "image_sha256": image.sha256, "identity": identity}
+        options["views"] = views.of_part(image.file.partition("/")[0])
         with FeatureShardWriter(folder, image.file, **options) as writer:
             for name in IndexedShard(images.path(image)).keys:
-                writer.append(key(name), np.full((2, 3, 3), int(name[-6:]), np.float16))
+                for view in range(options["views"]):
+                    writer.append(key(name), np.full((2, 3, 3), 100 * view + int(name[-6:]), np.float16))
             writer.commit()
     finish_cache(folder, images, splits)
     return folder
@@ -130,6 +140,62 @@ def test_numbers_that_are_not_positive_are_refused(name, tmp_path, refused):
     refused(UserError, lambda: DistillationDataModule(str(tmp_path), **{name: 0}), where=f"data.{name}", found="is 0")
 
 
+def _epochs(data, count):
+    """Key, map value and picture of every sample, epoch by epoch, as a trainer would ask for them."""
+    loader = data.train_dataloader()
+    epochs = []
+    for epoch in range(count):
+        loader.plan.set_epoch(epoch)
+        batches = list(loader)
+        values = [float(one.mean()) for batch in batches for one in batch["teacher_map"]]
+        keys = [key for batch in batches for key in batch["key"]]
+        epochs.append(list(zip(keys, values, [one for batch in batches for one in batch["image"]], strict=True)))
+    return epochs
+
+
+def test_the_picture_is_cut_as_the_teacher_saw_it_and_every_view_comes_up(pen):
+    _cache(pen, views=VIEWS)
+    data = DistillationDataModule(str(pen.folder), batch_size=4)
+    images = {key: (shard, number) for entry in pen.splits["train"]
+              for shard in [IndexedShard(pen.path(entry))] for number, key in enumerate(shard.keys)}  # fmt: skip
+    seen = set()
+    for epoch in _epochs(data, 8):
+        for key, value, picture in epoch:
+            view, frame = divmod(int(value), 100)
+            assert frame == int(key[-6:])
+            shard, number = images[key]
+            assert torch.equal(picture, PREPROCESSING(VIEWS.view(key, view).of_image(shard.image(number))))
+            seen.add((key, view))
+    assert {view for _, view in seen} == {0, 1, 2}
+    assert len(seen) > 0.8 * 14 * 3
+    val = list(data.val_dataloader())
+    assert [int(one.mean()) for batch in val for one in batch["teacher_map"]] == [0, 1, 2]
+
+
+def test_colour_and_blur_are_the_students_alone_and_only_in_training(pen):
+    _cache(pen, views=VIEWS)
+    plain = DistillationDataModule(str(pen.folder), batch_size=4)
+    changed = DistillationDataModule(str(pen.folder), batch_size=4, appearance=STRONG)
+    for before, after in zip(_epochs(plain, 2), _epochs(changed, 2), strict=True):
+        assert [one[:2] for one in before] == [one[:2] for one in after]  # the same frames, maps and views
+        assert not any(torch.equal(one[2], other[2]) for one, other in zip(before, after, strict=True))
+    for before, after in zip(plain.val_dataloader(), changed.val_dataloader(), strict=True):
+        assert torch.equal(before["image"], after["image"])
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_sample_not_on_who_draws(pen):
+    _cache(pen, views=VIEWS)
+
+    def run(workers, seed=0):
+        data = DistillationDataModule(str(pen.folder), batch_size=4, num_workers=workers, seed=seed, appearance=STRONG)
+        return [{key: (value, picture.sum().item()) for key, value, picture in epoch} for epoch in _epochs(data, 2)]
+
+    alone = run(0)
+    assert run(2) == alone
+    assert alone[0] != alone[1]
+    assert run(0, seed=1) != alone
+
+
 class _Student(LightningModule):
     """One factor; remembers which samples it saw."""
 
@@ -167,6 +233,20 @@ def _fit(data, folder, callbacks=(), ckpt_path=None) -> _Student:
     )
     trainer.fit(student, datamodule=data, ckpt_path=ckpt_path)
     return student
+
+
+def test_a_resumed_training_draws_the_views_and_colours_that_it_would_have_drawn(pen, tmp_path):
+    _cache(pen, views=VIEWS)
+
+    def data():
+        return DistillationDataModule(str(pen.folder), batch_size=4, num_workers=2, seed=3, appearance=STRONG)
+
+    whole = _fit(data(), tmp_path)
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    with pytest.raises(KeyError, match="power cut"):
+        _fit(data(), tmp_path, [keep, _PowerCut(6)])
+    resumed = _fit(data(), tmp_path, ckpt_path=tmp_path / "step=6.ckpt")
+    assert torch.equal(resumed.factor, whole.factor)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

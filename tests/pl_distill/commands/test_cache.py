@@ -42,13 +42,13 @@ def test_info_tells_who_made_the_cache_and_what_is_in_it(made, capsys):
     shown = capsys.readouterr().out
     for text in ("runs/teacher, trunk abc", "size 112", "32-true", "torch 2.15", "4 channels x 3 x 3, float16"):
         assert text in shown
-    assert "train     5 maps in 2 shards" in shown
+    assert "train     5 maps of 5 frames in 2 shards" in shown
 
 
 def test_verify_passes_a_whole_cache_and_names_a_damaged_shard(made, capsys):
     images, cache = map(str, made)
     assert main(["cache", "verify", "--cache", cache, "--shards", images]) == 0
-    assert "5 maps are as they were written, made from the images of" in capsys.readouterr().out
+    assert "the maps of 5 frames are as they were written, made from the images of" in capsys.readouterr().out
     path = made[1] / "train/train-000001.tar"
     data = bytearray(path.read_bytes())
     data[-1500] ^= 4
