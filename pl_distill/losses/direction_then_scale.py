@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pl_distill.errors import ConfigError
-from pl_distill.losses.feature_loss import FeatureLoss, Progress
+from pl_distill.losses.feature_loss import FeatureLoss, Progress, pairs
 
 EPSILON = (
     1e-6  # keeps the logarithm and the division finite at an all-zero location; far below any norm of a trained trunk
 )
+
+RAMPED = ("scale", "value")
 
 
 def direction(student: Tensor, teacher: Tensor) -> Tensor:
@@ -60,6 +62,9 @@ class DirectionThenScaleLoss(FeatureLoss):
     `pyramid_every` on the steps that compute the pyramids and 0 on the others, so that its mean does not depend on how
     often it is computed. ``ramp`` is 0 before the interval `ramp`, 1 after it, and rises along half a cosine wave in
     between.
+
+    A student that gives both pyramids and no trunk map has three terms left: the two directions are one then,
+    `pyramid_direction` with both weights at every step, and `scale` and `value` are means over its levels.
 
     Args:
         direction_weight: Weight of the direction on the trunk's map.
@@ -111,9 +116,19 @@ class DirectionThenScaleLoss(FeatureLoss):
         self.pyramid_every = pyramid_every
         self.huber_delta = huber_delta
 
+    @property
+    def uses_pyramids(self) -> bool:
+        """Whether the pyramid term has a weight."""
+        return self.weights["pyramid_direction"] > 0
+
     def wants_pyramids(self, step: int) -> bool:
         """Whether the pyramids are to be computed at this step."""
-        return self.weights["pyramid_direction"] > 0 and step % self.pyramid_every == 0
+        return self.uses_pyramids and step % self.pyramid_every == 0
+
+    def weights_at(self, progress: Progress | None) -> dict[str, float]:
+        """Return each term's weight in the loss at this point of the training, averaged over steps."""
+        ramp = 1.0 if progress is None else self.ramp_at(progress)
+        return {name: weight * (ramp if name in RAMPED else 1.0) for name, weight in self.weights.items()}
 
     def ramp_at(self, progress: Progress) -> float:
         """Return how much of `scale` and `value` counts at this point of the training, 0 to 1."""
@@ -127,23 +142,25 @@ class DirectionThenScaleLoss(FeatureLoss):
 
     def forward(
         self,
-        student: Tensor,
-        teacher: Tensor,
+        student: Tensor | None,
+        teacher: Tensor | None,
         student_pyramids: Sequence[Tensor] | None = None,
         teacher_pyramids: Sequence[Tensor] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Tensor]:
         """Compare the features of one batch; see `FeatureLoss`. Without `progress` the ramp is 1 and n is 1."""
-        ramp, pyramid_factor = (1.0, 1) if progress is None else (self.ramp_at(progress), self.pyramid_every)
-        student, teacher = student.float(), teacher.float()
+        compared = pairs(student, teacher, student_pyramids, teacher_pyramids)
+        weights = self.weights_at(progress)
         terms = {
-            "direction": direction(student, teacher),
-            "scale": scale(student, teacher),
-            "value": value(student, teacher, self.huber_delta),
+            "scale": torch.stack([scale(*pair) for pair in compared]).mean(),
+            "value": torch.stack([value(*pair, delta=self.huber_delta) for pair in compared]).mean(),
         }
-        factors = {"direction": 1.0, "pyramid_direction": pyramid_factor, "scale": ramp, "value": ramp}
-        if student_pyramids is not None and teacher_pyramids is not None:
-            ours, theirs = ([level.float() for level in levels] for levels in (student_pyramids, teacher_pyramids))
-            terms["pyramid_direction"] = pyramid_direction(ours, theirs)
-        weighted = [self.weights[name] * factors[name] * term for name, term in terms.items()]
-        return {"loss": torch.stack(weighted).sum(), **terms}
+        if student is None:
+            weights["pyramid_direction"] += weights.pop("direction")
+        else:
+            terms["direction"] = direction(*compared[0])
+            weights["pyramid_direction"] *= 1 if progress is None else self.pyramid_every
+        levels = pairs(None, None, student_pyramids, teacher_pyramids)
+        if levels:
+            terms["pyramid_direction"] = pyramid_direction(*zip(*levels, strict=True))
+        return {"loss": torch.stack([weights[name] * term for name, term in terms.items()]).sum(), **terms}

@@ -14,16 +14,31 @@ class Progress(NamedTuple):
 
 
 class FeatureLoss(nn.Module):
-    """A loss on the trunk's map and, where it asks for them, on the pyramids that the frozen necks make of it."""
+    """A loss on the trunk's map and, where it asks for them, on the pyramids that the frozen necks make of it.
+
+    A student that gives both pyramids has no trunk map: every term is then taken on the levels, each counting the same.
+    """
+
+    @property
+    def uses_pyramids(self) -> bool:
+        """Whether any term reads the pyramids of a student that gives the trunk's map."""
+        return False
 
     def wants_pyramids(self, step: int) -> bool:
         """Whether the pyramids are to be computed at this step; it costs a run of both necks forward and back."""
+        return self.uses_pyramids
+
+    def weights_at(self, progress: Progress | None) -> dict[str, float]:
+        """Return each term's weight in the loss at this point of the training, averaged over steps; None: at its end.
+
+        A term that is computed at every n-th step with n times its weight has its weight here.
+        """
         raise NotImplementedError
 
     def forward(
         self,
-        student: Tensor,
-        teacher: Tensor,
+        student: Tensor | None,
+        teacher: Tensor | None,
         student_pyramids: Sequence[Tensor] | None = None,
         teacher_pyramids: Sequence[Tensor] | None = None,
         progress: Progress | None = None,
@@ -31,7 +46,7 @@ class FeatureLoss(nn.Module):
         """Compare the features of one batch.
 
         Args:
-            student: Map (B, C, h, w); any float type, computed in float32.
+            student: Map (B, C, h, w); any float type, computed in float32. None: the student gives pyramids only.
             teacher: The same shape.
             student_pyramids: Levels (B, C', H, W) of all pyramids in one sequence. None: not at this step.
             teacher_pyramids: The same shapes.
@@ -41,3 +56,16 @@ class FeatureLoss(nn.Module):
             "loss", the scalar that is to be minimised, and each of its terms without its weight under its own name.
         """
         raise NotImplementedError
+
+
+def pairs(
+    student: Tensor | None,
+    teacher: Tensor | None,
+    student_pyramids: Sequence[Tensor] | None,
+    teacher_pyramids: Sequence[Tensor] | None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Return what of student and teacher is compared, in float32: their maps, or without maps level by level."""
+    if student is not None and teacher is not None:
+        return [(student.float(), teacher.float())]
+    levels = zip(student_pyramids or (), teacher_pyramids or (), strict=True)
+    return [(ours.float(), theirs.float()) for ours, theirs in levels]

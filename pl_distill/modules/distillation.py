@@ -20,6 +20,7 @@ from pl_distill.errors import ConfigError
 from pl_distill.losses.agreement import centred_relative_error, cosine, relative_error
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss, Progress
+from pl_distill.losses.gradient_norms import gradient_norms, shares
 from pl_distill.models.sam3 import Necks, load_necks, read_geometry, read_trunk_sha256
 from pl_distill.models.student_io import StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
@@ -39,7 +40,8 @@ class DistillationModule(LightningModule):
 
     Logs ``train/`` (means over 20 steps) and ``val/`` with the loss and its terms, ``train/learning_rate``, and
     ``val/cosine``, ``val/relative_error``, ``val/centred_relative_error`` of the map. ``val/loss`` has every term at
-    its final weight, so that it can be compared over time. The schedules count optimiser steps: the trainer needs
+    its final weight, so that it can be compared over time. ``gradient_norm/`` and ``gradient_share/`` say how hard each
+    term pulls at the student's map, and its part of all. The schedules count optimiser steps: the trainer needs
     `max_steps`.
 
     Args:
@@ -51,6 +53,8 @@ class DistillationModule(LightningModule):
             biases, tables).
         warmup: Part of the training in which the learning rate rises linearly, 0 to 1.
         final_lr: Where the cosine schedule ends, as a part of the highest learning rate, 0 to 1.
+        gradient_norms_every: Measure the terms' gradients at every n-th step; each costs one more loss with both
+            pyramids forward and back, without the student. 0: never.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class DistillationModule(LightningModule):
         optimizer: OptimizerCallable = ADAMW,
         warmup: float = 0.05,
         final_lr: float = 0.01,
+        gradient_norms_every: int = 100,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -69,10 +74,12 @@ class DistillationModule(LightningModule):
         self.build_optimizer = optimizer
         self.warmup = warmup
         self.final_lr = final_lr
+        self.gradient_norms_every = gradient_norms_every
         self.loss = loss()
         self._teacher_necks: list[Necks] = []  # a list hides them from state_dict, DeepSpeed and the parameter count
         self._total_steps = 0
         self._recent: dict[str, deque[Tensor]] = defaultdict(partial(deque, maxlen=LOG_WINDOW))
+        self._gradients: dict[str, Tensor] = {}  # what was measured last: the logger does not look at every step
 
     def setup(self, stage: str) -> None:
         """Read the necks: not in `configure_model`, where ZeRO-3 would partition what is built."""
@@ -131,7 +138,10 @@ class DistillationModule(LightningModule):
     def training_step(self, batch: DistillationBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         progress = Progress(self.global_step, self._total_steps)
-        _, terms = self._compare(batch, progress)
+        student_map, terms = self._compare(batch, progress)
+        if self.gradient_norms_every > 0 and self.global_step % self.gradient_norms_every == 0:
+            self._measure_gradients(student_map, batch["teacher_map"], progress)
+        self.log_dict(self._gradients)
         for name, term in terms.items():
             self._recent[name].append(term.detach())
         recent = {name: torch.stack(list(values)).mean() for name, values in self._recent.items()}
@@ -146,6 +156,11 @@ class DistillationModule(LightningModule):
             terms[name] = agreement(student_map, batch["teacher_map"])
         self._log("val", terms, len(batch["image"]))
         return {"student_map": student_map}
+
+    def _measure_gradients(self, student_map: Tensor, teacher_map: Tensor, progress: Progress) -> None:
+        norms = gradient_norms(self.loss, student_map, teacher_map, self._pyramids, progress)
+        self._gradients = {f"gradient_norm/{name}": norm for name, norm in norms.items()}
+        self._gradients |= {f"gradient_share/{name}": share for name, share in shares(norms).items()}
 
     def _log(self, stage: str, terms: dict[str, Tensor], size: int) -> None:
         for name, term in terms.items():

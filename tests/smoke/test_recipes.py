@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback
 from torch.utils.flop_counter import FlopCounterMode
 
 from pl_distill.commands.lightning import RecipeCLI, run_lightning
@@ -15,7 +16,8 @@ from pl_distill.modules.distillation import DistillationModule
 pytestmark = pytest.mark.smoke
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in (CONFIGS / "distill").rglob("*.yaml"))
+RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in (CONFIGS / "distill").glob("*.yaml"))
+ABLATIONS = sorted(str(path.relative_to(CONFIGS)) for path in (CONFIGS / "distill/ablation").glob("*.yaml"))
 TRAINERS = sorted(str(path.relative_to(CONFIGS)) for path in (CONFIGS / "trainer").glob("*.yaml"))
 CACHES = sorted(str(path.relative_to(CONFIGS)) for path in (CONFIGS / "cache").glob("*.yaml"))
 
@@ -108,6 +110,43 @@ def test_every_recipe_goes_with_every_trainer(recipe, trainer, parse, teachers):
     assert config.trainer.max_steps > 0
     assert "callbacks.feature_preview.FeaturePreview" in [one.class_path for one in config.trainer.callbacks]
     assert config.trainer.logger.class_path.endswith("TensorBoardLogger")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_ablation_changes_the_loss_of_every_recipe_and_nothing_else(recipe, parse, teachers):
+    def config(*recipes):
+        return parse("fit", *recipes, **{"model.teacher": teachers / "real", "data.shards": "none"}).config.fit
+
+    plain = config(recipe).as_dict()
+    losses = [plain["model"]["init_args"].pop("loss")]
+    for ablation in ABLATIONS:
+        changed = config(recipe, ablation).as_dict()
+        losses.append(changed["model"]["init_args"].pop("loss"))
+        assert {**changed, "config": None} == {**plain, "config": None}
+    assert all(losses.count(loss) == 1 for loss in losses)
+    assert all(loss["init_args"].get("pyramid_every", 4) == 4 for loss in losses)
+
+
+@pytest.mark.parametrize("recipe", PEN)
+def test_no_term_of_the_loss_is_idle_once_the_ramp_is_over(recipe, cached, tmp_path):
+    """In EfficientSAM3's stage 1 the second term is at most 0.2 % of the first, and its log does not show it."""
+    shares = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            if trainer.global_step > 0.3 * trainer.max_steps:
+                metrics = trainer.callback_metrics
+                shares.append(
+                    {name: value.item() for name, value in metrics.items() if name.startswith("gradient_share/")}
+                )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DistillationModule, "configure_callbacks", lambda self: [Watch()])
+        fit(recipe, cached("pen_teacher"), tmp_path, "--trainer.max_steps=24", "--model.gradient_norms_every=8",
+            "--trainer.val_check_interval=24")  # fmt: skip
+    assert len(shares) > 8
+    assert {len(found) for found in shares} == {4}
+    assert min(share for found in shares[2:] for share in found.values()) > 0.05  # measured anew at steps 8 and 16
 
 
 @pytest.mark.parametrize("recipe", CACHES)

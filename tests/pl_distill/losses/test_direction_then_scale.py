@@ -88,7 +88,8 @@ def test_terms_are_unweighted_and_the_loss_is_their_weighted_sum():
     ours, theirs = [random_map(2, 2, 4, 6, 6)], [random_map(3, 2, 4, 6, 6)]
     loss = DirectionThenScaleLoss(2.0, 3.0, 5.0, 7.0)
     terms = loss(student, teacher, ours, theirs)
-    assert list(terms) == ["loss", "direction", "scale", "value", "pyramid_direction"]
+    assert next(iter(terms)) == "loss"
+    assert set(terms) == {"loss", "direction", "scale", "value", "pyramid_direction"}
     assert terms["direction"].item() == pytest.approx(direction(student, teacher).item())
     weights = {"direction": 2, "pyramid_direction": 3, "scale": 5, "value": 7}
     total = sum(weight * terms[name].item() for name, weight in weights.items())
@@ -162,3 +163,14 @@ def test_half_precision_maps_are_compared_in_float32():
 def test_senseless_settings_are_refused(arguments, words):
     with pytest.raises(ConfigError, match=words):
         DirectionThenScaleLoss(**arguments)
+
+
+def test_a_student_of_pyramids_is_judged_by_the_means_over_its_levels():
+    ours, theirs = [[random_map(seed, 2, 4, side, side) for side in (6, 3)] for seed in (0, 1)]
+    loss = DirectionThenScaleLoss(2.0, 3.0, 5.0, 7.0, pyramid_every=4)
+    terms = loss(None, None, ours, theirs, Progress(99, 100))
+    assert set(terms) == {"loss", "pyramid_direction", "scale", "value"}
+    means = [sum(one(a, b).item() for a, b in zip(ours, theirs, strict=True)) / 2 for one in (scale, value)]
+    assert [terms["scale"].item(), terms["value"].item()] == pytest.approx(means)
+    directions = pyramid_direction(ours, theirs).item()
+    assert terms["loss"].item() == pytest.approx((2 + 3) * directions + 5 * means[0] + 7 * means[1], rel=1e-5)

@@ -12,6 +12,7 @@ from torch.utils.data import default_collate
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import EpochSampler
 from pl_distill.errors import ConfigError
+from pl_distill.losses.baselines import EfficientSAM3Loss, MeanSquaredErrorLoss, RelationalLoss
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss
 from pl_distill.models.sam3 import read_trunk_sha256, write_random_sam3
@@ -125,7 +126,7 @@ def test_a_student_that_was_built_is_kept(teacher):
 
 def test_training_brings_the_student_nearer_to_the_teacher(teacher, tmp_path):
     early = fit(teacher, tmp_path, max_steps=2, check_val_every_n_epoch=None, val_check_interval=2)[1]
-    late = fit(teacher, tmp_path, max_steps=32, check_val_every_n_epoch=None, val_check_interval=32)[1]
+    late = fit(teacher, tmp_path, max_steps=20, check_val_every_n_epoch=None, val_check_interval=20)[1]
     before, after = early.callback_metrics, late.callback_metrics
     assert after["val/loss"] < 0.8 * before["val/loss"]
     assert after["val/cosine"] > before["val/cosine"]
@@ -136,6 +137,7 @@ def test_every_term_is_logged_for_both_stages(fitted):
     terms = {"loss", "direction", "scale", "value", "pyramid_direction"}
     agreement = {"cosine", "relative_error", "centred_relative_error"}
     expected = {f"train/{name}" for name in terms | {"learning_rate"}} | {f"val/{name}" for name in terms | agreement}
+    expected |= {f"gradient_{kind}/{name}" for kind in ("norm", "share") for name in terms - {"loss"}}
     assert set(fitted[1].callback_metrics) == expected
 
 
@@ -200,20 +202,37 @@ def test_pyramids_are_computed_at_every_nth_step_only(teacher, tmp_path):
             return super()._pyramids(features)
 
     module = Counting(str(teacher), STUDENT, partial(DirectionThenScaleLoss, pyramid_every=3))
+    module.gradient_norms_every = 0
     fit(teacher, tmp_path, module=module, limit_val_batches=0, max_steps=6)
     assert module.pyramids == 2 * 2  # at steps 0 and 3, of both maps
 
 
+def test_measuring_gradients_does_not_change_the_training(teacher, whole, tmp_path):
+    measured, _ = fit(teacher, tmp_path, module=build(teacher, gradient_norms_every=2), max_steps=8)
+    assert all(
+        torch.equal(value, whole.student.state_dict()[name]) for name, value in measured.student.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("loss", [MeanSquaredErrorLoss, EfficientSAM3Loss, RelationalLoss])
+def test_a_baseline_trains_the_same_student(loss, teacher, tmp_path):
+    module, runner = fit(teacher, tmp_path, module=build(teacher, loss=loss), max_steps=2)
+    shares = [value for name, value in runner.callback_metrics.items() if name.startswith("gradient_share/")]
+    assert len(shares) == len(module.loss.weights)
+    assert sum(shares).item() == pytest.approx(1, rel=1e-4)
+
+
 def test_training_values_are_means_over_recent_steps(teacher, tmp_path):
     class Counting(FeatureLoss):
-        def wants_pyramids(self, step):
-            return False
+        def weights_at(self, progress):
+            return {}
 
         def forward(self, student, teacher, student_pyramids=None, teacher_pyramids=None, progress=None):
             loss = 0 * student.sum() + (progress.step if progress else 0)
             return {"loss": loss, **({"rare": loss} if progress and progress.step == 1 else {})}
 
-    _, runner = fit(teacher, tmp_path, module=build(teacher, loss=Counting), max_steps=4, log_every_n_steps=1)
+    module = build(teacher, loss=Counting, gradient_norms_every=0)
+    _, runner = fit(teacher, tmp_path, module=module, max_steps=4, log_every_n_steps=1)
     assert runner.callback_metrics["train/loss"].item() == pytest.approx((0 + 1 + 2 + 3) / 4)
     assert runner.callback_metrics["train/rare"].item() == 1  # is seen at steps that do not compute it, too
 
