@@ -41,12 +41,13 @@ def initialise_detector(model: Any, *, anchor_size: float = 0.2, prior: float = 
 def initialise_tracker(model: Any) -> None:
     """Prepare the tracker and its neck in a `transformers.Sam3VideoModel` for training from scratch.
 
-    The neck starts as a copy of the detector's, so that the tracker sees what a trained detector sees.
+    The neck starts as a copy of the detector's, brought to unit scale, so that the tracker sees what the detector sees.
 
     Args:
         model: Changed in place, except for its detector.
     """
     model.tracker_neck.load_state_dict(model.detector_model.vision_encoder.neck.state_dict())
+    _normalise_neck(model)
     tracker = model.tracker_model
     for module in tracker.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
@@ -65,6 +66,14 @@ def initialise_tracker(model: Any) -> None:
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 # a LayerNorm over few channels turns equal inputs into infinite slopes
                 module.bias.normal_(std=0.5)
+    # Which object it is, only its mask says. Where the picture is louder, training settles on "all objects" and never
+    # leaves it: with unit gains the IoU of the next frame stays at 0.11, with these it is 0.6 after 40 steps.
+    embed, downsampler = tracker.prompt_encoder.mask_embed, tracker.memory_encoder.mask_downsampler
+    _tell_inside_from_outside(embed, embed.conv3, side=4)
+    _tell_inside_from_outside(downsampler, downsampler.final_conv, side=16)
+    tracker.memory_encoder.feature_projection.weight.mul_(0.5)
+    tracker.mask_decoder.conv_s1.weight.mul_(0.15)
+    tracker.mask_decoder.conv_s0.weight.mul_(0.075)
     for layer in tracker.memory_encoder.memory_fuser.layers:
         layer.scale.fill_(1.0)  # transformers zeroes it whatever the configuration says
     size = tracker.mask_downsample.kernel_size[0] ** 2
@@ -74,6 +83,7 @@ def initialise_tracker(model: Any) -> None:
     for layer in tracker.memory_attention.layers:
         frequencies = tracker.memory_attention.rotary_emb.inv_freq
         look_nearby(layer.cross_attn_image, inverse_frequencies=frequencies, strength=3.5)
+        layer.cross_attn_image.o_proj.weight.mul_(2.0)
 
 
 @torch.no_grad()
@@ -103,6 +113,34 @@ def look_nearby(attention: Any, *, inverse_frequencies: Tensor, strength: float 
     attention.k_proj.weight.mul_(0.3)
     attention.q_proj.bias.copy_(query.flatten())
     attention.k_proj.bias.copy_(key.flatten())
+
+
+def _tell_inside_from_outside(path: Any, last: Any, *, side: int) -> None:
+    """Scale and shift the last layer of what reads a mask: 0 outside of the object, unit length per channel inside.
+
+    Args:
+        path: Maps mask logits of -10 and 10.
+        last: Its last layer, a 1 x 1 convolution.
+        side: Pixels of the mask per side of one token.
+    """
+    logits = torch.full((1, 1, 9 * side, 9 * side), 10.0, device=last.weight.device, dtype=last.weight.dtype)
+    inside, outside = path(logits)[0, :, 4, 4], path(-logits)[0, :, 4, 4]
+    size = (inside - outside).pow(2).mean().sqrt()
+    last.weight.div_(size)
+    last.bias.sub_(outside).div_(size)
+
+
+def _normalise_neck(model: Any) -> None:
+    """Scale each level of the tracker's neck to a standard deviation of 1 on a drawn picture."""
+    backbone = model.detector_model.vision_encoder.backbone
+    like = next(backbone.parameters())
+    picture = drawn_picture(backbone.config.image_size).to(like.device, like.dtype)
+    side = model.tracker_model.prompt_encoder.image_embedding_size
+    features = backbone(picture).last_hidden_state.transpose(1, 2).unflatten(2, side)
+    for layer in model.tracker_neck.fpn_layers:
+        size = layer(features).std()
+        layer.proj2.weight.div_(size)
+        layer.proj2.bias.div_(size)
 
 
 def _place_anchors(decoder: Any, size: float) -> None:
@@ -139,3 +177,13 @@ def _set_prior(scoring: Any, prior: float) -> None:
     length = math.sqrt(-math.log(prior / (1 - prior)) / scoring.scale / width)
     scoring.text_proj.bias.fill_(length)
     scoring.query_proj.bias.fill_(-length)
+
+
+def drawn_picture(size: int) -> Tensor:
+    """Draw five bright discs on a dark, noisy floor: (1, 3, size, size), normalised."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, size), torch.linspace(0, 1, size), indexing="ij")
+    picture = -0.5 + 0.1 * torch.randn(3, size, size)
+    for centre_x, centre_y, radius, colour in torch.rand(5, 4).tolist():
+        disc = (x - centre_x) ** 2 + (y - centre_y) ** 2 < (0.05 + 0.08 * radius) ** 2
+        picture[:, disc] += 0.5 + colour
+    return picture.clamp(-1, 1)[None]

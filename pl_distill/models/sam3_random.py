@@ -29,6 +29,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from pl_distill.errors import ConfigError
 from pl_distill.models.prompts import embed_words, save_prompts
 from pl_distill.models.sam3_config import Sam3Geometry, load_sam3_config
+from pl_distill.models.sam3_initialise import drawn_picture
 from pl_distill.models.sam3_source import quiet_transformers
 
 WORDS = ("pig", "feeder", "toy")
@@ -134,7 +135,7 @@ def _centre_scores(model: Any, embedding: Tensor, attention_mask: Tensor) -> Non
     size = Sam3Geometry.of(model.config).image_size
     try:
         model.detector_model(
-            pixel_values=_drawn_picture(size),
+            pixel_values=drawn_picture(size),
             text_embeds=BaseModelOutputWithPooling(pooler_output=embedding),
             attention_mask=attention_mask,
         )
@@ -142,13 +143,3 @@ def _centre_scores(model: Any, embedding: Tensor, attention_mask: Tensor) -> Non
         hook.remove()
     last_layer = seen[0][-1]  # (layers, B, queries, D) -> (B, queries, D)
     projection.bias.sub_(last_layer.mean(dim=(0, 1)))
-
-
-def _drawn_picture(size: int) -> Tensor:
-    """Draw five bright discs on a dark, noisy floor: (1, 3, size, size), normalised."""
-    y, x = torch.meshgrid(torch.linspace(0, 1, size), torch.linspace(0, 1, size), indexing="ij")
-    picture = -0.5 + 0.1 * torch.randn(3, size, size)
-    for centre_x, centre_y, radius, colour in torch.rand(5, 4).tolist():
-        disc = (x - centre_x) ** 2 + (y - centre_y) ** 2 < (0.05 + 0.08 * radius) ** 2
-        picture[:, disc] += 0.5 + colour
-    return picture.clamp(-1, 1)[None]

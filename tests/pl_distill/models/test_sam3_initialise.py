@@ -85,10 +85,38 @@ def test_the_tracker_starts_by_remembering_the_place_of_the_mask(model):
     assert distance_to_own_place(weights[:, :64]) < 1.5
 
 
+def test_what_a_mask_writes_is_zero_outside_and_of_unit_size_inside(model):
+    tracker = model.tracker_model
+    logits = torch.full((1, 1, 256, 256), -10.0)
+    logits[:, :, :, 128:] = 10.0
+    for path in (tracker.prompt_encoder.mask_embed, tracker.memory_encoder.mask_downsampler):
+        with torch.no_grad():
+            written = path(logits)[0]
+        middle, width = written.shape[1] // 2, written.shape[2]
+        assert written[:, middle, width // 4].abs().max() < 1e-4
+        assert written[:, middle, 3 * width // 4].pow(2).mean() == pytest.approx(1, abs=1e-3)
+
+
+def test_the_first_guess_follows_the_prompt_not_the_picture(model):
+    """Prompts for the left and the right half: logits differ by as much as they vary."""
+    tracker = model.tracker_model
+    left = torch.zeros(1, 112, 112)
+    left[:, :, :56] = 1
+    with torch.no_grad():
+        features = tracker_features(model, torch.randn(1, 3, 112, 112)).of(0, 2)
+        masks = prompt(tracker, features, torch.cat([left, 1 - left])).masks[:, 0]
+    assert (masks[0] - masks[1]).std() > 0.3 * masks.std()
+
+
 def test_a_prompt_becomes_logits_of_ten_and_the_neck_is_the_detectors(model):
     tracker = model.tracker_model
     logits = tracker.mask_downsample(torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)]))
     torch.testing.assert_close(logits.flatten(1).mean(1), torch.tensor([-10.0, 10.0]))
-    theirs = model.detector_model.vision_encoder.neck.state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in model.tracker_neck.state_dict().items())
+    theirs = model.detector_model.vision_encoder.neck.fpn_layers
+    tokens = model.detector_model.vision_encoder.backbone(torch.randn(1, 3, 112, 112)).last_hidden_state
+    features = tokens.transpose(1, 2).unflatten(2, (8, 8))
+    for ours, original in zip(model.tracker_neck.fpn_layers, theirs, strict=True):
+        level, expected = ours(features).flatten(), original(features).flatten()
+        assert torch.corrcoef(torch.stack([level, expected]))[0, 1] > 0.999  # the same but for its scale
+        assert 0.3 < level.std() < 3
     assert (tracker.memory_encoder.memory_fuser.layers[0].scale == 1).all()
