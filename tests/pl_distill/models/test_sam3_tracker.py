@@ -70,9 +70,7 @@ def unrolled(model, pictures, masks):
             output = track(tracker, seen, memories, frame)
             logits = torch.where(output.score[:, None, None] > 0, output.masks[:, 0], HIDDEN)
             outputs.append((logits, output.score))
-        memories[frame] = remember(
-            tracker, seen, logits, output.pointer, conditioning=frame == 0, binary=frame == 0
-        )
+        memories[frame] = remember(tracker, seen, logits, output.pointer, conditioning=frame == 0, binary=frame == 0)
     return outputs
 
 
