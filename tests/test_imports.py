@@ -1,4 +1,4 @@
-"""Who may import whom: ``datamodules`` <- ``pl_distill`` <- ``callbacks`` <- ``configs``; floors inside ``pl_distill``."""
+"""Who may import whom: `datamodules` <- `pl_distill` <- `callbacks` <- `configs`; floors inside `pl_distill`."""
 
 import ast
 from pathlib import Path
