@@ -42,8 +42,12 @@ def scheme_of(address: str) -> str | None:
 
 
 def without_secrets(address: str) -> str:
-    """Return an address without user, password and query, as it may be shown and stored."""
-    return re.sub(r"^([^:/?#]+://)[^/?#]*@", r"\1", address).partition("?")[0]
+    """Return an address without user, password and query, as it may be shown and stored.
+
+    Some cameras want the password in the path: ``rtsp://10.0.0.7/user=admin_password=1234_channel=1``.
+    """
+    shown = re.sub(r"^([^:/?#]+://)[^/?#]*@", r"\1", address).partition("?")[0]
+    return re.sub(r"(?i)(pass[a-z]*|pwd)=[^/&]*", r"\1=...", shown)
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class _Connection:
 
     def __init__(self, address: str) -> None:
         device = Path(address).is_char_device()
-        options = {} if device else {"protocol_whitelist": _PROTOCOLS, "rtsp_transport": "tcp"}
+        options = {} if device else {"protocol_whitelist": _PROTOCOLS, "rtsp_flags": "prefer_tcp"}
         self._container: InputContainer = av.open(
             address, format="v4l2" if device else None, options=options, timeout=(_OPEN_S, _READ_S)
         )

@@ -211,6 +211,8 @@ def test_a_server_that_sends_no_video_is_refused(http_camera, refused):
         ("rtsp://u:p@host:554/a/b?x=y", "rtsp://host:554/a/b"),
         ("rtsp://u:p@ss@host/a", "rtsp://host/a"),
         ("http://host/a@b", "http://host/a@b"),
+        ("rtsp://host/user=admin_password=a_b_channel=1/x", "rtsp://host/user=admin_password=.../x"),
+        ("rtsp://host/login&PWD=1&ch=2", "rtsp://host/login&PWD=...&ch=2"),
         ("/dev/video0", "/dev/video0"),
     ],
 )
