@@ -21,6 +21,7 @@ def track(
     teacher: str | None = None,
     prompt: str = "pig",
     annotated: bool = True,
+    masks: bool = True,
     max_frames: int | None = None,
     picture_fps: float = 6.0,
     patience_s: float = 600.0,
@@ -43,6 +44,7 @@ def track(
         teacher: The SAM 3 to put a student into; a student knows its own.
         prompt: What to look for: a word whose embedding is stored beside the SAM 3.
         annotated: Whether to write the annotated video.
+        masks: Whether to write the masks, about half a kilobyte per frame and animal.
         max_frames: Only the first so many frames.
         picture_fps: Frames per second that pictures stand for; videos and cameras have their own.
         patience_s: How long to reach for a camera that dropped out, in seconds.
@@ -63,11 +65,12 @@ def track(
     opened = open_model(plan_models(model, teacher)[-1], prompt, choose_device(device))
     for note in opened.notes:
         print(f"note: {note}")
-    done = track_stream(source, opened, out, policy=policy, video=annotated, max_frames=max_frames)
+    done = track_stream(source, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames)
     speed = f"{done.frames_per_second:.2f} frames/s in the tracker"
     print(f"{done.state} after {done.frames} frames with {done.tracks} tracks, {speed}\n")
     print(f"tracks    {out / TRACKS}")
-    print(f"masks     {out / MASKS}")
+    if masks:
+        print(f"masks     {out / MASKS}")
     if annotated and done.frames:
         print(f"video     {out / VIDEO}")
     print(f"events    {out / EVENTS}")

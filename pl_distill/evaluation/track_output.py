@@ -32,12 +32,14 @@ class TrackOutput:
         fps: Frames per second, None where frames come when they come.
         video: Whether to write the annotated video. It has the size of the first frame; later ones of another size are
             fitted into it.
+        masks: Whether to write the masks.
     """
 
-    def __init__(self, folder: Path, *, fps: float | None, video: bool = True) -> None:
+    def __init__(self, folder: Path, *, fps: float | None, video: bool = True, masks: bool = True) -> None:
         self.folder = folder
         self._fps = _CAMERA_FPS if fps is None else fps
-        self._with_video = video
+        self._with_video, self._with_masks = video, masks
+        self._masks: TextIO | None = None
         self._video: GrowingVideoWriter | None = None
         self._stack = ExitStack()
 
@@ -46,16 +48,18 @@ class TrackOutput:
         with ExitStack() as stack:
             # line by line to the system, so that a kill cannot take what was written
             self._tracks = stack.enter_context((self.folder / TRACKS).open("w", encoding="utf-8", buffering=1))
-            self._masks = stack.enter_context((self.folder / MASKS).open("w", encoding="utf-8", buffering=1))
-            if not self._with_video:
-                (self.folder / VIDEO).unlink(missing_ok=True)
+            for name in (MASKS, VIDEO):  # an older run's, which this one may not write
+                (self.folder / name).unlink(missing_ok=True)
+            if self._with_masks:
+                self._masks = stack.enter_context((self.folder / MASKS).open("w", encoding="utf-8", buffering=1))
             self._stack = stack.pop_all()
         return self
 
     def write(self, frame: Frame, tracks: TrackedFrame) -> None:
         """Append what was tracked in the next frame."""
         write_frame(self._tracks, frame.index, tracks)
-        write_masks(self._masks, frame, tracks)
+        if self._masks is not None:
+            write_masks(self._masks, frame, tracks)
         if self._with_video:
             self._draw(frame, tracks)
 

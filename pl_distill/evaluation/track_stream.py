@@ -52,6 +52,7 @@ def track_stream(
     *,
     policy: PruningPolicy,
     video: bool,
+    masks: bool,
     max_frames: int | None,
 ) -> TrackedStream:
     """Give every frame of a source to a tracker, and write tracks, masks, video, events and a record into `out`.
@@ -64,6 +65,7 @@ def track_stream(
         out: Folder; the files of an older run in it are replaced.
         policy: What the tracker forgets, and when tracks end.
         video: Whether to write the annotated video.
+        masks: Whether to write the masks.
         max_frames: Only the first so many frames.
 
     Raises:
@@ -95,7 +97,7 @@ def track_stream(
     with (
         events_to(out / EVENTS),
         StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy) as tracker,
-        TrackOutput(out, fps=source.fps, video=video) as output,
+        TrackOutput(out, fps=source.fps, video=video, masks=masks) as output,
         tqdm(total=total, desc="track", unit="frame") as bar,
     ):
         try:
