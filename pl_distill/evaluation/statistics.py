@@ -68,7 +68,7 @@ def compare_models(runs: Sequence[Results]) -> list[PairedDifference]:
     day_of = {name: _day(runs[0], name) for name in names}
     days = sorted(set(day_of.values()))
     differences = []
-    for metric, counts_of in (("mota", _mota_counts), ("idf1", _idf1_counts)):
+    for metric, counts_of in (("mota", mota_counts), ("idf1", idf1_counts)):
         table = np.zeros((len(runs), len(days), 2, 2))  # (seeds, days, teacher or student, part and whole)
         for seed, run in enumerate(runs):
             for name in names:
@@ -76,24 +76,26 @@ def compare_models(runs: Sequence[Results]) -> list[PairedDifference]:
                     table[seed, days.index(day_of[name]), model] += counts_of(run.models[role].clips[name].scores)
         if not (table[..., 1].sum(axis=(0, 1)) > 0).all():
             continue
-        low, high = _interval(table) if len(days) > 1 else (None, None)
-        observed = float(_difference(table))
+        low, high = interval(table) if len(days) > 1 else (None, None)
+        observed = float(difference_of(table))
         differences.append(
-            PairedDifference(metric, observed, low, high, _p_value(table), len(names), len(days), len(runs))
+            PairedDifference(metric, observed, low, high, p_value(table), len(names), len(days), len(runs))
         )
     return differences
 
 
-def _mota_counts(scores: TrackingScores) -> tuple[float, float]:
+def mota_counts(scores: TrackingScores) -> tuple[float, float]:
+    """Return part and whole of MOTA: what pools by adding."""
     return scores.truth_boxes - scores.misses - scores.false_positives - scores.id_switches, scores.truth_boxes
 
 
-def _idf1_counts(scores: TrackingScores) -> tuple[float, float]:
+def idf1_counts(scores: TrackingScores) -> tuple[float, float]:
+    """Return part and whole of IDF1: what pools by adding."""
     right = round((scores.idr or 0.0) * scores.truth_boxes / 100)  # boxes that carry the right identity
     return 2 * right, scores.truth_boxes + scores.track_boxes
 
 
-def _difference(table: NDArray[np.float64]) -> NDArray[np.float64]:
+def difference_of(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """Pool counts (..., seeds, days, 2, 2) and return student minus teacher in percentage points, (...)."""
     part, whole = np.moveaxis(table.sum(axis=(-4, -3)), -1, 0)
     ratio = 100 * np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
@@ -101,19 +103,19 @@ def _difference(table: NDArray[np.float64]) -> NDArray[np.float64]:
     return difference
 
 
-def _interval(table: NDArray[np.float64]) -> tuple[float, float]:
+def interval(table: NDArray[np.float64]) -> tuple[float, float]:
     """Draw seeds and days with replacement; return the 2.5 and 97.5 percentiles of the difference."""
     generator = np.random.default_rng(0)
     seeds, days = table.shape[:2]
     drawn = [
-        _difference(table[generator.integers(seeds, size=seeds)][:, generator.integers(days, size=days)])
+        difference_of(table[generator.integers(seeds, size=seeds)][:, generator.integers(days, size=days)])
         for _ in range(DRAWS)
     ]
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
 
 
-def _p_value(table: NDArray[np.float64]) -> float:
+def p_value(table: NDArray[np.float64]) -> float:
     """Exchange teacher and student by days; return the share of exchanges with at least the observed difference."""
     days = table.shape[1]
     if days <= EXACT_DAYS:
@@ -121,9 +123,9 @@ def _p_value(table: NDArray[np.float64]) -> float:
     else:
         choices = np.random.default_rng(0).random((DRAWS, days)) < 0.5
         choices[0] = False  # what was observed is one of the possible outcomes
-    observed = abs(_difference(table))
+    observed = abs(difference_of(table))
     exchanged = [
-        abs(_difference(np.where(choice[None, :, None, None], table[:, :, ::-1], table))) for choice in choices
+        abs(difference_of(np.where(choice[None, :, None, None], table[:, :, ::-1], table))) for choice in choices
     ]
     return float(np.mean(np.array(exchanged) >= observed - 1e-9))
 

@@ -1,0 +1,81 @@
+"""`pl-distill ablate` on a grid as small as one can be: extended by an arm, killed in it, and started again."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from datamodules.layouts import read_clips
+from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
+from datamodules.shards import write_shards
+from datamodules.splits import load_split
+from pl_distill.cli import main
+from pl_distill.models.sam3 import write_random_sam3
+from pl_distill.modules.distillation import DistillationModule
+
+pytestmark = pytest.mark.smoke
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """The options of a cache of one training and one validation clip, with two more clips to score."""
+    root = tmp_path_factory.mktemp("ablate")
+    pen = replace(load_pen_config("day"), width=160, height=90)
+    draw_pen(root / "clips", pen, days=["2026_01_01", "2026_01_21"], clips_per_day=1, frames_per_clip=4, seed=0)
+    days = ["2026_01_26", "2026_01_27"]
+    draw_pen(root / "clips", pen, days=days, clips_per_day=1, frames_per_clip=2, seed=EVALUATION_SEED)
+    write_shards(read_clips(root / "clips"), load_split("pen"), root / "shards")
+    teacher = write_random_sam3("tiny", root / "teacher", seed=0)
+    data = [f"--data.shards={root / 'shards'}", f"--data.cache={root / 'features'}"]
+    assert main(["predict", "--config", "cache/pen.yaml", f"--model.teacher={teacher}", *data]) == 0
+    return ["--teacher", str(teacher), "--shards", str(root / "shards"), "--cache", str(root / "features")]
+
+
+def test_a_killed_ablation_goes_on_and_more_arms_can_follow(inputs, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "ablation"
+    words = ["ablate", *inputs, "--out", str(out), "--trainer", "trainer/smoke.yaml"]
+    words += ["--max_steps", "2", "--batch_size", "2", "--seeds", "1"]
+    assert main([*words, "--arms=[]"]) == 0
+    assert list(json.loads((out / "ablation.json").read_text())["arms"]) == ["full"]
+    first = (out / "full/seed-0/student/student.safetensors").stat().st_mtime_ns
+
+    step = DistillationModule.training_step
+
+    def die(self, batch, batch_idx):
+        raise KeyError("power cut")
+
+    monkeypatch.setattr(DistillationModule, "training_step", die)
+    with pytest.raises(KeyError, match="power cut"):
+        main([*words, '--arms=["mse"]'])
+    monkeypatch.setattr(DistillationModule, "training_step", step)
+    capsys.readouterr()
+    assert main([*words, '--arms=["mse"]']) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(": reused, ") == 2
+    assert (out / "full/seed-0/student/student.safetensors").stat().st_mtime_ns == first
+
+    table = json.loads((out / "ablation.json").read_text())
+    assert table["seeds"] == [0]
+    assert list(table["arms"]) == ["full", "mse"]
+    columns = {"cosine", "relative_error", "mota", "idf1", "mota_vs_teacher", "idf1_vs_teacher"}
+    assert set(table["arms"]["mse"]) == columns
+    assert table["clips"]["mota"] == table["days"]["mota"] == 2
+    cosine = table["arms"]["mse"]["cosine"]
+    assert cosine["difference"] == pytest.approx(cosine["mean"] - table["arms"]["full"]["cosine"]["mean"])
+    text = (out / "ablation.md").read_text()
+    assert text.strip() in printed
+    assert "| mse |" in text
+    # the teacher was streamed once, for both cells
+    assert len(list((out / "teacher/tracks").glob("*.json"))) == 2
+    assert (out / "mse/seed-0/tracks/teacher").is_symlink()
+
+    assert main([*words, "--max_steps", "3"]) == 1
+    assert "is of a run with max_steps 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "found"), [(["--seeds", "0"], "--seeds: is 0"), (['--arms=["nonsense"]'], "names 'nonsense'")]
+)
+def test_senseless_grids_are_refused(inputs, more, found, tmp_path, capsys):
+    assert main(["ablate", *inputs, "--out", str(tmp_path), *more]) == 1
+    assert found in capsys.readouterr().err
