@@ -73,18 +73,24 @@ def detect(
         decoder_hidden_states=hidden, text_features=encoded.text_features, text_mask=text_mask
     ).squeeze(-1)
     chosen = with_masks.nonzero().squeeze(1)
-    segmented = model.mask_decoder(
-        decoder_queries=hidden[-1][chosen],
-        backbone_features=[level[image_index[chosen]] for level in vision.fpn_hidden_states[:3]],
-        encoder_hidden_states=encoded.last_hidden_state[chosen],
-        prompt_features=text[chosen],
-        prompt_mask=text_mask[chosen],
-    )
+    levels = vision.fpn_hidden_states
+    if len(chosen):
+        segmented = model.mask_decoder(
+            decoder_queries=hidden[-1][chosen],
+            backbone_features=[level[image_index[chosen]] for level in levels[:3]],
+            encoder_hidden_states=encoded.last_hidden_state[chosen],
+            prompt_features=text[chosen],
+            prompt_mask=text_mask[chosen],
+        )
+        masks, semantic = segmented.pred_masks, segmented.semantic_seg.squeeze(1)
+    else:  # data with boxes only
+        masks = hidden.new_zeros(0, hidden.shape[2], *levels[0].shape[-2:])
+        semantic = masks[:, 0]
     return DetectorOutput(
         logits=logits,
         boxes=boxes,
         presence_logits=decoded.presence_logits.squeeze(-1),
         tokens=encoded.last_hidden_state,
-        masks=segmented.pred_masks,
-        semantic=segmented.semantic_seg.squeeze(1),
+        masks=masks,
+        semantic=semantic,
     )

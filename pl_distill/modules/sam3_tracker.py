@@ -41,6 +41,9 @@ class Sam3TrackerModule(LightningModule):
         things: Identities that are not tracked in training, and further words to store.
         objects: The most objects of a window that are followed.
         corrected: Chance that a frame's memory is corrected by a detection.
+        grow_every: Every how many steps the followed part of a window grows by a frame, from two on; 0 follows whole
+            windows from the start. Short windows are cheap and teach the first thing, to follow a mask to the next
+            frame.
         prompt_weight: Weight of the answer to the prompt itself.
         loss: What is minimised in each frame.
         sloppiness: How a detection differs from the truth.
@@ -58,6 +61,7 @@ class Sam3TrackerModule(LightningModule):
         things: Sequence[str] = (),
         objects: int = 8,
         corrected: float = 0.3,
+        grow_every: int = 0,
         prompt_weight: float = 0.3,
         loss: TrackingLoss | None = None,
         sloppiness: Sloppiness | None = None,
@@ -73,6 +77,7 @@ class Sam3TrackerModule(LightningModule):
         self.things = frozenset(things)
         self.objects = objects
         self.corrected = corrected
+        self.grow_every = grow_every
         self.prompt_weight = prompt_weight
         self.loss = TrackingLoss() if loss is None else loss
         self.sloppiness = Sloppiness() if sloppiness is None else sloppiness
@@ -104,11 +109,14 @@ class Sam3TrackerModule(LightningModule):
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; what is drawn depends on seed and step only."""
         chance = random.Random(f"{torch.initial_seed()}-{self.global_step}-{self.global_rank}")
-        features = tracker_features(self._opened[0].model, batch.images.flatten(0, 1))
+        length = batch.images.shape[1]
+        if self.grow_every:
+            length = min(length, 2 + self.global_step // self.grow_every)
+        features = tracker_features(self._opened[0].model, batch.images[:, :length].flatten(0, 1))
         terms: dict[str, Tensor] = {}
         windows = 0
-        length = batch.images.shape[1]
-        for number, frames in enumerate(batch.truth):
+        for number, whole in enumerate(batch.truth):
+            frames = whole[:length]
             names = [name for name in frames[0].identities if name not in self.things]
             if not names:
                 continue
@@ -119,7 +127,7 @@ class Sam3TrackerModule(LightningModule):
                 self.tracker,
                 features.frames(number * length, length),
                 objects,
-                batch.times[number],
+                batch.times[number][:length],
                 corrected=corrected,
                 chance=chance,
                 sloppiness=self.sloppiness,

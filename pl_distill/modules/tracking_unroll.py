@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datamodules.errors import DataError
 from datamodules.views import FrameTruth
 from pl_distill.models.sam3_tracker import HIDDEN, FrameMemory, TrackerFeatures, TrackerOutput, prompt, remember, track
 
@@ -27,17 +28,26 @@ class ObjectWindow:
 
     @classmethod
     def of(cls, frames: Sequence[FrameTruth], names: Sequence[str]) -> "ObjectWindow":
-        """Follow some identities through the frames of a window; all frames have masks."""
-        first = frames[0].masks
-        assert first is not None
-        masks = first.new_zeros(len(frames), len(names), *first.shape[1:])
-        visible = torch.zeros(len(frames), len(names), dtype=torch.bool, device=first.device)
-        for time, frame in enumerate(frames):
-            assert frame.masks is not None
+        """Follow some identities through the frames of a window.
+
+        Raises:
+            DataError: The data have boxes only.
+        """
+        drawn = [frame.masks for frame in frames if frame.masks is not None]
+        if len(drawn) < len(frames):
+            raise DataError(
+                f"animal {names[0]}",
+                "has no mask",
+                "a mask for every labelled animal: a tracker is prompted by masks and learns masks",
+                "Add masks to the data set, or train the detector only, for which boxes are enough.",
+            )
+        masks = drawn[0].new_zeros(len(frames), len(names), *drawn[0].shape[1:])
+        visible = torch.zeros(len(frames), len(names), dtype=torch.bool, device=drawn[0].device)
+        for time, (frame, of_frame) in enumerate(zip(frames, drawn, strict=True)):
             row = {name: number for number, name in enumerate(frame.identities)}
             for number, name in enumerate(names):
                 if name in row:
-                    masks[time, number] = frame.masks[row[name]]
+                    masks[time, number] = of_frame[row[name]]
                     visible[time, number] = True
         return cls(masks, visible)
 

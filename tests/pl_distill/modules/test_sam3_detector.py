@@ -128,3 +128,17 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert rates[10:51] == [1.0] * 41
     assert rates[100] == 0
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[50:]))
+
+
+def test_boxes_alone_are_enough(squares):
+    torch.manual_seed(0)
+    task = module()
+    task.configure_model()
+    batch = collate([data(squares)._windows("train", [[0]], None)[0]])
+    frame = batch.truth[0][0]
+    batch.truth = ((FrameTruth(frame.identities, frame.boxes, None),),)
+    prompts = WORDS.ask(batch.truth[0], random.Random(0))
+    output, terms = task._compare(batch, prompts)
+    assert output.masks.shape[0] == 0
+    terms["loss"].backward()
+    assert task.detector.detr_decoder.box_head.layer3.weight.grad.abs().sum() > 0

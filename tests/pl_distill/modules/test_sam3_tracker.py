@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks.sam3_export import Sam3Export
+from datamodules.errors import DataError
 from datamodules.tracking import TrackingDataModule
 from datamodules.views import FrameTruth
 from datamodules.windows import collate
@@ -153,3 +154,19 @@ def test_a_picture_without_objects_moves_nothing(teacher, squares):
     loss.backward()
     assert loss.item() == 0
     assert all(parameter.grad is None or parameter.grad.abs().sum() == 0 for parameter in task.parameters())
+
+
+def test_boxes_alone_are_refused():
+    frame = FrameTruth(("1",), torch.zeros(1, 4), None)
+    with pytest.raises(DataError, match=r"has no mask.*train the detector only"):
+        ObjectWindow.of([frame, frame], ["1"])
+
+
+def test_windows_grow_with_the_steps(teacher, squares, tmp_path):
+    task = module(teacher, grow_every=1)
+    seen = []
+    with_trainer = trainer(tmp_path, 3, enable_checkpointing=False, limit_val_batches=0)
+    task.configure_model()
+    task.tracker.memory_attention.register_forward_hook(lambda *_: seen.append(task.global_step))
+    with_trainer.fit(task, data(squares))  # windows of three frames; two windows of two objects each a step
+    assert [seen.count(step) for step in range(3)] == [2, 4, 4]

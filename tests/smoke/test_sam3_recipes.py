@@ -1,0 +1,110 @@
+"""The recipes that train SAM 3 itself: the pen's teacher trains in both stages on a few small pens, the real one parses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pl_distill.commands.lightning import RecipeCLI, run_lightning
+from pl_distill.models.prompts import load_prompts
+from pl_distill.models.sam3 import load_sam3, load_sam3_config
+
+pytestmark = pytest.mark.smoke
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+STAGES = ("detector", "tracker")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Options that make a recipe of the pen's teacher small; the data are drawn once and shared by both stages."""
+    folder = tmp_path_factory.mktemp("pen_teacher")
+    (folder / "pen.yaml").write_text("domain: small\nwidth: 128\nheight: 72\nnum_animals: 2\n")
+    config = load_sam3_config("tiny").to_dict()
+    config["tracker_config"]["prompt_encoder_config"]["mask_input_channels"] = 16
+    (folder / "sam3.yaml").write_text(yaml.safe_dump(config))
+    pens = f"[{{domain: {folder / 'pen.yaml'}, pens: 1}}]"
+    return folder, [
+        f"--data.folder={folder / 'data'}", f"--data.train={pens}", f"--data.val={pens}", "--data.frames_per_pen=22",
+        "--data.processes=1", "--data.image_size=112", "--data.mask_size=32", "--data.batch_size=2", "--data.num_workers=0",
+        "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=1",
+        "--trainer.enable_model_summary=false",
+    ]  # fmt: skip
+
+
+def test_both_stages_of_the_pens_teacher_train_export_and_go_on(small):
+    folder, options = small
+    source = folder / "sam3.yaml"
+    for stage in STAGES:
+        run = folder / stage
+        recipe = yaml.safe_load((CONFIGS / "pen_teacher" / f"{stage}.yaml").read_text())
+        checkpoint = recipe["trainer"]["callbacks"][1]["init_args"]
+        assert checkpoint.pop("every_n_train_steps") > 2
+        checkpoint["every_n_train_steps"] = 2
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        words = ["fit", "--config", str(folder / "recipe.yaml"), f"--model.sam3={source}", *options]
+        words += [f"--trainer.default_root_dir={run}"]
+        assert run_lightning(words).trainer.global_step == 2
+        again = run_lightning([*words, "--ckpt_path=last", "--trainer.max_steps=4"])
+        assert again.trainer.global_step == 4
+        assert all(torch.isfinite(tensor).all() for tensor in load_sam3(run / "sam3").state_dict().values())
+        assert sorted(load_prompts(run / "sam3")) == ["feeder", "pig", "toy"]
+        source = run / "sam3"
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Return a function that parses a recipe, builds model and data without their networks, and starts nothing."""
+    monkeypatch.setattr(RecipeCLI, "_run_subcommand", lambda *_: None)
+    monkeypatch.setattr(RecipeCLI, "instantiate_trainer", lambda *_: None)  # one for GPUs refuses to exist without
+
+    def run(recipe, *words):
+        return run_lightning(["fit", "--config", recipe, *words])
+
+    return run
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_pens_teacher_never_sees_sheep_farm_b_or_evaluation(stage, parse):
+    data = yaml.safe_load((CONFIGS / "pen_teacher" / f"{stage}.yaml").read_text())["data"]["init_args"]
+    domains = {share["domain"] for share in (*data["train"], *data["val"])}
+    assert domains == {"day", "dusk", "straw", "black-coat", "low-camera", "crowded"}
+    parsed = parse(f"pen_teacher/{stage}.yaml").datamodule
+    assert len(parsed.pens) == sum(share["pens"] for share in (*data["train"], *data["val"]))
+    assert all(pen.seed < 1_000_000 for pen in parsed.pens)
+    config = load_sam3_config("pen_teacher")
+    assert parsed.preprocessing.size == config.detector_config.vision_config.backbone_config.image_size
+    assert parsed.mask_size == config.low_res_mask_size
+
+
+def test_both_stages_share_their_pens(parse):
+    first, second = (parse(f"pen_teacher/{stage}.yaml").datamodule for stage in STAGES)
+    assert first.pens == second.pens
+    assert first.split == second.split
+
+
+def test_words_kept_for_the_test_of_words_are_not_in_the_recipe(parse):
+    words = set(parse("pen_teacher/detector.yaml").model.vocabulary.absent)
+    assert not words & {
+        "cow",
+        "dog",
+        "cat",
+        "chair",
+        "banana",
+        "train",
+        "house",
+        "river",
+        "guitar",
+        "bicycle",
+        "candle",
+    }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_recipe_for_the_real_sam3_parses_with_its_own_size(stage, parse):
+    cli = parse(f"finetune/{stage}.yaml", "--data.shards=none")
+    assert cli.model.sam3 == "facebook/sam3"
+    config = load_sam3_config("real")
+    assert cli.datamodule.preprocessing.size == config.detector_config.vision_config.backbone_config.image_size
+    assert cli.datamodule.mask_size == config.low_res_mask_size
