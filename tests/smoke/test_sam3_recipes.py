@@ -28,8 +28,8 @@ def small(tmp_path_factory):
     return folder, [
         f"--data.folder={folder / 'data'}", f"--data.train={pens}", f"--data.val={pens}", "--data.frames_per_pen=22",
         "--data.processes=1", "--data.image_size=112", "--data.mask_size=32", "--data.batch_size=2",
-        "--data.num_workers=0", "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=1",
-        "--trainer.enable_model_summary=false",
+        "--data.num_workers=0", "--trainer.max_steps=2", "--trainer.val_check_interval=2",
+        "--trainer.limit_val_batches=1", "--trainer.enable_model_summary=false",
     ]  # fmt: skip
 
 
