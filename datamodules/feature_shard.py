@@ -15,6 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from datamodules.background import BackgroundQueue
 from datamodules.cache_manifest import CacheIdentity, FeatureShardEntry, write_ledger
 from datamodules.codecs import FLOAT16, Codec, Map
 from datamodules.errors import CacheError
@@ -59,7 +60,12 @@ class FeatureShardWriter:
         self._temporary = self._path.with_name(f".{self._path.name}.partial")
         self._stream = self._temporary.open("wb")
         self._digest = hashlib.sha256()
+        # A thread hashes what is being written: either alone takes about as long as the other.
+        self._hashing: BackgroundQueue[bytes | memoryview] = BackgroundQueue(
+            self._digest.update, size=8, name="feature cache hash"
+        )
         self._written = 0
+        self._on_its_way = 0  # bytes of the file that the kernel has been told to write
         self._shape: tuple[int, ...] | None = None
 
     def append(self, key: str, values: NDArray[Any]) -> None:
@@ -90,6 +96,7 @@ class FeatureShardWriter:
         for part in parts:
             self._write(part)
         self._write(bytes(-member.size % tarfile.BLOCKSIZE))
+        self._start_writeback()
         self._written += 1
 
     def commit(self) -> FeatureShardEntry:
@@ -108,6 +115,7 @@ class FeatureShardWriter:
         self._write(bytes(2 * tarfile.BLOCKSIZE))  # the end of a tar
         self._stream.flush()
         os.fsync(self._stream.fileno())
+        self._hashing.drain()
         size = self._stream.tell()
         self._stream.close()
         self._temporary.replace(self._path)
@@ -127,6 +135,7 @@ class FeatureShardWriter:
 
     def close(self) -> None:
         """Delete what was written, unless it was committed."""
+        self._hashing.close()
         self._stream.close()
         self._temporary.unlink(missing_ok=True)
 
@@ -138,8 +147,14 @@ class FeatureShardWriter:
     ) -> None:
         self.close()
 
+    def _start_writeback(self) -> None:
+        # Left alone the kernel waits until gigabytes are dirty; the sync in `commit` would then wait for all of them.
+        end = self._stream.tell()
+        os.posix_fadvise(self._stream.fileno(), self._on_its_way, end - self._on_its_way, os.POSIX_FADV_DONTNEED)
+        self._on_its_way = end
+
     def _write(self, data: bytes | memoryview) -> None:
-        self._digest.update(data)
+        self._hashing.put(data)
         self._stream.write(data)
 
 
