@@ -56,7 +56,7 @@ class FeaturePreview(Callback):
         batches = trainer.num_val_batches[0]
         if due and not trainer.sanity_checking and batch_idx in spread(self.images, batches):
             share = max(1, math.ceil(self.images / batches))
-            parts = (batch["image"], batch["teacher_map"], outputs["student_map"])
+            parts = (batch["image"], outputs["teacher_map"], outputs["student_map"])
             images, teacher, student = (part[:share].detach().float().cpu() for part in parts)
             self._rows.append((images, teacher, student))
 

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from pl_distill.errors import CheckpointError
 from pl_distill.models.sam3_config import Sam3Geometry
+from pl_distill.models.sam3_packing import PyramidAdapter, UnpackingNeck
 
 
 class TrunkAdapter(nn.Module):
@@ -45,14 +46,20 @@ def substitute(model: Any, student: nn.Module) -> Any:
 
     Args:
         model: A `Sam3VideoModel`, as `load_sam3` gives it.
-        student: Maps images (B, 3, S, S) in SAM 3's normalisation to the trunk's map (B, C, h, w). Its attributes
-            ``detector_neck`` and ``tracker_neck``, where present and not None, replace the model's necks.
+        student: Maps images (B, 3, S, S) in SAM 3's normalisation to the trunk's map (B, C, h, w), or, where it has
+            ``keeps_necks`` False, to `Pyramids`. Its attributes ``detector_neck`` and ``tracker_neck``, where present
+            and not None, replace the model's necks.
 
     Raises:
-        CheckpointError: The student's map has other channels or another grid than the trunk's.
+        CheckpointError: The student's map or pyramids have other channels or another grid than the teacher's.
     """
     geometry = Sam3Geometry.of(model.config)
-    adapter = TrunkAdapter(student.eval(), geometry.map_shape)
+    keeps_necks = getattr(student, "keeps_necks", True)
+    adapter: nn.Module = (
+        TrunkAdapter(student.eval(), geometry.map_shape)
+        if keeps_necks
+        else PyramidAdapter(student.eval(), geometry.neck_channels, geometry.grid)
+    )
     like = next((tensor for tensor in student.parameters() if tensor.is_floating_point()), torch.empty(0))
     with torch.no_grad():  # not inference_mode: what a student caches here must not break its later training
         adapter(torch.zeros(1, 3, geometry.image_size, geometry.image_size, dtype=like.dtype, device=like.device))
@@ -61,6 +68,11 @@ def substitute(model: Any, student: nn.Module) -> Any:
     substituted.detector_model = shallow_twin(model.detector_model)
     substituted.detector_model.vision_encoder = shallow_twin(model.detector_model.vision_encoder)
     substituted.detector_model.vision_encoder.backbone = adapter
+    if not keeps_necks:
+        substituted.detector_model.vision_encoder.neck = UnpackingNeck(
+            model.detector_model.vision_encoder.neck, "detector"
+        )
+        substituted.tracker_neck = UnpackingNeck(model.tracker_neck, "tracker")
     detector_neck, tracker_neck = getattr(student, "detector_neck", None), getattr(student, "tracker_neck", None)
     if detector_neck is not None:
         substituted.detector_model.vision_encoder.neck = detector_neck

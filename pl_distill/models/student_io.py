@@ -27,6 +27,8 @@ ORIGIN = ("teacher", "teacher_trunk_sha256")
 class Student(nn.Module):
     """A network that answers like a teacher's trunk: images (B, 3, S, S) to a map (B, C, h, w).
 
+    A design with `keeps_necks` False answers like trunk and both necks together: with `Pyramids`.
+
     `detector_neck` and `tracker_neck` are None, or frozen copies of the teacher's two necks: the student then covers
     everything that a SAM 3 computes from pixels, and is counted and saved with them.
 
@@ -82,7 +84,7 @@ class StudentFactory(Protocol):
     """Builds a student for one teacher: the shape of its map comes from there, everything else from the recipe."""
 
     def __call__(self, *, out_channels: int, grid: int) -> Student:
-        """Build a student whose map is (B, out_channels, grid, grid)."""
+        """Build a student whose map is (B, out_channels, grid, grid), or whose levels have `out_channels`."""
         ...
 
 

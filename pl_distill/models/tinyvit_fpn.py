@@ -1,9 +1,8 @@
 """The student: TinyViT features, a feature pyramid, one map on the teacher's grid.
 
 TinyViT is timm's (arXiv 2207.10666); the pyramid is Lin et al. 2017, its levels gathered and redistributed as in Libra
-R-CNN (arXiv 1904.02701). What differs: it answers on the grid and with the channels of SAM 3's trunk, takes SAM 3's
-normalisation, ends on a convolution (the trunk has no final norm, so its channel scales differ widely), and keeps no
-bias cache.
+R-CNN (arXiv 1904.02701). What differs: it answers on the grid and with the channels of SAM 3's trunk, and ends on a
+convolution: the trunk has no final norm, so its channel scales differ widely.
 
 Parameters at real size (the defaults, with the teacher's two necks copied in):
 
@@ -18,30 +17,19 @@ SAM 3's detector neck and tracker neck, 7,802,112 each 15,604,224
 all                                                   40,621,360
 ====================================================  ==========
 
-The paper gives 40.66M; we are 0.1 % below. TinyViT's convolutions carry BatchNorm: statistics are per process, so that
-under DeepSpeed's ZeRO-1 and 2 a checkpoint holds those of rank 0 (DDP broadcasts them; use SyncBatchNorm or ZeRO-3 for
-more).
+The paper gives 40.66M; we are 0.1 % below. The necks do 81 % of the work that replaces SAM 3's: 49 G multiply-adds at
+1008 pixels, and 2 x 107 G for them. `tinyvit_dual` has a student without them.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import timm
 import torch
-from safetensors.torch import load_file
-from timm.models.tiny_vit import Attention
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pl_distill.errors import CheckpointError, ConfigError
-from pl_distill.models.student_io import Student, load_strictly
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # what timm's TinyViT weights were trained with: timm.data.IMAGENET_DEFAULT_MEAN
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from pl_distill.models.tinyvit import TinyViTStudent, add_downwards, resize, smoothing
 
 
-class TinyViTFPN(Student):
+class TinyViTFPN(TinyViTStudent):
     """Map images to the trunk map of a SAM 3 teacher.
 
     Args:
@@ -85,147 +73,30 @@ class TinyViTFPN(Student):
         pretrained: str | None = None,
     ) -> None:
         sizes = {"embed_dims": embed_dims, "depths": depths, "num_heads": num_heads, "window_sizes": window_sizes}
-        overrides: dict[str, Any] = {name: list(values) for name, values in sizes.items() if values is not None}
-        pretrained = pretrained or None  # a command line can say an empty text, but not None
         super().__init__(
-            {
-                "body": body,
-                **{name: overrides.get(name) for name in sizes},
-                "drop_path_rate": drop_path_rate,
-                "body_size": body_size,
-                "grid": grid,
-                "out_channels": out_channels,
-                "fpn_channels": fpn_channels,
-                "norm_groups": norm_groups,
-                "gradient_checkpointing": gradient_checkpointing,
-                "pretrained": pretrained,
-            }
+            sizes,
+            {},
+            grid=grid,
+            out_channels=out_channels,
+            body=body,
+            drop_path_rate=drop_path_rate,
+            body_size=body_size,
+            fpn_channels=fpn_channels,
+            norm_groups=norm_groups,
+            gradient_checkpointing=gradient_checkpointing,
+            pretrained=pretrained,
         )
-        if body_size % 32:
-            raise ConfigError(
-                "body_size", f"is {body_size}", "a multiple of 32, TinyViT's stride", "Choose another size."
-            )
-        if fpn_channels % norm_groups:
-            fix = "Change one of the two."
-            raise ConfigError("norm_groups", f"is {norm_groups}", f"a divisor of fpn_channels ({fpn_channels})", fix)
-        self.body_size = body_size
-        self.grid = grid
-        self.out_channels = out_channels
-        self.body = build_body(body, {**overrides, "drop_path_rate": drop_path_rate})
-        self.body.set_grad_checkpointing(gradient_checkpointing)
-        if pretrained is not None:
-            load_pretrained_body(self.body, pretrained, overrides)
-
-        levels = [info["num_chs"] for info in self.body.feature_info]
-        self.laterals = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, fpn_channels, 1), nn.GroupNorm(norm_groups, fpn_channels))
-            for channels in levels
-        )
-        self.smooths = nn.ModuleList(_smoothing(fpn_channels, norm_groups) for _ in levels)
-        self.fuse = _smoothing(fpn_channels, norm_groups)
-        width = fpn_channels * len(levels)
+        self.smooths = nn.ModuleList(smoothing(fpn_channels, norm_groups) for _ in self.laterals)
+        self.fuse = smoothing(fpn_channels, norm_groups)
+        width = fpn_channels * len(self.laterals)
         self.head = nn.Sequential(nn.GroupNorm(norm_groups, width), nn.Conv2d(width, out_channels, 1))
-
-        # pixel = image * 0.5 + 0.5 undoes SAM 3's normalisation; (pixel - mean) / std is ImageNet's.
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        self.register_buffer("input_scale", 0.5 / std, persistent=False)
-        self.register_buffer("input_shift", (0.5 - mean) / std, persistent=False)
-        self.input_scale: Tensor
-        self.input_shift: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, 3, S, S), normalised as SAM 3's processor does, to a map (B, out_channels, grid, grid)."""
-        levels: list[Tensor] = self.body.forward_intermediates(self._body_input(images), intermediates_only=True)
-        pyramid = [lateral(level) for lateral, level in zip(self.laterals, levels, strict=True)]
-        for fine in reversed(range(len(pyramid) - 1)):  # each coarser level tells the finer one what it saw
-            above = F.interpolate(pyramid[fine + 1], size=pyramid[fine].shape[-2:], mode="nearest")
-            pyramid[fine] = pyramid[fine] + above
-        on_grid = [self._to_grid(smooth(level)) for smooth, level in zip(self.smooths, pyramid, strict=True)]
+        pyramid = add_downwards(self.levels(images))
+        on_grid = [resize(smooth(level), self.grid) for smooth, level in zip(self.smooths, pyramid, strict=True)]
         fused = self.fuse(
             torch.stack(on_grid).mean(0)
         )  # (B, fpn_channels, grid, grid), context at the teacher's own stride
         answer: Tensor = self.head(torch.cat([level + fused for level in on_grid], dim=1))
         return answer
-
-    def _body_input(self, images: Tensor) -> Tensor:
-        """Resize (B, 3, S, S) to the body's size and convert to ImageNet's statistics; the same dtype comes back."""
-        size = [self.body_size, self.body_size]
-        pixels = images.float()  # antialiased resizing has no half-precision kernel everywhere
-        if list(images.shape[-2:]) != size:
-            pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-        return (pixels * self.input_scale.float() + self.input_shift.float()).to(images.dtype)
-
-    def _to_grid(self, level: Tensor) -> Tensor:
-        """Resize a level (B, C, H, W) to the teacher's grid; antialiased when that means fewer cells."""
-        shrinks = level.shape[-1] > self.grid
-        size = [self.grid, self.grid]
-        return F.interpolate(level.float(), size=size, mode="bilinear", antialias=shrinks).to(level.dtype)
-
-
-class UncachedAttention(Attention):  # type: ignore[misc]  # timm is read as untyped
-    """TinyViT's attention that gathers its relative biases at each call.
-
-    timm keeps the gathered biases in eval mode: 78,643,200 numbers at real size (315 MB in float32), which also outlive
-    a change of the weights. A gather costs next to nothing.
-    """
-
-    def get_attention_biases(self, device: torch.device) -> Tensor:
-        """Return the biases (heads, N, N) of a window of N cells."""
-        biases: Tensor = self.attention_biases[:, self.attention_bias_idxs]
-        return biases
-
-
-def build_body(name: str, overrides: dict[str, Any]) -> Any:
-    """Build a `timm.models.tiny_vit.TinyVit` without classifier and without bias cache.
-
-    Args:
-        name: timm's name of the architecture.
-        overrides: Arguments of `timm.models.tiny_vit.TinyVit`.
-
-    Raises:
-        ConfigError: timm knows no such TinyViT.
-    """
-    if not name.startswith("tiny_vit") or not timm.is_model(name):
-        known = ", ".join(timm.list_models("tiny_vit*"))
-        raise ConfigError("body", f"is {name!r}", f"one of {known}", "Name a TinyViT of timm.")
-    body = timm.create_model(name, pretrained=False, num_classes=0, **overrides)
-    body.head = nn.Identity()  # its norm belongs to the classifier
-    for module in body.modules():
-        if isinstance(module, Attention):
-            module.__class__ = UncachedAttention  # of this instance only: timm itself stays as it is
-    return body
-
-
-def load_pretrained_body(body: nn.Module, source: str, overrides: dict[str, Any]) -> None:
-    """Load TinyViT's weights, every key, from a file or from timm's hub.
-
-    Args:
-        body: A body of `build_body`.
-        source: A file (safetensors, or a pickle that holds plain tensors only), or timm's name with its tag.
-        overrides: Sizes of this body; window sizes other than the source's are met by interpolating its biases (timm's
-            own way).
-
-    Raises:
-        CheckpointError: The source cannot be read, or lacks or adds a key, or a shape differs.
-    """
-    path = Path(source)
-    if path.is_file():
-        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        state = state.get("model", state)  # the layout of the authors' own files
-    else:
-        try:
-            state = timm.create_model(source, pretrained=True, **overrides).state_dict()
-        except Exception as error:  # timm, the hub client and the network each raise their own
-            raise CheckpointError(
-                source,
-                f"is neither a file nor weights that timm could fetch ({type(error).__name__}: {error})",
-                "a file of TinyViT weights, or timm's name with its tag, such as tiny_vit_21m_512.dist_in22k_ft_in1k",
-                "Download the weights where there is a network and give the file's path.",
-            ) from error
-    # The classifier is not ours; index tables are computed, and only old files hold them.
-    kept = {key: value for key, value in state.items() if not key.startswith("head.") and "bias_idxs" not in key}
-    load_strictly(body, kept, source)
-
-
-def _smoothing(channels: int, groups: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(groups, channels), nn.GELU())

@@ -2,12 +2,11 @@
 
 import copy
 import logging
-import math
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -19,11 +18,12 @@ from datamodules.batch import DistillationBatch
 from pl_distill.errors import ConfigError
 from pl_distill.losses.agreement import centred_relative_error, cosine, relative_error
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
-from pl_distill.losses.feature_loss import FeatureLoss, Progress
+from pl_distill.losses.feature_loss import FeatureLoss, Progress, pairs
 from pl_distill.losses.gradient_norms import gradient_norms, shares
-from pl_distill.models.sam3 import Necks, load_necks, read_geometry, read_trunk_sha256
+from pl_distill.models.sam3 import Necks, Pyramids, load_necks, read_geometry, read_trunk_sha256
 from pl_distill.models.student_io import StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
+from pl_distill.modules.schedules import warmup_cosine
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +33,48 @@ ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 # either none of them or only those.
 LOG_WINDOW = 20
 AGREEMENT = {"cosine": cosine, "relative_error": relative_error, "centred_relative_error": centred_relative_error}
+LEVEL_NAMES = [
+    f"{pyramid}_{cells}x" for pyramid in Pyramids._fields for cells in (4, 2, 1)
+]  # cells per cell of the map
+
+
+class Features(NamedTuple):
+    """What student and teacher say about one batch.
+
+    Args:
+        student_map: (B, C, h, w); None of a student that gives pyramids.
+        teacher_map: The same of the teacher.
+        student_levels: Six levels (B, C', H, W), the detector's three first; None where nobody asked for them.
+        teacher_levels: The same of the teacher.
+    """
+
+    student_map: Tensor | None
+    teacher_map: Tensor | None
+    student_levels: Sequence[Tensor] | None
+    teacher_levels: Sequence[Tensor] | None
+
+    @property
+    def compared(self) -> list[tuple[Tensor, Tensor]]:
+        """What agreement is measured on: the maps, or without them the levels."""
+        return pairs(self.student_map, self.teacher_map, self.student_levels, self.teacher_levels)
 
 
 class DistillationModule(LightningModule):
     """Distil a teacher's cached feature maps into a student.
 
     Logs ``train/`` (means over 20 steps) and ``val/`` with the loss and its terms, ``train/learning_rate``, and
-    ``val/cosine``, ``val/relative_error``, ``val/centred_relative_error`` of the map. ``val/loss`` has every term at
-    its final weight, so that it can be compared over time. ``gradient_norm/`` and ``gradient_share/`` say how hard each
-    term pulls at the student's map, and its part of all. The schedules count optimiser steps: the trainer needs
-    `max_steps`.
+    ``val/cosine``, ``val/relative_error``, ``val/centred_relative_error`` of the map, or as means over the levels where
+    the student gives pyramids; ``val_levels/`` has the relative error of each level of both pyramids. ``val/loss`` has
+    every term at its final weight, so that it can be compared over time. ``gradient_norm/`` and ``gradient_share/``
+    say how hard each term pulls at the student's map, and its part of all. The schedules count optimiser steps: the
+    trainer needs `max_steps`.
 
     Args:
         teacher: The SAM 3 that made the cache, a folder or hub name. Its two necks are read, frozen, and never
             checkpointed; channels and grid of its map are given to `student`.
-        student: Builds the student; it maps images (B, 3, S, S) to the teacher's map (B, C, h, w).
+        student: Builds the student; it maps images (B, 3, S, S) to the teacher's map (B, C, h, w), or to both
+            pyramids.
+        target: Which of the two; it decides whose channels the student is told.
         loss: Builds the loss.
         optimizer: Called with two groups of parameters: matrices and kernels, and those that are not decayed (norms,
             biases, tables).
@@ -66,6 +93,7 @@ class DistillationModule(LightningModule):
         warmup: float = 0.05,
         final_lr: float = 0.01,
         gradient_norms_every: int = 100,
+        target: Literal["trunk", "pyramids"] = "trunk",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -75,6 +103,7 @@ class DistillationModule(LightningModule):
         self.warmup = warmup
         self.final_lr = final_lr
         self.gradient_norms_every = gradient_norms_every
+        self.target = target
         self.loss = loss()
         self._teacher_necks: list[Necks] = []  # a list hides them from state_dict, DeepSpeed and the parameter count
         self._total_steps = 0
@@ -91,7 +120,13 @@ class DistillationModule(LightningModule):
         """Build the student for this teacher, once."""
         if not hasattr(self, "student"):
             geometry = read_geometry(self.teacher)
-            self.student = self.build_student(out_channels=geometry.trunk_channels, grid=geometry.grid)
+            channels = geometry.trunk_channels if self.target == "trunk" else geometry.neck_channels
+            student = self.build_student(out_channels=channels, grid=geometry.grid)
+            if student.keeps_necks != (self.target == "trunk"):
+                answer = "trunk" if student.keeps_necks else "pyramids"
+                found = f"is {self.target}, but {type(student).__name__} gives the {answer}"
+                raise ConfigError("model.target", found, answer, "Change the target or the student.")
+            self.student = student
 
     @property
     def necks(self) -> Necks:
@@ -104,9 +139,9 @@ class DistillationModule(LightningModule):
         datamodule = getattr(self._trainer, "datamodule", None)
         return cast(str | None, getattr(datamodule, "teacher_trunk_sha256", None))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (B, 3, S, S) to the student's map (B, C, h, w)."""
-        answer: Tensor = self.student(images)
+    def forward(self, images: Tensor) -> Tensor | Pyramids:
+        """Map images (B, 3, S, S) to the student's map (B, C, h, w) or its pyramids."""
+        answer: Tensor | Pyramids = self.student(images)
         return answer
 
     def on_fit_start(self) -> None:
@@ -138,27 +173,43 @@ class DistillationModule(LightningModule):
     def training_step(self, batch: DistillationBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         progress = Progress(self.global_step, self._total_steps)
-        student_map, terms = self._compare(batch, progress)
+        features = self.compare(batch, with_levels=self.loss.wants_pyramids(self.global_step))
         if self.gradient_norms_every > 0 and self.global_step % self.gradient_norms_every == 0:
-            self._measure_gradients(student_map, batch["teacher_map"], progress)
+            self._measure_gradients(features, progress)
         self.log_dict(self._gradients)
+        terms = self.loss(*features, progress)
         for name, term in terms.items():
             self._recent[name].append(term.detach())
         recent = {name: torch.stack(list(values)).mean() for name, values in self._recent.items()}
         self._log("train", recent, len(batch["image"]))
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return terms["loss"]
+        return cast(Tensor, terms["loss"])
 
     def validation_step(self, batch: DistillationBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Log loss and agreement; return the student's map for callbacks that show it."""
-        student_map, terms = self._compare(batch, None)
-        for name, agreement in AGREEMENT.items():
-            terms[name] = agreement(student_map, batch["teacher_map"])
-        self._log("val", terms, len(batch["image"]))
-        return {"student_map": student_map}
+        """Log loss and agreement; return maps of student and teacher for callbacks that show them.
 
-    def _measure_gradients(self, student_map: Tensor, teacher_map: Tensor, progress: Progress) -> None:
-        norms = gradient_norms(self.loss, student_map, teacher_map, self._pyramids, progress)
+        They are the trunk's, or the detector's at the trunk's grid where the student gives pyramids.
+        """
+        features = self.compare(batch, with_levels=True)
+        terms = self.loss(*features, None)
+        for name, agreement in AGREEMENT.items():
+            terms[name] = torch.stack([agreement(*pair) for pair in features.compared]).mean()
+        size = len(batch["image"])
+        self._log("val", terms, size)
+        levels = pairs(None, None, features.student_levels, features.teacher_levels)
+        for name, pair in zip(LEVEL_NAMES, levels, strict=True):
+            self.log(f"val_levels/relative_error_{name}", relative_error(*pair), batch_size=size, sync_dist=True)
+        student_map, teacher_map = features.compared[0 if self.target == "trunk" else 2]
+        return {"student_map": student_map, "teacher_map": teacher_map}
+
+    def _measure_gradients(self, features: Features, progress: Progress) -> None:
+        student: Sequence[Tensor]
+        teacher: Sequence[Tensor]
+        student, teacher = zip(*features.compared, strict=True)
+        if self.target == "trunk":
+            norms = gradient_norms(self.loss, student[0], teacher[0], self._pyramids, progress)
+        else:
+            norms = gradient_norms(self.loss, student, teacher, self._pyramids, progress)
         self._gradients = {f"gradient_norm/{name}": norm for name, norm in norms.items()}
         self._gradients |= {f"gradient_share/{name}": share for name, share in shares(norms).items()}
 
@@ -166,21 +217,39 @@ class DistillationModule(LightningModule):
         for name, term in terms.items():
             self.log(f"{stage}/{name}", term, prog_bar=name == "loss", batch_size=size, sync_dist=stage != "train")
 
-    def _compare(self, batch: DistillationBatch, progress: Progress | None) -> tuple[Tensor, dict[str, Tensor]]:
-        student_map, teacher_map = self(batch["image"]), batch["teacher_map"]
-        if student_map.shape != teacher_map.shape:
+    def compare(self, batch: DistillationBatch, *, with_levels: bool) -> Features:
+        """Run the student, and the frozen necks where they are needed.
+
+        Args:
+            batch: Frames with the teacher's maps.
+            with_levels: Whether the levels of a student that gives a map are wanted, too.
+
+        Raises:
+            ConfigError: Student and cache disagree about the shape.
+        """
+        answer, teacher_map = self(batch["image"]), batch["teacher_map"]
+        if isinstance(answer, Tensor):
+            self._check_shape(answer.shape, teacher_map.shape)
+            if not with_levels:
+                return Features(answer, teacher_map, None, None)
+            with torch.no_grad():
+                teacher_levels = self._pyramids(teacher_map)
+            return Features(answer, teacher_map, self._pyramids(answer), teacher_levels)
+        with torch.no_grad():
+            teacher_levels = self._pyramids(teacher_map)
+        levels = [level for pyramid in answer for level in pyramid]
+        for ours, theirs in zip(levels, teacher_levels, strict=True):
+            self._check_shape(ours.shape, theirs.shape)
+        return Features(None, None, levels, teacher_levels)
+
+    def _check_shape(self, student: torch.Size, teacher: torch.Size) -> None:
+        if student != teacher:
             raise ConfigError(
                 "model.teacher",
-                f"has the map {tuple(student_map.shape)}, which the student was built for",
-                f"{tuple(teacher_map.shape)} as in data.cache",
+                f"has the map {tuple(student)}, which the student was built for",
+                f"{tuple(teacher)} as in data.cache",
                 "Give the teacher that made this cache.",
             )
-        pyramids: tuple[list[Tensor], list[Tensor]] | tuple[None, None] = (None, None)
-        if progress is None or self.loss.wants_pyramids(progress.step):
-            with torch.no_grad():
-                teacher_pyramids = self._pyramids(teacher_map)
-            pyramids = (self._pyramids(student_map), teacher_pyramids)
-        return student_map, self.loss(student_map, teacher_map, *pyramids, progress)
 
     def _pyramids(self, features: Tensor) -> list[Tensor]:
         return [level for pyramid in self.necks(features.float()) for level in pyramid]  # the necks stay in float32
@@ -221,22 +290,6 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
         {"params": [parameter for name, parameter in named if name in decays]},
         {"params": [parameter for name, parameter in named if name not in decays], "weight_decay": 0.0},
     ]
-
-
-def warmup_cosine(step: int, total: int, warmup: float, final: float) -> float:
-    """Return the learning rate's factor at `step` of `total`.
-
-    Args:
-        step: Optimiser steps done.
-        total: Optimiser steps in all.
-        warmup: Part of `total` in which the factor rises linearly to 1.
-        final: Where the half cosine after it ends.
-    """
-    rise = max(1, round(warmup * total))
-    if step < rise:
-        return (step + 1) / rise
-    done = min(1.0, (step - rise) / max(1, total - rise))
-    return final + (1 - final) * (0.5 + 0.5 * math.cos(math.pi * done))
 
 
 def _is_plain(value: Any) -> bool:

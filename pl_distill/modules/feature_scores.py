@@ -22,18 +22,24 @@ def feature_shares(module: DistillationModule, batches: Iterable[DistillationBat
         batches: Frames with their maps, named ``<day>-<number>-f<frame>`` as in the shards.
 
     Returns:
-        ``cosine`` and ``relative_error`` of each clip: the sum over its frames, and their number.
+        ``cosine`` and ``relative_error`` of each clip: the sum over its frames, and their number. Of a student that
+        gives pyramids, the means over their levels.
     """
     module.student.eval()
     sums: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in AGREEMENT}
     for batch in batches:
-        student_map = module(batch["image"].to(module.device)).float()
-        teacher_map = batch["teacher_map"].to(module.device).float()
+        on_device: DistillationBatch = {
+            "key": batch["key"],
+            "image": batch["image"].to(module.device),
+            "teacher_map": batch["teacher_map"].to(module.device).float(),
+        }
+        compared = module.compare(on_device, with_levels=False).compared
         for number, key in enumerate(batch["key"]):
             clip = key.rpartition("-f")[0]
+            frame = slice(number, number + 1)
             for name, agreement in AGREEMENT.items():
-                frame = slice(number, number + 1)
-                sums[name][clip].append(agreement(student_map[frame], teacher_map[frame]).item())
+                values = [agreement(ours[frame], theirs[frame]).item() for ours, theirs in compared]
+                sums[name][clip].append(sum(values) / len(values))
     return {
         name: {clip: Share(clip.partition("-")[0], sum(values), len(values)) for clip, values in clips.items()}
         for name, clips in sums.items()

@@ -43,3 +43,19 @@ def schedule(trainer: Trainer, optimizer: Optimizer, *, warmup: int, cooldown: f
     # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.
     scheduler = LambdaLR(optimizer, lambda step: trapezoid(step, int(total), warmup=warmup, cooldown=cooldown))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def warmup_cosine(step: int, total: int, warmup: float, final: float) -> float:
+    """Return the learning rate's factor at `step` of `total`.
+
+    Args:
+        step: Optimiser steps done.
+        total: Optimiser steps in all.
+        warmup: Part of `total` in which the factor rises linearly to 1.
+        final: Where the half cosine after it ends.
+    """
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        return (step + 1) / rise
+    done = min(1.0, (step - rise) / max(1, total - rise))
+    return final + (1 - final) * (0.5 + 0.5 * math.cos(math.pi * done))

@@ -88,7 +88,7 @@ class Echo(LightningModule):
         return self.weight**2
 
     def validation_step(self, batch, batch_idx):
-        return {"student_map": (batch["teacher_map"] * self.weight).bfloat16()}
+        return {"student_map": (batch["teacher_map"] * self.weight).bfloat16(), "teacher_map": batch["teacher_map"]}
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)

@@ -59,8 +59,9 @@ def fit(recipe, data, folder, *more):
     return run_lightning([*words, *data.options, *small, *more]).model
 
 
-@pytest.mark.parametrize("teacher", ["tiny", "pen_teacher"])
-@pytest.mark.parametrize("recipe", PEN)
+@pytest.mark.parametrize(
+    ("recipe", "teacher"), [*((recipe, "pen_teacher") for recipe in PEN), ("distill/pen.yaml", "tiny")]
+)
 def test_a_pen_recipe_trains_resumes_and_reloads(recipe, teacher, cached, tmp_path, monkeypatch):
     data = cached(teacher)
     whole = fit(recipe, data, tmp_path / "whole")
@@ -84,7 +85,11 @@ def test_a_pen_recipe_trains_resumes_and_reloads(recipe, teacher, cached, tmp_pa
     assert student.origin["teacher"] == str(data.teacher)
     images = torch.randn(1, 3, 112, 112)
     with torch.no_grad():
-        assert torch.equal(student(images), resumed.student.eval()(images))
+        ours, theirs = (
+            [answer] if isinstance(answer, torch.Tensor) else [*answer.detector, *answer.tracker]
+            for answer in (student(images), resumed.student.eval()(images))
+        )
+    assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
     left = {path.name for path in (tmp_path / "killed").rglob("*")}
     assert {"best.ckpt", "last.ckpt", "config.yaml"} <= left
     assert any(name.startswith("events.out.tfevents") for name in left)
@@ -96,10 +101,14 @@ def test_a_recipe_of_real_size_builds_on_the_meta_device(recipe, parse, teachers
     module = parse("fit", recipe, "trainer/gpu_1.yaml", **options).model
     with torch.device("meta"):
         module.configure_model()
-        student_map = module(torch.empty(1, 3, 1008, 1008))
-    assert student_map.shape == (1, 1024, 72, 72)
+        answer = module(torch.empty(1, 3, 1008, 1008))
+    parameters = sum(parameter.numel() for parameter in module.student.parameters())
+    if module.student.keeps_necks:
+        assert answer.shape == (1, 1024, 72, 72)
+        parameters += 2 * 7_802_112
+    else:
+        assert [level.shape for level in answer.tracker] == [(1, 256, side, side) for side in (288, 144, 72)]
     assert all(parameter.is_meta for parameter in module.parameters())
-    parameters = sum(parameter.numel() for parameter in module.student.parameters()) + 2 * 7_802_112  # and the necks
     assert abs(parameters / 40.66e6 - 1) < 0.005
 
 
@@ -124,7 +133,7 @@ def test_every_ablation_changes_the_loss_of_every_recipe_and_nothing_else(recipe
         losses.append(changed["model"]["init_args"].pop("loss"))
         assert {**changed, "config": None} == {**plain, "config": None}
     assert all(losses.count(loss) == 1 for loss in losses)
-    assert all(loss["init_args"].get("pyramid_every", 4) == 4 for loss in losses)
+    assert len({loss["init_args"]["pyramid_every"] for loss in losses if "pyramid_every" in loss["init_args"]}) == 1
 
 
 @pytest.mark.parametrize("recipe", PEN)
@@ -145,7 +154,7 @@ def test_no_term_of_the_loss_is_idle_once_the_ramp_is_over(recipe, cached, tmp_p
         fit(recipe, cached("pen_teacher"), tmp_path, "--trainer.max_steps=24", "--model.gradient_norms_every=8",
             "--trainer.val_check_interval=24")  # fmt: skip
     assert len(shares) > 8
-    assert {len(found) for found in shares} == {4}
+    assert {len(found) for found in shares} == {4 if "dual" not in recipe else 3}
     assert min(share for found in shares[2:] for share in found.values()) > 0.05  # measured anew at steps 8 and 16
 
 

@@ -8,7 +8,8 @@ from timm.models.tiny_vit import Attention
 
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.student_io import build_neck
-from pl_distill.models.tinyvit_fpn import IMAGENET_MEAN, IMAGENET_STD, TinyViTFPN, UncachedAttention, build_body
+from pl_distill.models.tinyvit import IMAGENET_MEAN, IMAGENET_STD, UncachedAttention, build_body
+from pl_distill.models.tinyvit_fpn import TinyViTFPN
 
 SMALL = {
     "body": "tiny_vit_5m_224",

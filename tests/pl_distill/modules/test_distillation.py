@@ -17,8 +17,10 @@ from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss
 from pl_distill.models.sam3 import read_trunk_sha256, write_random_sam3
 from pl_distill.models.student_io import load_student
+from pl_distill.models.tinyvit_dual import TinyViTDualPyramid
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
-from pl_distill.modules.distillation import DistillationModule, parameter_groups, warmup_cosine
+from pl_distill.modules.distillation import DistillationModule, parameter_groups
+from pl_distill.modules.schedules import warmup_cosine
 
 STUDENT = partial(
     TinyViTFPN,
@@ -137,6 +139,7 @@ def test_every_term_is_logged_for_both_stages(fitted):
     terms = {"loss", "direction", "scale", "value", "pyramid_direction"}
     agreement = {"cosine", "relative_error", "centred_relative_error"}
     expected = {f"train/{name}" for name in terms | {"learning_rate"}} | {f"val/{name}" for name in terms | agreement}
+    expected |= {f"val_levels/relative_error_{neck}_{size}x" for neck in ("detector", "tracker") for size in (1, 2, 4)}
     expected |= {f"gradient_{kind}/{name}" for kind in ("norm", "share") for name in terms - {"loss"}}
     assert set(fitted[1].callback_metrics) == expected
 
@@ -290,6 +293,28 @@ def test_a_cache_of_another_teacher_is_refused(teacher, tmp_path):
 def test_maps_of_another_shape_are_refused_with_both_shapes(teacher, tmp_path):
     with pytest.raises(ConfigError, match=r"\(2, 32, 8, 8\).*expected \(2, 16, 8, 8\)"):
         fit(teacher, tmp_path, data=Maps(shape=(16, 8, 8)), max_steps=1)
+
+
+def test_a_student_of_pyramids_learns_both_and_brings_no_necks(teacher, tmp_path):
+    student = partial(TinyViTDualPyramid, **STUDENT.keywords, tower_depths=[1, 1, 2])
+    module = build(teacher, student=student, target="pyramids", gradient_norms_every=2)
+    runner = fit(teacher, tmp_path, module=module, max_steps=4)[1]
+    metrics = runner.callback_metrics
+    assert {"train/scale", "train/value", "train/pyramid_direction", "val/cosine"} <= set(metrics)
+    levels = [value.item() for name, value in metrics.items() if name.startswith("val_levels/")]
+    assert metrics["val/relative_error"].item() == pytest.approx(sum(levels) / 6, rel=1e-5)
+    module.save_pretrained(tmp_path / "student")
+    student = load_student(tmp_path / "student")
+    assert student.detector_neck is None
+    images = torch.randn(1, 3, 112, 112)
+    with torch.no_grad():
+        ours, theirs = student(images), module.student.eval()(images)
+    assert all(torch.equal(a, b) for a, b in zip(ours.detector + ours.tracker, theirs[0] + theirs[1], strict=True))
+
+
+def test_a_target_that_the_student_does_not_give_is_refused(teacher):
+    with pytest.raises(ConfigError, match=r"model\.target: is pyramids, but TinyViTFPN gives the trunk"):
+        build(teacher, target="pyramids").configure_model()
 
 
 def test_random_weights_are_announced_but_not_when_a_run_goes_on(teacher, tmp_path, caplog):
