@@ -62,7 +62,9 @@ class FeatureShardWriter:
         self._digest = hashlib.sha256()
         # A thread hashes what is being written: either alone takes about as long as the other.
         self._hashing: BackgroundQueue[bytes | memoryview] = BackgroundQueue(
-            self._digest.update, size=8, name="feature cache hash"
+            self._digest.update,
+            size=4,
+            name="feature cache hash",  # a map has four parts: headers, numbers, padding
         )
         self._written = 0
         self._on_its_way = 0  # bytes of the file that the kernel has been told to write
