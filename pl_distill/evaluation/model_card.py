@@ -1,0 +1,104 @@
+"""A trained SAM 3 in half precision with the card that belongs to it: made from what, how, and how good it is.
+
+The form follows Hugging Face's model cards: a README.md beside the weights.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from datamodules.files import atomic_path, sha256_of
+from pl_distill.errors import CheckpointError
+from pl_distill.evaluation.results import Results
+from pl_distill.evaluation.words import WordScores
+from pl_distill.models.prompts import load_prompts
+from pl_distill.models.sam3 import load_sam3
+from pl_distill.models.sam3_training import open_sam3, save_sam3
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a reader has to know before using a model.
+
+    Args:
+        name: Its heading.
+        summary: What it is and what it is for, a paragraph.
+        data: What it was trained on, a paragraph.
+        training: How, how long, with which seed, a paragraph.
+        recipes: The files that repeat the training; their names and hashes go into the card.
+        scores: Results of evaluations by name of their data; the first is the main one.
+        words: What single words find, or None.
+        limits: What it cannot do, one sentence each.
+    """
+
+    name: str
+    summary: str
+    data: str
+    training: str
+    recipes: Sequence[Path]
+    scores: Mapping[str, Results]
+    words: WordScores | None
+    limits: Sequence[str]
+
+    def text(self) -> str:
+        """Return the card as Markdown."""
+        lines = [
+            f"# {self.name}",
+            "",
+            self.summary,
+            "",
+            "## Data",
+            "",
+            self.data,
+            "",
+            "## Training",
+            "",
+            self.training,
+            "",
+        ]
+        lines += [f"- `{recipe.name}`, SHA-256 {sha256_of(recipe)}" for recipe in self.recipes]
+        if self.scores:
+            lines += ["", "## Scores", "", "Percentages, against truth at IoU 0.5, streamed frame by frame.", ""]
+            lines += ["| data | MOTA | IDF1 | mask overlap | identity switches | frames |", "|---|---|---|---|---|---|"]
+            lines += [_row(name, results) for name, results in self.scores.items()]
+        if self.words is not None:
+            found = ", ".join(f"{word} {value:.1f}" for word, value in self.words.ap50.items())
+            lines += ["", f"AP50 of words on {self.words.pictures} pictures: {found}."]
+            alarms = ", ".join(f"{word} {value:.1f}" for word, value in self.words.false_alarms.items())
+            lines += [f"Pictures in which words for nothing find something, in percent: {alarms}."]
+        lines += ["", "## Limits", "", *(f"- {limit}" for limit in self.limits), ""]
+        return "\n".join(lines)
+
+
+def write_model(source: str | Path, out: Path, card: ModelCard) -> Path:
+    """Write a trained SAM 3 as float16 safetensors with configuration, processor, prompts and card, and load it once.
+
+    Args:
+        source: The folder that a training exported.
+        out: The folder to write; replaced as a whole.
+        card: Becomes README.md.
+
+    Raises:
+        CheckpointError: The source is no such folder, or a weight does not fit into half precision.
+    """
+    opened = open_sam3(str(source))
+    for name, tensor in opened.model.state_dict().items():
+        if not torch.isfinite(tensor.half()).all():
+            raise CheckpointError(
+                source, f"holds {name} with values up to {tensor.abs().max():.3g}", "at most 65,504", "Train it again."
+            )
+    save_sam3(opened, out, sorted(load_prompts(source)), dtype=torch.float16)
+    with atomic_path(out / "README.md") as temporary:
+        temporary.write_text(card.text(), encoding="utf-8")
+    load_sam3(out)  # strict keys
+    return out
+
+
+def _row(name: str, results: Results) -> str:
+    model = next(iter(results.models.values()))
+    overall = model.overall
+    numbers = [overall.mota, overall.idf1, model.mask_overlap]
+    shown = ["-" if number is None else f"{number:.1f}" for number in numbers]
+    return f"| {name} | {' | '.join(shown)} | {overall.id_switches} | {overall.scored_frames} |"

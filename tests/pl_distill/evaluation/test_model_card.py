@@ -1,0 +1,64 @@
+import hashlib
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pl_distill.errors import CheckpointError
+from pl_distill.evaluation.model_card import ModelCard, write_model
+from pl_distill.evaluation.words import WordScores
+from pl_distill.models.prompts import load_prompts
+from pl_distill.models.sam3 import load_preprocessing, load_sam3, write_random_sam3
+from pl_distill.models.sam3_training import open_sam3, save_sam3
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return write_random_sam3("tiny", tmp_path_factory.mktemp("card") / "sam3", seed=0)
+
+
+@pytest.fixture
+def card(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("seed_everything: 0\n")
+    words = WordScores({"pig": 97.54}, {"cow": 0.5}, 200)
+    return ModelCard("A pig finder", "Finds pigs.", "Drawn.", "Hours.", [recipe], {}, words, ["Sees no horses."])
+
+
+def test_the_card_says_what_was_made_from_what(card):
+    text = card.text()
+    assert text.startswith("# A pig finder\n\nFinds pigs.\n")
+    assert f"- `recipe.yaml`, SHA-256 {hashlib.sha256(b'seed_everything: 0' + bytes([10])).hexdigest()}" in text
+    assert "AP50 of words on 200 pictures: pig 97.5." in text
+    assert "cow 0.5" in text
+    assert text.endswith("## Limits\n\n- Sees no horses.\n")
+    assert "## Scores" not in text
+
+
+def test_every_domain_has_a_row(card):
+    overall = SimpleNamespace(mota=91.25, idf1=None, id_switches=7, scored_frames=300)
+    results = SimpleNamespace(models={"model": SimpleNamespace(overall=overall, mask_overlap=82.04)})
+    lines = replace(card, scores={"day": results}).text().splitlines()
+    assert "| day | 91.2 | - | 82.0 | 7 | 300 |" in lines
+
+
+def test_weights_are_halved_and_load_like_any_other(trained, card, tmp_path):
+    folder = write_model(trained, tmp_path / "model", card)
+    before, after = load_sam3(trained).state_dict(), load_sam3(folder).state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor.half().float(), after[name]) for name, tensor in before.items())
+    assert (folder / "model.safetensors").stat().st_size < 0.55 * (trained / "model.safetensors").stat().st_size
+    assert load_preprocessing(folder) == load_preprocessing(trained)
+    assert load_prompts(folder).keys() == load_prompts(trained).keys()
+    assert (folder / "README.md").read_text() == card.text()
+
+
+def test_a_weight_too_large_for_half_precision_is_named(trained, card, tmp_path):
+    opened = open_sam3(str(trained))
+    with torch.no_grad():
+        opened.model.tracker_neck.fpn_layers[0].proj1.bias[0] = 1e5
+    folder = save_sam3(opened, tmp_path / "large", ["pig"])
+    with pytest.raises(CheckpointError, match=r"proj1\.bias.*1e\+05"):
+        write_model(folder, tmp_path / "model", replace(card, words=None))
+    assert not (tmp_path / "model").exists()
