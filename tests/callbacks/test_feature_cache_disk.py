@@ -41,6 +41,7 @@ def test_memory_stays_flat_when_the_disk_is_slower_than_the_teacher(
     pen = draw(tmp_path / "pen", days={"2026_01_01": 3})
     maps: list[weakref.ref] = []
     alive: list[int] = []
+    made_meanwhile: list[int] = []
     quantise, append = Float16.quantise, FeatureShardWriter.append
 
     def counted(codec, batch):
@@ -50,11 +51,13 @@ def test_memory_stays_flat_when_the_disk_is_slower_than_the_teacher(
         return values
 
     def stuck(writer, key, values):
-        """Take no map until the teacher has stopped making more."""
-        before = -1
-        while before != len(maps):
-            before = len(maps)
-            time.sleep(0.15 if before < 12 else 0)
+        """Take the first map when the queue has long been full."""
+        if not made_meanwhile:
+            until = time.monotonic() + 60
+            while len(maps) < queue + 2 and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            made_meanwhile.append(len(maps))
         append(writer, key, values)
 
     monkeypatch.setattr(Float16, "quantise", counted)
@@ -62,8 +65,8 @@ def test_memory_stays_flat_when_the_disk_is_slower_than_the_teacher(
     views = CachedViews(4)  # 12 maps in one shard: no wait between shards hides the queue's
     assert predict(teacher, pen, tmp_path / "cache", writer=FeatureCacheWriter(queue), views=views) == 12
     assert len(alive) == 12
-    # Those that wait, the one in the thread's hand, and the new one; two more where hashing lags behind.
-    assert queue + 2 <= max(alive) <= queue + 4
+    assert made_meanwhile == [queue + 2]  # those that wait, the one in the thread's hand, and the one to be put
+    assert max(alive) <= queue + 4  # two more where hashing lags behind
     FeatureCache.open(tmp_path / "cache", shards=pen).verify()
 
 
