@@ -56,8 +56,9 @@ def ablate(
         shards: Image shards.
         cache: Their feature shards.
         out: Folder of everything that is made.
-        arms: Names in configs/distill/ablation, or paths of recipes of one's own; `full`, the recipe as it is, is
-            always among them. By default all that are shipped.
+        arms: Names in configs/distill/ablation, or other recipes, shipped or of one's own, such as
+            distill/options/average.yaml or distill/pen_dual.yaml: what they say goes over recipe and trainer. `full`,
+            the recipe as it is, is always among them. By default all of configs/distill/ablation.
         seeds: How many; cell n has the seed n.
         recipe: Module and data.
         trainer: Hardware and callbacks.
@@ -95,7 +96,7 @@ def ablate(
             folder = out / arm / f"seed-{seed}"
             settings = common | {"arm": None if overlay is None else sha256_of(Path(overlay)), "seed": seed}
             steps = Steps(folder / "cell.json", settings, total=2)
-            words = ["--config", recipe, *([] if overlay is None else ["--config", overlay]), "--config", trainer]
+            words = ["--config", recipe, "--config", trainer, *([] if overlay is None else ["--config", overlay])]
             words += [*options, f"--seed_everything={seed}", f"--data.seed={seed}"]
             steps.run("train", "distil", folder / "features.json", partial(_train, folder, words))
             _share_replays(out, folder)
@@ -128,14 +129,14 @@ def find_arms(names: Sequence[str] | None) -> dict[str, str | None]:
     shipped = {path.stem: str(path) for path in sorted((shipped_recipes() / ARMS).glob("*.yaml"))}
     found: dict[str, str | None] = {REFERENCE: None}
     for name in shipped if names is None else names:
-        path = shipped.get(name) or (name if Path(name).is_file() else None)
         arm = Path(name).stem
-        if arm == REFERENCE and name not in shipped:
+        if name == REFERENCE:
             continue
-        if path is None:
-            raise ConfigError(
-                "--arms", f"names {name!r}", f"{REFERENCE}, {', '.join(shipped)} or a file", "Correct it."
-            )
+        try:
+            path = shipped.get(name) or find_recipe(name)
+        except ConfigError as error:
+            known = f"{REFERENCE}, {', '.join(shipped)} or a recipe"
+            raise ConfigError("--arms", f"names {name!r}", known, "Correct it.") from error
         if arm in found:
             raise ConfigError("--arms", f"names {arm!r} twice", "each once", "Rename one of the files.")
         found[arm] = path

@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -23,6 +23,7 @@ from pl_distill.losses.gradient_norms import gradient_norms, shares
 from pl_distill.models.sam3 import Necks, Pyramids, load_necks, read_geometry, read_trunk_sha256
 from pl_distill.models.student_io import StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
+from pl_distill.modules.features import LEVEL_NAMES, Features
 from pl_distill.modules.schedules import warmup_cosine
 
 log = logging.getLogger(__name__)
@@ -33,30 +34,6 @@ ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 # either none of them or only those.
 LOG_WINDOW = 20
 AGREEMENT = {"cosine": cosine, "relative_error": relative_error, "centred_relative_error": centred_relative_error}
-LEVEL_NAMES = [
-    f"{pyramid}_{cells}x" for pyramid in Pyramids._fields for cells in (4, 2, 1)
-]  # cells per cell of the map
-
-
-class Features(NamedTuple):
-    """What student and teacher say about one batch.
-
-    Args:
-        student_map: (B, C, h, w); None of a student that gives pyramids.
-        teacher_map: The same of the teacher.
-        student_levels: Six levels (B, C', H, W), the detector's three first; None where nobody asked for them.
-        teacher_levels: The same of the teacher.
-    """
-
-    student_map: Tensor | None
-    teacher_map: Tensor | None
-    student_levels: Sequence[Tensor] | None
-    teacher_levels: Sequence[Tensor] | None
-
-    @property
-    def compared(self) -> list[tuple[Tensor, Tensor]]:
-        """What agreement is measured on: the maps, or without them the levels."""
-        return pairs(self.student_map, self.teacher_map, self.student_levels, self.teacher_levels)
 
 
 class DistillationModule(LightningModule):
@@ -82,6 +59,7 @@ class DistillationModule(LightningModule):
         final_lr: Where the cosine schedule ends, as a part of the highest learning rate, 0 to 1.
         gradient_norms_every: Measure the terms' gradients at every n-th step; each costs one more loss with both
             pyramids forward and back, without the student. 0: never.
+        compile_backend: Compile the student with torch.compile and this backend, such as "inductor". None: do not.
     """
 
     def __init__(
@@ -94,6 +72,7 @@ class DistillationModule(LightningModule):
         final_lr: float = 0.01,
         gradient_norms_every: int = 100,
         target: Literal["trunk", "pyramids"] = "trunk",
+        compile_backend: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -104,6 +83,7 @@ class DistillationModule(LightningModule):
         self.final_lr = final_lr
         self.gradient_norms_every = gradient_norms_every
         self.target = target
+        self.compile_backend = compile_backend
         self.loss = loss()
         self._teacher_necks: list[Necks] = []  # a list hides them from state_dict, DeepSpeed and the parameter count
         self._total_steps = 0
@@ -126,6 +106,8 @@ class DistillationModule(LightningModule):
                 answer = "trunk" if student.keeps_necks else "pyramids"
                 found = f"is {self.target}, but {type(student).__name__} gives the {answer}"
                 raise ConfigError("model.target", found, answer, "Change the target or the student.")
+            if self.compile_backend is not None:
+                student.compile(backend=self.compile_backend)  # in place: names in checkpoints stay as they are
             self.student = student
 
     @property
@@ -185,10 +167,11 @@ class DistillationModule(LightningModule):
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return cast(Tensor, terms["loss"])
 
-    def validation_step(self, batch: DistillationBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Log loss and agreement; return maps of student and teacher for callbacks that show them.
+    def validation_step(self, batch: DistillationBatch, batch_idx: int) -> dict[str, Any]:
+        """Log loss and agreement; return what student and teacher say, for callbacks that show or use it.
 
-        They are the trunk's, or the detector's at the trunk's grid where the student gives pyramids.
+        ``student_map`` and ``teacher_map`` are the trunk's, or the detector's at the trunk's grid where the student
+        gives pyramids; ``student_levels`` and ``teacher_levels`` are six levels each.
         """
         features = self.compare(batch, with_levels=True)
         terms = self.loss(*features, None)
@@ -200,7 +183,12 @@ class DistillationModule(LightningModule):
         for name, pair in zip(LEVEL_NAMES, levels, strict=True):
             self.log(f"val_levels/relative_error_{name}", relative_error(*pair), batch_size=size, sync_dist=True)
         student_map, teacher_map = features.compared[0 if self.target == "trunk" else 2]
-        return {"student_map": student_map, "teacher_map": teacher_map}
+        return {
+            "student_map": student_map,
+            "teacher_map": teacher_map,
+            "student_levels": features.student_levels,
+            "teacher_levels": features.teacher_levels,
+        }
 
     def _measure_gradients(self, features: Features, progress: Progress) -> None:
         student: Sequence[Tensor]

@@ -136,6 +136,17 @@ def test_every_ablation_changes_the_loss_of_every_recipe_and_nothing_else(recipe
     assert len({loss["init_args"]["pyramid_every"] for loss in losses if "pyramid_every" in loss["init_args"]}) == 1
 
 
+def test_a_recipe_can_go_over_another(parse, teachers):
+    """So `ablate --arms distill/pen_dual.yaml` compares designs."""
+    options = {"model.teacher": teachers / "pen_teacher", "data.shards": "none"}
+    over, alone = (
+        parse("fit", *recipes, "trainer/cpu.yaml", "distill/pen_dual.yaml", **options).config.fit.as_dict()
+        for recipes in (["distill/pen.yaml"], [])
+    )
+    assert over["model"]["init_args"]["student"] == alone["model"]["init_args"]["student"]
+    assert over["model"]["init_args"]["target"] == "pyramids"
+
+
 @pytest.mark.parametrize("recipe", PEN)
 def test_no_term_of_the_loss_is_idle_once_the_ramp_is_over(recipe, cached, tmp_path):
     """In EfficientSAM3's stage 1 the second term is at most 0.2 % of the first, and its log does not show it."""

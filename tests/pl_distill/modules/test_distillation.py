@@ -312,6 +312,21 @@ def test_a_student_of_pyramids_learns_both_and_brings_no_necks(teacher, tmp_path
     assert all(torch.equal(a, b) for a, b in zip(ours.detector + ours.tracker, theirs[0] + theirs[1], strict=True))
 
 
+def test_a_compiled_student_has_the_names_and_answers_of_a_plain_one(teacher, tmp_path):
+    plain, compiled = (build(teacher, compile_backend=backend) for backend in (None, "eager"))
+    for module in (plain, compiled):
+        torch.manual_seed(0)
+        module.configure_model()
+        module.eval()
+    assert compiled.student._compiled_call_impl is not None
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    images = torch.randn(1, 3, 112, 112)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), plain(images))
+    compiled.student.save_pretrained(tmp_path)
+    load_student(tmp_path)
+
+
 def test_a_target_that_the_student_does_not_give_is_refused(teacher):
     with pytest.raises(ConfigError, match=r"model\.target: is pyramids, but TinyViTFPN gives the trunk"):
         build(teacher, target="pyramids").configure_model()
