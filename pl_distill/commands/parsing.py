@@ -33,7 +33,7 @@ def find_recipe(name: str) -> str:
     shipped = shipped_recipes() / name.removeprefix("configs/")
     if shipped.is_file():
         return str(shipped)
-    known = sorted(str(path.relative_to(shipped_recipes())) for path in shipped_recipes().glob("*/*.yaml"))
+    known = sorted(str(path.relative_to(shipped_recipes())) for path in shipped_recipes().rglob("*.yaml"))
     raise ConfigError(
         name, "is no file here and no shipped recipe", f"a path or one of {', '.join(known)}", "Check --config."
     )

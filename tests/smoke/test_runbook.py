@@ -1,0 +1,38 @@
+"""Every command of the runbook names a verb, recipes and options that exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pl_distill.cli import VERBS, main
+from pl_distill.commands.parsing import find_recipe
+
+RUNBOOK = Path(__file__).resolve().parents[2] / "docs/runbook.md"
+COMMANDS = [line for line in RUNBOOK.read_text(encoding="utf-8").splitlines() if line.startswith("pl-distill ")]
+RECIPES = sorted(set(re.findall(r"`([\w/-]+\.yaml)`", RUNBOOK.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_runbook_can_be_given(command, capsys):
+    _, verb, *words = shlex.split(command)
+    recipes = [words[number + 1] for number, word in enumerate(words) if word in ("--config", "--recipe", "--trainer")]
+    assert all(Path(find_recipe(recipe)).is_file() for recipe in recipes)
+    if verb in ("fit", "predict"):  # what their recipes take is tested with the recipes
+        return
+    chosen = [words[0]] if len(VERBS[verb].functions) > 1 else []
+    with pytest.raises(SystemExit):
+        main([verb, *chosen, "--help"])
+    text = capsys.readouterr().out
+    assert all(f"{word} " in text for word in words if word.startswith("--"))
+
+
+def test_the_runbook_goes_from_weights_to_the_table():
+    verbs = [command.split()[1] for command in COMMANDS]
+    assert list(dict.fromkeys(verbs)) == ["data", "predict", "cache", "fit", "evaluate", "report", "ablate"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_of_the_runbook_is_shipped(recipe):
+    assert Path(find_recipe(recipe)).is_file()
