@@ -1,12 +1,17 @@
 """The drawn pen as a data module: it draws its pens and writes its shards once, then it is a `TrackingDataModule`."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from datamodules.errors import UserError
+from datamodules.files import write_json
 from datamodules.pen_training import PenShare, draw_pens, plan_pens, read_pens_with_furniture
+from datamodules.shard_manifest import FILE
 from datamodules.shards import write_shards
 from datamodules.tracking import TrackingDataModule
 
@@ -15,7 +20,8 @@ class PenTrackingDataModule(TrackingDataModule):
     """Draws pens into a folder, unless they are there, and feeds them as labelled windows.
 
     Args:
-        folder: Gets ``clips/`` in the Edinburgh layout and ``shards/``; both are kept and reused.
+        folder: Gets ``clips/`` in the Edinburgh layout, ``shards/``, and ``pens.json``, which says what they are; all are
+            kept and reused.
         train: Pens to train on.
         val: Pens to validate on.
         frames_per_pen: Length of each pen's clip.
@@ -44,9 +50,23 @@ class PenTrackingDataModule(TrackingDataModule):
         self.processes = processes
 
     def prepare_data(self) -> None:
-        """Draw what is missing, and write shards unless they are there."""
-        if (self.folder / "shards" / "manifest.json").is_file():
+        """Draw what is missing, and write shards unless they are there.
+
+        Raises:
+            UserError: The folder holds other pens.
+        """
+        plan = self.folder / "pens.json"
+        wanted = {"frames_per_pen": self.frames_per_pen, "pens": [asdict(pen) for pen in self.pens]}
+        if plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) != wanted:
+            raise UserError(
+                plan,
+                "names other pens than the recipe",
+                "the same ones",
+                "Name another data.folder, or delete this one.",
+            )
+        if (self.folder / "shards" / FILE).is_file():
             return
+        write_json(plan, wanted)
         clips = self.folder / "clips"
         with tqdm(total=len(self.pens), desc="draw pens", unit="pen") as bar:
 

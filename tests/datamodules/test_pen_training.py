@@ -65,3 +65,15 @@ def test_the_data_module_draws_and_shards_once(recipe, tmp_path):
     before = (tmp_path / "shards" / "manifest.json").stat().st_mtime_ns
     data.prepare_data()
     assert (tmp_path / "shards" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_other_pens_is_refused(recipe, tmp_path):
+    def data(first_seed):
+        return PenTrackingDataModule(
+            str(tmp_path), [PenShare(recipe, 1)], [PenShare(recipe, 1)], 1, first_seed, processes=1, image_size=32
+        )
+
+    data(3).prepare_data()
+    data(3).prepare_data()
+    with pytest.raises(UserError, match="other pens than the recipe"):
+        data(4).prepare_data()
