@@ -20,8 +20,8 @@ class PenTrackingDataModule(TrackingDataModule):
     """Draws pens into a folder, unless they are there, and feeds them as labelled windows.
 
     Args:
-        folder: Gets ``clips/`` in the Edinburgh layout, ``shards/``, and ``pens.json``, which says what they are; all are
-            kept and reused.
+        folder: Gets ``clips/`` in the Edinburgh layout, ``shards/``, and ``pens.json``, which says what they are; all
+            are kept and reused.
         train: Pens to train on.
         val: Pens to validate on.
         frames_per_pen: Length of each pen's clip.
