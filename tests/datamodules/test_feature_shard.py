@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -36,6 +36,7 @@ def _maps(count=3, shape=(4, 3, 3)):
     return {f"clip-f{n:06d}": rng.normal(size=shape).astype(np.float16) for n in range(count)}
 
 
+@settings(deadline=None, max_examples=40)  # each syncs to the disk
 @given(
     maps=st.dictionaries(
         st.from_regex(r"[a-z0-9_-]{1,60}", fullmatch=True),
