@@ -75,7 +75,7 @@ class DistillationModule(LightningModule):
         compile_backend: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # the callback RunCard writes them, with scores
         self.teacher = teacher
         self.build_student = student
         self.build_optimizer = optimizer

@@ -1,0 +1,56 @@
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+from torch import nn
+
+from callbacks.run_card import RunCard, flatten
+
+
+class Constant(LightningModule):
+    def __init__(self, width=3, student=None):
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        self.log("val/cosine", 0.5)
+        return self.weight**2
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder, logger):
+    trainer = Trainer(
+        accelerator="cpu", max_steps=2, callbacks=[RunCard()], logger=logger, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(Constant(student={"grid": 8}), [torch.zeros(1)] * 2)
+
+
+def test_config_and_settings_are_on_the_board(tmp_path):
+    (tmp_path / "config.yaml").write_text("model:\n  width: 3\n")
+    fit(tmp_path, TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    (text,) = events.Tensors("config/text_summary")
+    assert text.tensor_proto.string_val[0].decode() == "    model:\n      width: 3"
+    tags = events.summary_metadata
+    started = metadata.parse_session_start_info_plugin_data(tags[metadata.SESSION_START_INFO_TAG].plugin_data.content)
+    assert started.hparams["width"].number_value == 3
+    assert started.hparams["student.grid"].number_value == 8
+    assert started.hparams["max_steps"].number_value == 2
+    experiment = metadata.parse_experiment_plugin_data(tags[metadata.EXPERIMENT_TAG].plugin_data.content)
+    assert "val/cosine" in {info.name.tag for info in experiment.metric_infos}
+    assert [event.value for event in events.Scalars("val/cosine")] == [0.5, 0.5]  # nothing is added to the curve
+
+
+def test_without_a_board_nothing_is_written(tmp_path):
+    fit(tmp_path, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nested_settings_have_joined_names():
+    settings = {"a": {"b": {"c": 1}, "d": None}, "e": [1, 2], "_hidden": 3, "f": True}
+    assert flatten(settings) == {"a.b.c": 1, "a.d": "None", "e": "[1, 2]", "f": True}
