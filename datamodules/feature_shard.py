@@ -63,8 +63,8 @@ class FeatureShardWriter:
         # A thread hashes what is being written: either alone takes about as long as the other.
         self._hashing: BackgroundQueue[bytes | memoryview] = BackgroundQueue(
             self._digest.update,
-            size=4,
-            name="feature cache hash",  # a map has four parts: headers, numbers, padding
+            size=16,  # four maps, each of two headers, numbers and padding; with one the writer waits more often
+            name="feature cache hash",
         )
         self._written = 0
         self._on_its_way = 0  # bytes of the file that the kernel has been told to write
