@@ -58,7 +58,7 @@ class PromptTruth:
 
 @dataclass(frozen=True)
 class DetectionLoss:
-    """The sum of all terms over decoder layers, divided by the number of objects in the batch.
+    """The sum of all terms over decoder layers, divided by the number of objects in the batch that they are about.
 
     Args:
         cost: By what queries are assigned to objects, in every layer anew.
@@ -88,6 +88,7 @@ class DetectionLoss:
             The terms by name, unweighted, averaged over decoder layers, and ``loss``, their weighted sum.
         """
         objects = max(sum(len(one.boxes) for one in truth), 1)
+        masked = max(sum(len(one.boxes) for one, wants in zip(truth, with_masks.tolist(), strict=True) if wants), 1)
         terms: dict[str, Tensor] = dict.fromkeys(
             ("score", "l1", "giou", "presence", "mask_bce", "mask_dice", "semantic", "tokens"),
             output.logits.new_zeros(()),
@@ -110,8 +111,8 @@ class DetectionLoss:
                 if layer == layers - 1 and one.masks is not None and with_masks[prompt]:
                     mask_logits, true_masks = output.masks[mask_row[prompt], queries], one.masks[targets]
                     bce = mask_bce(mask_logits, true_masks, positive_weight=self.mask_pixel_weight)
-                    terms["mask_bce"] = terms["mask_bce"] + bce.sum() / objects
-                    terms["mask_dice"] = terms["mask_dice"] + dice_loss(mask_logits, true_masks).sum() / objects
+                    terms["mask_bce"] = terms["mask_bce"] + bce.sum() / masked
+                    terms["mask_dice"] = terms["mask_dice"] + dice_loss(mask_logits, true_masks).sum() / masked
         terms["tokens"] = sum((_token_loss(token_boxes[i], one.boxes) for i, one in enumerate(truth)), terms["tokens"])
         terms["tokens"] = terms["tokens"] / len(truth)
         terms["semantic"] = self._semantic(output, truth, with_masks)

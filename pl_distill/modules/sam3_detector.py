@@ -4,6 +4,7 @@ Source: facebookresearch/sam3, sam3/train (matching and losses, see `pl_distill.
 none. Nothing here knows where the pictures come from.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from functools import partial
@@ -43,6 +44,7 @@ class Sam3DetectorModule(LightningModule):
             name.
         vocabulary: What the identities of the data are called.
         loss: What is minimised.
+        mask_share: Part of the prompts of a step whose masks are computed, 0-1: masks cost a third of a step.
         frozen: Parts of the detector that stay as they are, by the beginning of their parameters' names:
             ``vision_encoder.backbone`` and ``text_encoder`` where thousands of frames meet the real SAM 3.
         optimizer: Called with two groups of parameters, decayed and not decayed.
@@ -57,6 +59,7 @@ class Sam3DetectorModule(LightningModule):
         sam3: str,
         vocabulary: Vocabulary | None = None,
         loss: DetectionLoss | None = None,
+        mask_share: float = 1.0,
         frozen: Sequence[str] = (),
         optimizer: OptimizerCallable = AdamW,
         warmup: int = 200,
@@ -68,6 +71,7 @@ class Sam3DetectorModule(LightningModule):
         self.sam3 = sam3
         self.vocabulary = Vocabulary() if vocabulary is None else vocabulary
         self.loss = DetectionLoss() if loss is None else loss
+        self.mask_share = mask_share
         self.frozen = tuple(frozen)
         self.build_optimizer = optimizer
         self.warmup = warmup
@@ -95,13 +99,19 @@ class Sam3DetectorModule(LightningModule):
         for name, parameter in self.detector.named_parameters():
             parameter.requires_grad_(not name.startswith(self.frozen) if self.frozen else True)
 
-    def forward(self, images: Tensor, prompts: Sequence[Prompt]) -> tuple[DetectorOutput, Tensor]:
-        """Look for P prompts in B pictures; also say for which prompts masks were computed, (P,)."""
+    def forward(
+        self, images: Tensor, prompts: Sequence[Prompt], mask_share: float = 1.0
+    ) -> tuple[DetectorOutput, Tensor]:
+        """Look for P prompts in B pictures; also say for which prompts masks were computed, (P,), bool.
+
+        They are for the first `mask_share` of those that have masks to compare with.
+        """
         input_ids, attention_mask = self._opened[0].tokenize([prompt.word for prompt in prompts])
         index = torch.tensor([prompt.image for prompt in prompts], device=images.device)
+        known = [prompt.truth.masks is not None and len(prompt.truth.boxes) > 0 for prompt in prompts]
+        left = math.ceil(mask_share * sum(known))
         with_masks = torch.tensor(
-            [prompt.truth.masks is not None and len(prompt.truth.boxes) > 0 for prompt in prompts],
-            device=images.device,
+            [has and sum(known[:number]) < left for number, has in enumerate(known)], device=images.device
         )
         output = detect(
             self.detector, images, input_ids.to(images.device), attention_mask.to(images.device), index, with_masks
@@ -112,12 +122,15 @@ class Sam3DetectorModule(LightningModule):
         """Return the loss of one batch; the questions depend on seed and step only."""
         chance = random.Random(f"{torch.initial_seed()}-{self.global_step}-{self.global_rank}")
         prompts = self.vocabulary.ask([frame for window in batch.truth for frame in window], chance)
-        _, terms = self._compare(batch, prompts)
+        chance.shuffle(prompts)
+        _, terms = self._compare(batch, prompts, self.mask_share)
         self._log("train", terms, len(batch.images))
         return terms["loss"]
 
-    def _compare(self, batch: WindowBatch, prompts: Sequence[Prompt]) -> tuple[DetectorOutput, dict[str, Tensor]]:
-        output, with_masks = self(batch.images.flatten(0, 1), prompts)
+    def _compare(
+        self, batch: WindowBatch, prompts: Sequence[Prompt], mask_share: float = 1.0
+    ) -> tuple[DetectorOutput, dict[str, Tensor]]:
+        output, with_masks = self(batch.images.flatten(0, 1), prompts, mask_share)
         output = output.float()
         token_boxes = self.token_head(output.tokens).float()
         with torch.autocast(self.device.type, enabled=False):

@@ -130,6 +130,21 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[50:]))
 
 
+def test_masks_of_a_part_of_the_prompts_are_compared_with_their_own_truth(squares):
+    torch.manual_seed(0)
+    task = module()
+    task.configure_model()
+    batch = collate([data(squares)._windows("train", [[0]], None)[number] for number in (0, 6)])
+    prompts = WORDS.ask([frame for frames in batch.truth for frame in frames], random.Random(0))
+    known = [len(prompt.truth.boxes) > 0 for prompt in prompts]
+    assert known == [True, True, False] * 2  # pig, feeder, an absent word
+    with torch.no_grad():
+        for share, wanted in ((0.0, []), (0.5, [0, 1]), (0.6, [0, 1, 3]), (1.0, [0, 1, 3, 4])):
+            output, with_masks = task(batch.images.flatten(0, 1), prompts, share)
+            assert with_masks.nonzero().flatten().tolist() == wanted
+            assert len(output.masks) == len(wanted)
+
+
 def test_boxes_alone_are_enough(squares):
     torch.manual_seed(0)
     task = module()
