@@ -1,5 +1,6 @@
 """What this run is, in TensorBoard: its configuration as text, and its settings beside its final scores."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class RunCard(Callback):
             "max_steps": trainer.max_steps,
             "precision": str(trainer.precision),
             "processes": trainer.world_size,
+            "seed": os.environ.get("PL_GLOBAL_SEED", ""),  # where Lightning keeps it
         }
         for board in boards:
             if config.is_file():
@@ -45,11 +47,17 @@ class RunCard(Callback):
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Return nested settings under joined names, ``{"student": {"grid": 8}}`` as ``{"student.grid": 8}``."""
+    """Return nested settings under joined names, as short as a column's head must be.
+
+    A class is named where its arguments hang, without its module: ``{"loss": {"class_path": "a.b.Huber", "init_args":
+    {"delta": 1}}}`` becomes ``{"loss": "Huber", "loss.delta": 1}``. What is None is left out.
+    """
     flat: dict[str, str | int | float | bool] = {}
     for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        elif not name.startswith("_"):
+        if name == "class_path":
+            flat[prefix.removesuffix(".")] = str(value).rpartition(".")[2]
+        elif isinstance(value, Mapping):
+            flat |= flatten(value, prefix if name == "init_args" else f"{prefix}{name}.")
+        elif value is not None and not name.startswith("_"):
             flat[prefix + name] = value if isinstance(value, str | int | float | bool) else str(value)
     return flat

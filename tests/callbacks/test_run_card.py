@@ -51,6 +51,7 @@ def test_without_a_board_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nested_settings_have_joined_names():
-    settings = {"a": {"b": {"c": 1}, "d": None}, "e": [1, 2], "_hidden": 3, "f": True}
-    assert flatten(settings) == {"a.b.c": 1, "a.d": "None", "e": "[1, 2]", "f": True}
+def test_nested_settings_have_joined_names_and_classes_short_ones():
+    loss = {"class_path": "a.b.Huber", "init_args": {"delta": 1, "sizes": [1, 2]}}
+    settings = {"loss": loss, "a": {"b": {"c": 1.5}, "d": None}, "_hidden": 3, "f": True}
+    assert flatten(settings) == {"loss": "Huber", "loss.delta": 1, "loss.sizes": "[1, 2]", "a.b.c": 1.5, "f": True}
