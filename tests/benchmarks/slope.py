@@ -47,7 +47,7 @@ Stream = tuple[Step, Any]
 class Slope:
     """What a long stream costs more from frame to frame.
 
-    Growth is a mean over the last two thirds: before, animals still gather the conditioning frames that they may keep.
+    Growth is from the second third to the last: before, animals still gather the conditioning frames they may keep.
 
     Args:
         mode: One of `MODES`.
@@ -65,8 +65,8 @@ class Slope:
             measured in turn: `late_over_early` without what else the machine did meanwhile.
         end_tensor_bytes: Of the session's tensors at the end.
         peak_rss_bytes: Of the process.
-        series: Every `SAMPLED` frames: ``frame``, ``tensor_bytes``, ``rss_bytes``, ``session_entries``,
-            ``python_objects``, ``median_ms`` of the frames since the last.
+        series: Every `SAMPLED` frames: ``frame``, ``tensor_bytes`` (the most since the last), ``rss_bytes``,
+            ``session_entries``, ``python_objects``, ``median_ms`` (of the frames since the last).
     """
 
     mode: str
@@ -130,14 +130,15 @@ def run(
     series: dict[str, list[float]] = {
         name: [] for name in ("frame", "tensor_bytes", "rss_bytes", "session_entries", "python_objects", "median_ms")
     }
-    started, at_first, stopped, done = time.perf_counter(), rss_bytes() or 0, "all frames are done", 0
+    started, at_first, stopped, done, most_held = time.perf_counter(), rss_bytes() or 0, "all frames are done", 0, 0
     for index in tqdm(range(frames), desc=mode, unit="frame", mininterval=5):
         milliseconds[index] = _milliseconds(stream, pictures[index % LOOP], index)
-        done = index + 1
+        done, most_held = index + 1, max(most_held, StreamingSession.tensor_bytes(session))
         resident[index], alive[index] = rss_bytes() or 0, len(session.obj_ids)
         if done % SAMPLED == 0:
             series["frame"].append(done)
-            series["tensor_bytes"].append(StreamingSession.tensor_bytes(session))
+            series["tensor_bytes"].append(most_held)
+            most_held = 0
             series["rss_bytes"].append(resident[index])
             series["session_entries"].append(StreamingSession.python_entries(session))
             series["python_objects"].append(len(gc.get_objects()))
@@ -191,10 +192,9 @@ def _milliseconds(stream: Step, picture: Image, index: int) -> float:
 
 
 def _growth(series: dict[str, list[float]], name: str) -> float:
-    """Mean growth per frame over the last two thirds."""
-    third = len(series["frame"]) // 3
-    frames, values = series["frame"][third:], series[name][third:]
-    return (values[-1] - values[0]) / (frames[-1] - frames[0])
+    """Mean growth per frame between the maxima of the second and the last third: none where it goes up and down."""
+    values, third = series[name], len(series["frame"]) // 3
+    return (max(values[-third:]) - max(values[-2 * third : -third])) / (third * SAMPLED)
 
 
 def _ours(model: Any, source: str | Path, mode: str) -> Callable[[], Stream]:
