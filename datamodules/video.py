@@ -20,6 +20,7 @@ import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
+from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from datamodules.clip import Image
@@ -29,6 +30,9 @@ from datamodules.files import atomic_path, sha256_of
 # ITU-R BT.601, video range: what FFmpeg converts to by default, written into the file so that every player agrees.
 BT601 = 6
 VIDEO_RANGE = 1
+# By default libswscale rounds as the CPU and the alignment of its buffers suggest: of a hundred encodings of one picture
+# a few differ. Interpolation concerns colour only, since nothing is resized.
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _TICKS = 90_000  # per second: MPEG's clock, in which all usual frame rates are whole
 
 
@@ -221,7 +225,8 @@ def _add_h264(
 def _to_encode(image: Image, shape: tuple[int, int, int], path: Path) -> av.VideoFrame:
     if image.shape != shape or image.dtype != "uint8":
         raise ValueError(f"picture is {image.dtype} {image.shape}, {path} takes uint8 {shape}")
-    return av.VideoFrame.from_ndarray(image, format="rgb24")
+    picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+    return picture.reformat(format="yuv420p", interpolation=EXACT, threads=1)
 
 
 @contextmanager
@@ -259,7 +264,7 @@ def _whole_packets(path: Path, container: InputContainer, stream: VideoStream) -
 
 def to_rgb(frame: av.VideoFrame) -> Image:
     """Convert a decoded picture to RGB (H, W, 3)."""
-    return frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    return frame.to_ndarray(format="rgb24", interpolation=EXACT, threads=1).astype(np.uint8, copy=False)
 
 
 def _no_video(path: Path, found: str) -> ClipError:
