@@ -48,7 +48,7 @@ def open_sam3(source: str, *, attention: str = "sdpa") -> TrainableSam3:
     """Build or load a model for training.
 
     Args:
-        source: To start from scratch, a shipped configuration (``pen_teacher``) or a YAML file; to go on, a folder or
+        source: To start from scratch, a shipped configuration (``pen``) or a YAML file; to go on, a folder or
             hub name.
         attention: `transformers`' implementation; "eager" is faster on CPUs for hundreds of tokens, not for thousands.
 

@@ -40,7 +40,7 @@ class Sam3DetectorModule(LightningModule):
     pictures in which a word for nothing finds something.
 
     Args:
-        sam3: To start from scratch, a configuration: ``pen_teacher`` or a YAML file. To fine-tune, a folder or hub
+        sam3: To start from scratch, a configuration: ``pen`` or a YAML file. To fine-tune, a folder or hub
             name.
         vocabulary: What the identities of the data are called.
         loss: What is minimised.

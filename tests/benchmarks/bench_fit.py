@@ -44,7 +44,7 @@ def measure() -> list[Figure]:
         pen = replace(load_pen_config("day"), width=640, height=360)
         draw_pen(folder / "clips", pen, days=["2026_01_01"], clips_per_day=1, frames_per_clip=48, seed=0)
         write_shards(read_clips(folder / "clips"), load_split("pen"), folder / "shards")
-        teacher = write_random_sam3("pen_teacher", folder / "teacher", seed=0)
+        teacher = write_random_sam3("pen", folder / "teacher", seed=0)
         data = [f"--model.teacher={teacher}", f"--data.shards={folder / 'shards'}", f"--data.cache={folder / 'maps'}"]
         run_lightning(["predict", "--config", "cache/pen.yaml", *data])
         ratios = []

@@ -35,7 +35,7 @@ REAL = [recipe for recipe in RECIPES if of_real_size(recipe)]
 def teachers(tmp_path_factory):
     """A folder for each shipped SAM 3 configuration with config.json and nothing else: shapes without weights."""
     root = tmp_path_factory.mktemp("configs")
-    for name in ("pen_teacher", "real"):
+    for name in ("pen", "real"):
         load_sam3_config(name).save_pretrained(root / name)
     return root
 
@@ -59,9 +59,7 @@ def fit(recipe, data, folder, *more):
     return run_lightning([*words, *data.options, *small, *more]).model
 
 
-@pytest.mark.parametrize(
-    ("recipe", "teacher"), [*((recipe, "pen_teacher") for recipe in PEN), ("distill/pen.yaml", "tiny")]
-)
+@pytest.mark.parametrize(("recipe", "teacher"), [*((recipe, "pen") for recipe in PEN), ("distill/pen.yaml", "tiny")])
 def test_a_pen_recipe_trains_resumes_and_reloads(recipe, teacher, cached, tmp_path, monkeypatch):
     data = cached(teacher)
     whole = fit(recipe, data, tmp_path / "whole")
@@ -138,7 +136,7 @@ def test_every_ablation_changes_the_loss_of_every_recipe_and_nothing_else(recipe
 
 def test_a_recipe_can_go_over_another(parse, teachers):
     """So `ablate --arms distill/pen_dual.yaml` compares designs."""
-    options = {"model.teacher": teachers / "pen_teacher", "data.shards": "none"}
+    options = {"model.teacher": teachers / "pen", "data.shards": "none"}
     over, alone = (
         parse("fit", *recipes, "trainer/cpu.yaml", "distill/pen_dual.yaml", **options).config.fit.as_dict()
         for recipes in (["distill/pen.yaml"], [])
@@ -162,7 +160,7 @@ def test_no_term_of_the_loss_is_idle_once_the_ramp_is_over(recipe, cached, tmp_p
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DistillationModule, "configure_callbacks", lambda self: [Watch()])
-        fit(recipe, cached("pen_teacher"), tmp_path, "--trainer.max_steps=24", "--model.gradient_norms_every=8",
+        fit(recipe, cached("pen"), tmp_path, "--trainer.max_steps=24", "--model.gradient_norms_every=8",
             "--trainer.val_check_interval=24")  # fmt: skip
     assert len(shares) > 8
     assert {len(found) for found in shares} == {4 if "dual" not in recipe else 3}
@@ -177,11 +175,11 @@ def test_every_cache_recipe_parses(recipe, parse, teachers):
 
 @pytest.mark.parametrize("recipe", PEN)
 def test_the_pens_student_is_small_beside_the_trunk_that_it_replaces(recipe, parse, teachers):
-    module = parse("fit", recipe, **{"model.teacher": teachers / "pen_teacher", "data.shards": "none"}).model
+    module = parse("fit", recipe, **{"model.teacher": teachers / "pen", "data.shards": "none"}).model
     with torch.device("meta"):
         module.configure_model()
-    trunk = meta_sam3(load_sam3_config("pen_teacher")).detector_model.vision_encoder.backbone
-    size = read_geometry(teachers / "pen_teacher").image_size
+    trunk = meta_sam3(load_sam3_config("pen")).detector_model.vision_encoder.backbone
+    size = read_geometry(teachers / "pen").image_size
     images = torch.empty(1, 3, size, size, device="meta")
 
     def parameters(network):

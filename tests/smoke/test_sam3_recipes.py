@@ -73,7 +73,7 @@ def test_the_pens_teacher_never_sees_sheep_farm_b_or_evaluation(stage, parse):
     parsed = parse(f"pen_teacher/{stage}.yaml").datamodule
     assert len(parsed.pens) == sum(share["pens"] for share in (*data["train"], *data["val"]))
     assert all(pen.seed < 1_000_000 for pen in parsed.pens)
-    config = load_sam3_config("pen_teacher")
+    config = load_sam3_config("pen")
     assert parsed.preprocessing.size == config.detector_config.vision_config.backbone_config.image_size
     assert parsed.mask_size == config.low_res_mask_size
 
