@@ -92,6 +92,10 @@ def test_all_layers_count_alike():
     assert compare(output, truth, [True])["l1"] == pytest.approx(compare(alone, truth, [True])["l1"].item() / 2)
 
 
+def compare_tokens(tokens, truth):
+    return DetectionLoss()(answer(1, masks=0), tokens, truth, torch.tensor([False]))["tokens"]
+
+
 def test_tokens_learn_the_box_they_lie_in():
     truth = [PromptTruth(BOX)]
     tokens = nothing_in_tokens(1)
@@ -102,9 +106,24 @@ def test_tokens_learn_the_box_they_lie_in():
             if 0.25 < x < 0.75 and 0.25 < y < 0.5:
                 sides = torch.stack([x - 0.25, y - 0.25, 0.75 - x, 0.5 - y])
                 tokens[0, row * GRID + column] = torch.cat([torch.tensor([20.0]), sides.logit()])
-    right = DetectionLoss()(answer(1, masks=0), tokens, truth, torch.tensor([False]))["tokens"]
+    right = compare_tokens(tokens, truth)
     assert right.item() == pytest.approx(0, abs=1e-4)
     assert compare(answer(1, masks=0), truth, [False])["tokens"].item() > 1
+
+
+def test_boxes_of_tokens_start_small_and_do_not_collapse():
+    torch.manual_seed(0)
+    head, tokens, truth = TokenBoxHead(8), torch.randn(1, GRID * GRID, 8), [PromptTruth(BOX)]
+    with torch.no_grad():
+        sides = head(tokens)[..., 1:].sigmoid()
+    assert 0.05 < sides.min() < sides.max() < 0.12
+    optimizer = torch.optim.Adam([tokens.requires_grad_(), *head.parameters()], lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = compare_tokens(head(tokens), truth)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
 
 
 def test_gradients_reach_every_part():
