@@ -1,13 +1,15 @@
 """SAM 3's detector with everything that a loss needs: all decoder layers, several prompts over one picture.
 
 Source: `Sam3Model.forward` of transformers 5.23, which returns the last decoder layer only and takes one prompt per
-picture. Here the trunk and neck run once per picture, the rest once per prompt, and masks only where they are wanted.
+picture. Here the trunk and the neck's coarse level run once per picture, the rest once per prompt, and masks with the
+neck's fine levels only where they are wanted: convolutions on them are a third of a training step.
 A test holds the last layer equal to the original.
 """
 
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 from transformers.models.sam3.modeling_sam3 import inverse_sigmoid
@@ -51,9 +53,13 @@ def detect(
         image_index: (P,), the picture that each prompt is about.
         with_masks: (P,), bool: whose masks are computed; they cost more than all the rest behind the trunk.
     """
-    vision = model.vision_encoder(image)
-    features = vision.fpn_hidden_states[2][image_index]
-    positions = vision.fpn_position_encoding[2][image_index]
+    encoder = model.vision_encoder
+    side = image.shape[-1] // encoder.config.backbone_config.patch_size
+    trunk = encoder.backbone(image).last_hidden_state.transpose(1, 2).unflatten(2, (side, -1))  # (B, C, g, g)
+    *fine_layers, coarse_layer = encoder.neck.fpn_layers[:3]
+    coarse = coarse_layer(trunk)
+    features = coarse[image_index]
+    positions = encoder.neck.position_encoding(coarse.shape, coarse.device, coarse.dtype)[image_index]
     text = model.get_text_features(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).pooler_output
     text_mask = attention_mask.bool()
     encoded = model.detr_encoder(
@@ -73,18 +79,19 @@ def detect(
         decoder_hidden_states=hidden, text_features=encoded.text_features, text_mask=text_mask
     ).squeeze(-1)
     chosen = with_masks.nonzero().squeeze(1)
-    levels = vision.fpn_hidden_states
     if len(chosen):
+        pictures, row = torch.unique(image_index[chosen], return_inverse=True)
+        fine = [layer(trunk[pictures])[row] for layer in fine_layers]
         segmented = model.mask_decoder(
             decoder_queries=hidden[-1][chosen],
-            backbone_features=[level[image_index[chosen]] for level in levels[:3]],
+            backbone_features=[*fine, coarse[image_index[chosen]]],
             encoder_hidden_states=encoded.last_hidden_state[chosen],
             prompt_features=text[chosen],
             prompt_mask=text_mask[chosen],
         )
         masks, semantic = segmented.pred_masks, segmented.semantic_seg.squeeze(1)
     else:  # data with boxes only
-        masks = hidden.new_zeros(0, hidden.shape[2], *levels[0].shape[-2:])
+        masks = hidden.new_zeros(0, hidden.shape[2], 4 * side, 4 * side)
         semantic = masks[:, 0]
     return DetectorOutput(
         logits=logits,
