@@ -20,6 +20,8 @@ def evaluate(
     policy: PruningPolicy = evaluation.DEFAULT_POLICY,
     device: str = "auto",
     seed: int = 0,
+    task: int = 0,
+    tasks: int = 1,
 ) -> None:
     """Stream clips through teacher and student and score the tracks.
 
@@ -39,10 +41,15 @@ def evaluate(
         policy: What the tracker forgets, and when tracks end.
         device: cpu, cuda, cuda:1, or auto.
         seed: Of torch's generator.
+        task: Number of this job among several that share the clips and --out, from 0: $SLURM_ARRAY_TASK_ID.
+        tasks: How many such jobs there are; the last to end scores all clips.
     """
     results = evaluation.evaluate(
-        model, data, out, teacher, prompt, split, max_frames, video, policy, device=device, seed=seed
+        model, data, out, teacher, prompt, split, max_frames, video, policy, device, seed, task, tasks
     )
+    if results is None:
+        print(f"job {task} of {tasks} has replayed its clips; the last of the others writes the scores")
+        return
     print(f"\n{split} of {data}, {len(next(iter(results.models.values())).clips)} clips, prompt {prompt!r}\n")
     print(format_table(results))
     for note in results.notes:

@@ -30,12 +30,7 @@ from pl_distill.evaluation.models import ModelSource, OpenedModel, open_model, p
 from pl_distill.evaluation.pairing import IOU_THRESHOLD
 from pl_distill.evaluation.recording import record_clip
 from pl_distill.evaluation.replay import length
-from pl_distill.evaluation.results import (
-    ModelResult,
-    Results,
-    Settings,
-    write_results,
-)
+from pl_distill.evaluation.results import ModelIdentity, ModelResult, Results, Settings, write_results
 from pl_distill.evaluation.scoring import score_against_teacher, score_model
 from pl_distill.streaming import PruningPolicy, StreamingTracker
 
@@ -56,7 +51,9 @@ def evaluate(
     policy: PruningPolicy = DEFAULT_POLICY,
     device: str = "auto",
     seed: int = 0,
-) -> Results:
+    task: int = 0,
+    tasks: int = 1,
+) -> Results | None:
     """Evaluate a SAM 3 alone, or a student and its teacher beside it.
 
     Args:
@@ -71,9 +68,11 @@ def evaluate(
         policy: What the tracker forgets, and when tracks end.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: the GPU where there is one.
         seed: Of torch's generator before each clip.
+        task: Number of this job among several that share the clips and `out`, from 0: ``$SLURM_ARRAY_TASK_ID``.
+        tasks: How many such jobs there are. Each replays every so many-th clip; the last to end scores all of them.
 
     Returns:
-        What was written to ``results.json``.
+        What was written to ``results.json``; None while clips of other jobs are missing.
 
     Raises:
         ShardError: The shards are missing, damaged, or not those of the manifest.
@@ -87,6 +86,8 @@ def evaluate(
     where = choose_device(device)
     if max_frames is not None and max_frames < 1:
         raise ConfigError("max_frames", f"is {max_frames}", "at least 1", "Leave it out to use all frames.")
+    if not 0 <= task < tasks:
+        raise ConfigError("task", f"is {task}", f"0 to tasks - 1, which is {tasks - 1}", "Number the jobs from 0.")
     sources = plan_models(str(model), None if teacher is None else str(teacher))
     for source in sources[1:]:
         open_model(source, prompt, "cpu")  # a student that does not fit shows now, not after the teacher's hours
@@ -111,15 +112,24 @@ def evaluate(
     }
     models: dict[str, ModelResult] = {}
     notes: list[str] = []
-    reused_seconds = 0.0
+    played: list[tuple[str, ModelIdentity, dict[str, Any]]] = []
+    replayed: set[tuple[str, str]] = set()
     for source in sources:
         opened = open_model(source, prompt, where)
         notes += opened.notes
-        records, reused = _replay_all(source, opened, clips, out, identity, policy, video, max_frames, seed)
-        reused_seconds += reused
-        models[source.role] = score_model(source.role, opened.identity, clips, records, out, video)
+        own = _plain({**identity, "model": opened.identity.sha256, "preprocessing": opened.preprocessing.describe()})
+        played.append((source.role, opened.identity, own))
+        names = _replay_all(source, opened, clips[task::tasks], out, own, policy, video, max_frames, seed)
+        replayed |= {(source.role, name) for name in names}
         del opened
         release_memory()
+    reused_seconds = 0.0
+    for role, model_identity, own in played:
+        records = _find_records(role, clips, out, own, video)
+        if len(records) < len(clips):
+            return None
+        reused_seconds += sum(record.seconds for name, record in records.items() if (role, name) not in replayed)
+        models[role] = score_model(role, model_identity, clips, records, out, video)
 
     frames = {clip.name: length(clip, max_frames) for clip in clips}
     results = Results(
@@ -151,50 +161,44 @@ def _read_part(manifest: ShardManifest, part: Part) -> list[Clip]:
     return clips
 
 
+def _find_records(
+    role: str, clips: Sequence[Clip], out: Path, identity: Mapping[str, Any], video: bool
+) -> dict[str, ReplayRecord]:
+    """Return the records of those clips that this or another run finished."""
+    found = {clip.name: find_record(ClipFiles(out, role, clip.name), identity, video) for clip in clips}
+    return {name: record for name, record in found.items() if record is not None}
+
+
 def _replay_all(
     source: ModelSource,
     opened: OpenedModel,
     clips: Sequence[Clip],
     out: Path,
-    common: Mapping[str, Any],
+    identity: dict[str, Any],
     policy: PruningPolicy,
     video: bool,
     max_frames: int | None,
     seed: int,
-) -> tuple[dict[str, ReplayRecord], float]:
-    """Replay every clip that no earlier run finished; return all records and the seconds that earlier runs spent."""
-    identity = _plain({**common, "model": opened.identity.sha256, "preprocessing": opened.preprocessing.describe()})
-    records: dict[str, ReplayRecord] = {}
-    for clip in clips:
-        record = find_record(ClipFiles(out, source.role, clip.name), identity, video)
-        if record is not None:
-            records[clip.name] = record
-    reused = sum(record.seconds for record in records.values())
+) -> list[str]:
+    """Replay every clip that no earlier run finished, and return their names."""
+    records = _find_records(source.role, clips, out, identity, video)
     if records:
         tqdm.write(f"{source.role}: {len(records)} of {len(clips)} clips are reused from an earlier run")
     frames = sum(length(clip, max_frames) for clip in clips)
     done = sum(len(record.objects) for record in records.values())
+    left = [clip for clip in clips if clip.name not in records]
     tracker = StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy)
     with (
         logging_redirect_tqdm(),
         tqdm(total=frames, initial=done, desc=source.role, unit="frame", disable=done == frames) as bar,
     ):
-        for clip in clips:
-            if clip.name in records:
-                continue
+        for clip in left:
             bar.set_postfix_str(clip.name)
             torch.manual_seed(seed)
-            records[clip.name] = record_clip(
-                clip,
-                tracker,
-                ClipFiles(out, source.role, clip.name),
-                identity,
-                video=video,
-                max_frames=max_frames,
-                progress=bar,
-            )
+            files = ClipFiles(out, source.role, clip.name)
+            record_clip(clip, tracker, files, identity, video=video, max_frames=max_frames, progress=bar)
     tracker.close()
-    return records, reused
+    return [clip.name for clip in left]
 
 
 def _plain(value: Any) -> Any:

@@ -205,6 +205,17 @@ def test_a_clip_that_fails_leaves_the_finished_ones(monkeypatch, shards, teacher
     assert replayed == [("model", CLIPS[1])]
 
 
+def test_jobs_share_the_clips_and_the_last_one_scores_all_of_them(shards, student, tmp_path):
+    whole = evaluate(student, shards, tmp_path / "whole", max_frames=2, video=False)
+    assert evaluate(student, shards, tmp_path / "out", max_frames=2, video=False, task=1, tasks=2) is None
+    assert not (tmp_path / "out" / "results.json").exists()
+    shared = evaluate(student, shards, tmp_path / "out", max_frames=2, video=False, task=0, tasks=2)
+    for role, model in whole.models.items():
+        assert shared.models[role].overall == model.overall
+        assert list(shared.models[role].clips) == CLIPS
+    assert read_results(tmp_path / "out" / "results.json") == shared
+
+
 def test_a_student_of_another_trunk_is_named_in_the_notes(save_student, shards, teacher, tmp_path):
     student = save_student(str(teacher), "f" * 64)
     notes = evaluate(student, shards, tmp_path / "out", max_frames=1, video=False).notes
@@ -224,6 +235,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(shards, 
     assert "test (12 frames)" in refused(ConfigError, student, shards, out, split="val")
     assert "stored words: feeder, pig, toy" in refused(ConfigError, student, shards, out, prompt="cow")
     assert "max_frames: is 0" in refused(ConfigError, student, shards, out, max_frames=0)
+    assert "task: is 2, expected 0 to tasks - 1" in refused(ConfigError, student, shards, out, task=2, tasks=2)
     assert "device: is 'abacus'" in refused(ConfigError, student, shards, out, device="abacus")
     assert "holds no manifest.json" in refused(ShardError, student, tmp_path, out)
     assert "is no folder" in refused(CheckpointError, tmp_path / "nowhere", shards, out)

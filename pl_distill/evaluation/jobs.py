@@ -1,0 +1,32 @@
+"""Several evaluations in several processes: each streams its share of every evaluation's clips."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from pl_distill.evaluation.evaluate import evaluate
+
+
+def evaluate_in_jobs(evaluations: Sequence[Mapping[str, Any]], jobs: int) -> None:
+    """Run evaluations one after the other, each in `jobs` processes of one thread; results lie in their folders.
+
+    Args:
+        evaluations: The arguments of each, as for `evaluate`.
+        jobs: How many processes; with 1 this one does it.
+    """
+    if jobs == 1:
+        for arguments in evaluations:
+            evaluate(**arguments)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        list(pool.map(partial(_work, evaluations, jobs), range(jobs)))
+
+
+def _work(evaluations: Sequence[Mapping[str, Any]], jobs: int, job: int) -> None:
+    torch.set_num_threads(1)
+    for arguments in evaluations:
+        evaluate(**arguments, task=job, tasks=jobs)
