@@ -1,4 +1,4 @@
-"""Where SAM 3's files are: a local folder, or a repository on the Hugging Face hub through its cache.
+"""Where SAM 3's files are: a local folder, a shipped model, or a repository on the Hugging Face hub through its cache.
 
 Source: transformers' `cached_file`, which downloads a file once and names the copy. Ours looks first whether the user
 meant a folder, so that a typo in a path is not answered by a hub that has never heard of it.
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
@@ -21,18 +22,22 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 
 
 def check_source(source: str | Path) -> str:
-    """Return `source` as transformers wants it.
+    """Return `source` as transformers wants it; the name of a shipped model becomes its folder.
 
     Raises:
-        CheckpointError: It is neither a folder nor has the form of a hub name.
+        CheckpointError: It is neither a folder nor a shipped model, nor has the form of a hub name.
     """
     name = str(source)
     if Path(name).is_dir() or (isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name)):
         return name
+    shipped = shipped_models()
+    if name in shipped:
+        return str(shipped[name])
     raise CheckpointError(
         name,
         "is no folder",
-        "a folder with config.json and model.safetensors, or a hub name such as facebook/sam3",
+        "a folder with config.json and model.safetensors, a hub name such as facebook/sam3, or a shipped model: "
+        + (", ".join(shipped) or "none"),
         "Correct the path; `write_random_sam3` makes a folder with random weights.",
     )
 
