@@ -1,0 +1,112 @@
+"""`pl-distill release`: a trained SAM 3 in half precision, with the card that says what it is and how good."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from datamodules.clip import Clip
+from datamodules.pen_training import read_pens_with_furniture
+from pl_distill.commands.parsing import find_recipe
+from pl_distill.errors import ConfigError
+from pl_distill.evaluation.evaluate import RESULTS_FILE
+from pl_distill.evaluation.model_card import ModelCard, write_model
+from pl_distill.evaluation.results import Results, read_results
+from pl_distill.evaluation.transfer import read_domains
+from pl_distill.evaluation.typed_json import JsonTypeError, parse_dataclass
+from pl_distill.evaluation.words import Labelled, WordScores, score_words
+from pl_distill.models.prompts import compute_prompts, load_prompts
+from pl_distill.models.sam3 import load_preprocessing, load_sam3
+
+EVERY = 15
+"""Words are asked of every so many-th frame: neighbours are near copies."""
+
+
+@dataclass(frozen=True)
+class CardText:
+    """What a person writes of a model; keys of a YAML file.
+
+    Args:
+        name: Heading of the card.
+        summary: What it is and what it is for, a paragraph.
+        data: What it was trained on, a paragraph.
+        training: How, how long, with which seed, a paragraph.
+        animal: The word for the animals.
+        absent_words: Words that were never used in training and that no picture shows.
+        recipes: Recipes that repeat the training.
+        limits: What it cannot do, one sentence each.
+    """
+
+    name: str
+    summary: str
+    data: str
+    training: str
+    animal: str
+    absent_words: list[str]
+    recipes: list[str]
+    limits: list[str]
+
+
+def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores: Path | None = None) -> None:
+    """Write a trained SAM 3 in half precision, with configuration, processor, prompts and model card.
+
+    With --scores, a folder that `pl-distill transfer` wrote, the card shows its scores, and what words find on the
+    clips of its first domain.
+    Example: pl-distill release --source runs/pen_teacher/tracker/sam3 --out pen_teacher --scores runs/transfer
+
+    Args:
+        source: Folder that a training exported.
+        out: Folder to write; replaced as a whole.
+        card: What a person has to say of the model: a YAML file, or the name of a shipped one.
+        scores: Folder of `pl-distill transfer`, of this model.
+    """
+    text = _read_card(find_recipe(card))
+    results: dict[str, Results] = {}
+    words = None
+    if scores is not None:
+        results = {domain: read_results(scores / domain / RESULTS_FILE) for domain in read_domains(scores)}
+        words = _ask_words(source, text, scores / next(iter(results)) / "clips")
+    recipes = [Path(find_recipe(recipe)) for recipe in text.recipes]
+    shown = ModelCard(text.name, text.summary, text.data, text.training, recipes, results, words, text.limits)
+    folder = write_model(source, out, shown)
+    size_mb = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    print(shown.text())
+    print(f"model     {folder}, {size_mb:.1f} MB")
+
+
+def _read_card(path: str) -> CardText:
+    try:
+        return parse_dataclass(CardText, yaml.safe_load(Path(path).read_text(encoding="utf-8")), "")
+    except yaml.YAMLError as error:
+        raise ConfigError(path, f"is not YAML ({error})", "keys and values", "Correct the file.") from error
+    except JsonTypeError as error:
+        raise ConfigError(f"{path}, {error.key}", error.found, error.expected, "Correct the file.") from error
+
+
+def _ask_words(source: str, text: CardText, clips: Path) -> WordScores:
+    present = list(load_prompts(source))
+    model = load_sam3(source)
+    return score_words(
+        model,
+        compute_prompts(source, [*present, *text.absent_words]),
+        _pictures(read_pens_with_furniture(clips), text.animal, present),
+        load_preprocessing(source),
+        present=present,
+        threshold=model.config.new_det_thresh,
+    )
+
+
+def _pictures(clips: Sequence[Clip], animal: str, words: Sequence[str]) -> Iterator[Labelled]:
+    for clip in clips:
+        for frame in clip.frames():
+            if frame.index % EVERY or frame.annotation is None:
+                continue
+            truth = frame.annotation
+            visible = [number for number, seen in enumerate(truth.visible) if seen]
+            boxes: dict[str, list[np.ndarray]] = {word: [] for word in words}
+            for number in visible:
+                name = truth.identities[number]
+                boxes[name if name in boxes else animal].append(truth.boxes_xyxy[number])
+            yield Labelled(frame.image, {word: np.array(found).reshape(-1, 4) for word, found in boxes.items()})

@@ -1,0 +1,80 @@
+"""`pl-distill transfer`: score a model on unseen pens of every domain, one table."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datamodules.edinburgh import read_edinburgh
+from datamodules.pen import EVALUATION_SEED, load_pen_config
+from datamodules.pen_training import DrawnPen, draw_pens
+from datamodules.shards import write_shards
+from datamodules.splits import DateRange, Split, format_day
+from pl_distill.errors import ConfigError
+from pl_distill.evaluation.evaluate import DEFAULT_POLICY, RESULTS_FILE
+from pl_distill.evaluation.jobs import evaluate_in_jobs
+from pl_distill.evaluation.results import read_results
+from pl_distill.evaluation.transfer import format_transfer, transfer_rows, write_transfer
+from pl_distill.streaming import PruningPolicy
+
+DOMAINS = ("day", "dusk", "straw", "black-coat", "low-camera", "crowded", "sheep", "farm-b")
+FIRST_DAY = date(2026, 3, 1)
+
+
+def transfer(
+    model: str,
+    out: Path,
+    teacher: str | None = None,
+    domains: Sequence[str] = DOMAINS,
+    clips: int = 6,
+    frames: int = 300,
+    seed: int = 0,
+    prompt: str = "pig",
+    policy: PruningPolicy = DEFAULT_POLICY,
+    video: bool = False,
+    jobs: int = 2,
+) -> None:
+    """Score a model, or a student and its teacher, on unseen pens of several domains.
+
+    Each clip shows another herd, with seeds that training refuses; the n-th clips of all domains show the same herd on
+    the same day. Writes transfer.json and transfer.md. What a killed run finished is not repeated.
+    Example: pl-distill transfer --model pen_teacher --out runs/transfer --clips 6 --frames 300
+
+    Args:
+        model: A SAM 3 (folder, hub name or shipped model), or a student (its folder, or a checkpoint).
+        out: Folder of everything that is made, a folder for each domain.
+        teacher: The SAM 3 to compare with; a student knows its own.
+        domains: Names in configs/pen or paths of .yaml files; the others are compared with the first.
+        clips: Of each domain.
+        frames: Of each clip.
+        seed: The first herd; below 1,000,000.
+        prompt: What to look for, also where the animals are none.
+        policy: What the tracker forgets, and when tracks end.
+        video: Whether to write annotated videos.
+        jobs: Processes that draw and stream at a time.
+    """
+    for option, value in (("clips", clips), ("frames", frames), ("jobs", jobs)):
+        if value < 1:
+            raise ConfigError(f"--{option}", f"is {value}", "at least 1", "Choose another value.")
+    if not domains or not 0 <= seed < EVALUATION_SEED:
+        raise ConfigError("--seed", f"is {seed}", f"0 to {EVALUATION_SEED - 1}, and a domain", "Choose another value.")
+    folders = {load_pen_config(domain).domain: out / load_pen_config(domain).domain for domain in domains}
+    days = [format_day(FIRST_DAY + timedelta(days=number)) for number in range(clips)]
+    division = Split("transfer", (), (), (DateRange(FIRST_DAY, FIRST_DAY + timedelta(days=clips - 1)),))
+    with tqdm(total=len(domains) * clips, desc="draw", unit="clip") as bar:
+
+        def advance(pens: int) -> None:
+            bar.update(pens)
+
+        for domain, folder in zip(domains, folders.values(), strict=True):
+            pens = [DrawnPen(domain, None, EVALUATION_SEED + seed + number, day) for number, day in enumerate(days)]
+            draw_pens(folder / "clips", pens, frames_per_pen=frames, processes=jobs, progress=advance)
+            write_shards(read_edinburgh(folder / "clips"), division, folder / "shards")
+    common = {"model": model, "teacher": teacher, "prompt": prompt, "video": video, "policy": policy}
+    common["seed"] = EVALUATION_SEED + seed
+    evaluate_in_jobs([{**common, "data": folder / "shards", "out": folder} for folder in folders.values()], jobs)
+    rows = transfer_rows({domain: read_results(folder / RESULTS_FILE) for domain, folder in folders.items()})
+    paths = write_transfer(out, rows)
+    print(f"\n{format_transfer(rows)}")
+    print("\n".join(f"table     {path}" for path in paths))

@@ -1,0 +1,103 @@
+"""`pl-distill transfer` and `release` from the command line, on tiny pens and a SAM 3 with random weights."""
+
+import json
+
+import pytest
+import yaml
+
+from pl_distill.cli import main
+from pl_distill.commands.transfer import DOMAINS
+from pl_distill.models.sam3 import load_sam3, write_random_sam3
+
+pytestmark = pytest.mark.smoke
+
+CARD = {
+    "name": "A pig finder", "summary": "Finds pigs.", "data": "Drawn.", "training": "None.", "animal": "pig",
+    "absent_words": ["cow"], "recipes": ["pen_teacher/detector.yaml"], "limits": ["Knows nothing."],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """Two tiny domains, scored in two processes."""
+    root = tmp_path_factory.mktemp("transfer")
+    model = write_random_sam3("tiny", root / "sam3", seed=0)
+    domains = []
+    for name, straw in (("near", 70), ("far", 700)):
+        recipe = root / f"{name}.yaml"
+        recipe.write_text(f"domain: {name}\nwidth: 128\nheight: 72\nnum_animals: 2\nstraw_per_m2: {straw}\n")
+        domains.append(str(recipe))
+    words = ["transfer", "--model", str(model), "--out", str(root / "out"), f"--domains=[{','.join(domains)}]"]
+    words += ["--clips=2", "--frames=3"]
+    assert main(words) == 0
+    return root, model, words
+
+
+def test_every_domain_is_drawn_with_unseen_herds_and_scored(scored):
+    root, _, _ = scored
+    rows = json.loads((root / "out" / "transfer.json").read_text())["rows"]
+    assert [(row["domain"], row["clips"]) for row in rows] == [("near", 2), ("far", 2)]
+    for domain in ("near", "far"):
+        seeds = [
+            json.loads(path.read_text())["seed"]
+            for path in sorted((root / "out" / domain).glob("clips/*/*/scene.json"))
+        ]
+        assert seeds == [1_000_000, 1_000_001]
+
+
+def test_a_second_run_replays_nothing(scored, capfd):
+    root, _, words = scored
+    before = (root / "out" / "transfer.json").read_bytes()
+    tracks = {path: path.stat().st_mtime_ns for path in root.glob("out/*/tracks/model/*.txt")}
+    assert len(tracks) == 8  # boxes and masks of four clips
+    assert main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in root.glob("out/*/tracks/model/*.txt")} == tracks
+    assert (root / "out" / "transfer.json").read_bytes() == before
+    assert "2 of 2 clips are reused" not in capfd.readouterr().out  # each process speaks of its own clip
+
+
+def test_the_card_of_a_release_shows_scores_and_words(scored, capsys):
+    root, model, _ = scored
+    card = root / "card.yaml"
+    card.write_text(yaml.safe_dump(CARD))
+    out = root / "model"
+    assert (
+        main(["release", "--source", str(model), "--out", str(out), "--card", str(card), "--scores", str(root / "out")])
+        == 0
+    )
+    text = (out / "README.md").read_text()
+    assert "| near |" in text
+    assert "| far |" in text
+    assert "cow " in text
+    assert "AP50 of words on 2 pictures" in text  # the first frame of either clip
+    assert f"model     {out}" in capsys.readouterr().out
+    load_sam3(out)
+
+
+def test_a_card_with_a_missing_key_is_refused_by_its_name(scored, capsys):
+    root, model, _ = scored
+    card = root / "bad.yaml"
+    card.write_text(yaml.safe_dump({key: value for key, value in CARD.items() if key != "limits"}))
+    assert main(["release", "--source", str(model), "--out", str(root / "other"), "--card", str(card)]) == 1
+    assert "limits: is missing" in capsys.readouterr().err
+    assert not (root / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--clips=0", "--clips: is 0"),
+        ("--seed=1000000", "--seed: is 1000000"),
+        ("--domains=[moon]", "not a shipped domain"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(tmp_path, capsys, option, message):
+    assert main(["transfer", "--model", "nowhere", "--out", str(tmp_path / "out"), option]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_shipped_domain_is_scored_by_default():
+    from pl_distill.commands.parsing import shipped_recipes
+
+    assert set(DOMAINS) == {path.stem for path in (shipped_recipes() / "pen").glob("*.yaml")}
