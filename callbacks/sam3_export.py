@@ -15,7 +15,7 @@ class Exportable(Protocol):
 
 
 class Sam3Export(Callback):
-    """Writes the model after every validation; the folder always holds the latest, whole.
+    """Writes the model after every validation and at the end; the folder always holds the latest, whole.
 
     Args:
         folder: Where to; by default ``sam3`` in the trainer's root folder.
@@ -26,6 +26,13 @@ class Sam3Export(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, on the first process."""
+        self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the last steps, too: a run rarely ends with a validation."""
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking:
             folder = Path(self.folder) if self.folder is not None else Path(trainer.default_root_dir) / "sam3"
             cast(Exportable, pl_module).save_pretrained(folder)
