@@ -74,11 +74,11 @@ def test_masks_are_compared_with_the_prompt_they_were_computed_for():
 
 
 def test_the_loss_is_the_weighted_sum():
-    weights = DetectionWeights(1, 2, 3, 4, 5, 6, 7, 8)
+    weights = DetectionWeights(1, 2, 3, 4, 5, 6, 7, 8, 9)
     output = answer(1, logit=0.0)
     output.boxes[:, :, 1] += 0.05
     terms = compare(output, [PromptTruth(BOX, mask_of(BOX))], [True], DetectionLoss(weights=weights))
-    names = ("score", "l1", "giou", "presence", "mask_bce", "mask_dice", "semantic", "tokens")
+    names = ("score", "l1", "giou", "near", "presence", "mask_bce", "mask_dice", "semantic", "tokens")
     expected = sum(weight * terms[name] for weight, name in enumerate(names, start=1))
     torch.testing.assert_close(terms["loss"], expected)
 
@@ -90,6 +90,14 @@ def test_all_layers_count_alike():
     alone.boxes[0, :, 1, 0] += 0.2
     truth = [PromptTruth(BOX, mask_of(BOX))]
     assert compare(output, truth, [True])["l1"] == pytest.approx(compare(alone, truth, [True])["l1"].item() / 2)
+
+
+def test_a_query_that_lies_on_an_object_learns_its_box_unmatched():
+    boxes = torch.tensor([[0, 0, 0.4, 0.4], [0, 0, 0.4, 0.5], [0.6, 0.6, 0.9, 0.9]], requires_grad=True)
+    loss = DetectionLoss().near(boxes, torch.tensor([0]), torch.tensor([[0, 0, 0.4, 0.4]]))
+    assert loss.item() == pytest.approx(5 * (0.05 + 0.1) + 2 * (1 - 0.8))  # the second query alone: the third is far
+    loss.backward()
+    assert boxes.grad.abs().sum(1).bool().tolist() == [False, True, False]
 
 
 def compare_tokens(tokens, truth):
