@@ -81,8 +81,8 @@ def run_lightning(args: Sequence[str]) -> RecipeCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
-        # A cache's manifest says how it was made; the configuration would land in the working directory.
-        save_config_callback=None if args[0] == "predict" else SaveConfigCallback,
+        # A cache's manifest says how it was made, and `validate` must not replace the configuration of its fit.
+        save_config_callback=SaveConfigCallback if args[0] == "fit" else None,
         save_config_kwargs={"overwrite": True},  # a resumed or requeued run finds its own file
         parser_class=RecipeParser,
         parser_kwargs={verb: {"description": example} for verb, example in EXAMPLES.items()},
