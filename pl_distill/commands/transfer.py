@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -71,7 +72,7 @@ def transfer(
             pens = [DrawnPen(domain, None, EVALUATION_SEED + seed + number, day) for number, day in enumerate(days)]
             draw_pens(folder / "clips", pens, frames_per_pen=frames, processes=jobs, progress=advance)
             write_shards(read_edinburgh(folder / "clips"), division, folder / "shards")
-    common = {"model": model, "teacher": teacher, "prompt": prompt, "video": video, "policy": policy}
+    common: dict[str, Any] = {"model": model, "teacher": teacher, "prompt": prompt, "video": video, "policy": policy}
     common["seed"] = EVALUATION_SEED + seed
     evaluate_in_jobs([{**common, "data": folder / "shards", "out": folder} for folder in folders.values()], jobs)
     rows = transfer_rows({domain: read_results(folder / RESULTS_FILE) for domain, folder in folders.items()})

@@ -26,7 +26,7 @@ def wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float) -> No
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A demo that was killed while it worked on the teacher, and then ran to its end."""
+    """A demo that was killed while it cached the teacher's features, and then ran to its end."""
     out = tmp_path_factory.mktemp("demo") / "demo"
     words = ["demo", "--out", str(out), *SIZE]
     process = subprocess.Popen([sys.executable, "-m", "pl_distill.cli", *words], stdout=subprocess.DEVNULL)
@@ -45,9 +45,9 @@ def test_a_killed_demo_goes_on_and_ends_with_scores_and_a_report(finished):
     results = read_results(out / "results.json")
     assert set(results.models) == {"teacher", "student"}
     assert results.student_vs_teacher is not None
-    assert set(results.steps) == {"draw", "shards", "teacher", "features", "student", "evaluate"}
+    assert set(results.steps) == {"draw", "shards", "features", "student", "evaluate"}
     assert results.seconds == pytest.approx(sum(results.steps.values()), abs=0.1)
-    assert any("random weights" in note for note in results.notes)
+    assert results.models["teacher"].overall.mota > 50  # the shipped one sees
     for model in results.models.values():
         for clip in model.clips.values():
             assert clip.replay is not None
@@ -69,7 +69,7 @@ def test_a_second_run_reuses_everything_and_says_where_to_look(finished, capsys)
     before = (out / "results.json").read_bytes()
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert printed.count(": reused, ") == 7
+    assert printed.count(": reused, ") == 6
     assert f"report    {out / 'report.html'}" in printed
     assert (out / "results.json").read_bytes() == before
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pl_distill.cli import main
-from pl_distill.models.sam3 import write_random_sam3
 
 pytestmark = pytest.mark.smoke
 
@@ -28,7 +27,6 @@ def commands() -> list[list[str]]:
 
 def test_the_recipes_of_the_readme_run_as_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_random_sam3("tiny", tmp_path / "TEACHER", seed=0)
     verbs = []
     for program, *words in commands():
         assert program == "pl-distill"
@@ -42,7 +40,9 @@ def test_the_recipes_of_the_readme_run_as_written(tmp_path, monkeypatch):
 
 def test_every_shipped_file_that_the_readme_names_exists():
     root = README.parent
-    for name in re.findall(r"`((?:cache|distill|trainer|sam3|splits)/[a-z0-9_]+\.yaml)`", README.read_text()):
+    for name in re.findall(
+        r"`((?:cache|distill|trainer|sam3|splits|finetune|pen_teacher)/[a-z0-9_]+\.yaml)`", README.read_text()
+    ):
         assert (root / "configs" / name).is_file(), name
     for name in re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text()):
         assert (root / name).is_file(), name
