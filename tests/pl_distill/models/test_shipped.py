@@ -45,9 +45,8 @@ def test_stored_words_are_those_of_its_text_encoder():
     stored = load_prompts(NAME)
     assert sorted(stored) == ["feeder", "pig", "toy"]
     for prompt in compute_prompts(NAME, ["pig", "toy"]):
-        assert (
-            prompt.embedding - stored[prompt.word].embedding
-        ).abs().max() < 2e-3  # the encoder was rounded to float16
+        change = (prompt.embedding - stored[prompt.word].embedding).abs().max()
+        assert change < 0.02  # of values up to 4: the encoder was rounded to float16
 
 
 def test_it_finds_the_animals_of_a_pen_that_it_never_saw():
