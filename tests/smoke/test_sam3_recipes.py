@@ -30,6 +30,7 @@ def small(tmp_path_factory):
         "--data.processes=1", "--data.image_size=112", "--data.mask_size=32", "--data.batch_size=2",
         "--data.num_workers=0", "--trainer.max_steps=2", "--trainer.val_check_interval=2",
         "--trainer.limit_val_batches=1", "--trainer.enable_model_summary=false",
+        "--trainer.devices=1", "--trainer.strategy=auto",  # a launcher would run pytest again
     ]  # fmt: skip
 
 
