@@ -45,7 +45,7 @@ def test_every_domain_is_drawn_with_unseen_herds_and_scored(scored):
         assert seeds == [1_000_000, 1_000_001]
 
 
-def test_a_second_run_replays_nothing(scored, capfd):
+def test_a_second_run_replays_nothing(scored):
     root, _, words = scored
     before = (root / "out" / "transfer.json").read_bytes()
     tracks = {path: path.stat().st_mtime_ns for path in root.glob("out/*/tracks/model/*.txt")}
@@ -53,7 +53,6 @@ def test_a_second_run_replays_nothing(scored, capfd):
     assert main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in root.glob("out/*/tracks/model/*.txt")} == tracks
     assert (root / "out" / "transfer.json").read_bytes() == before
-    assert "2 of 2 clips are reused" not in capfd.readouterr().out  # each process speaks of its own clip
 
 
 def test_the_card_of_a_release_shows_scores_and_words(scored, capsys):
