@@ -25,8 +25,8 @@ class RunCard(Callback):
     def __init__(self, metrics: Sequence[str] = METRICS) -> None:
         self.metrics = tuple(metrics)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write both, on the first process."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write both, on the first process, when config.yaml is saved."""
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not trainer.is_global_zero or not boards:
             return

@@ -8,6 +8,8 @@ How the labels are understood is in `datamodules.edinburgh_output`.
 import re
 from pathlib import Path
 
+from tqdm import tqdm
+
 from datamodules.clip import Clip
 from datamodules.edinburgh_output import read_masks, read_output
 from datamodules.errors import ClipError
@@ -44,7 +46,7 @@ def read_edinburgh(root: str | Path) -> list[Clip]:
             f"folders <YYYY_MM_DD>/<NNNNNN>/ with {VIDEO}",
             "Give the folder that holds the day folders.",
         )
-    return [_read_clip(folder) for folder in folders]
+    return [_read_clip(folder) for folder in tqdm(folders, desc="read", unit="clip", delay=1)]
 
 
 def _read_clip(folder: Path) -> Clip:

@@ -19,10 +19,12 @@ import configparser
 import csv
 import math
 import re
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from datamodules.boxes import Box, clip_box
 from datamodules.clip import Annotation, Clip
@@ -53,7 +55,7 @@ def read_mot(root: str | Path) -> list[Clip]:
             "folders with seqinfo.ini and img1/, at most two levels down",
             "Give the folder that holds the sequences; write a seqinfo.ini where one is missing.",
         )
-    return [_read_sequence(folder, root) for folder in sequences]
+    return [_read_sequence(folder, root) for folder in tqdm(sequences, desc="read", unit="clip", delay=1)]
 
 
 def _read_sequence(folder: Path, root: Path) -> Clip:
@@ -146,31 +148,45 @@ def _day(path: Path, text: str) -> str:
 def _read_truth(path: Path, width: int, height: int, num_frames: int) -> dict[int, Annotation]:
     frames: list[dict[str, tuple[Box, bool]]] = [{} for _ in range(num_frames)]
     seen: set[tuple[int, str]] = set()
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row:
-                continue
-            where = f"{path}, line {number}"
-            frame, identity, values = _parse(where, row, num_frames)
-            left, top, box_width, box_height, consider, visibility = values
-            if consider == 0:
-                continue
-            if (frame, identity) in seen:
-                raise AnnotationError(
-                    where, f"gives animal {identity} a second box on frame {frame}", "one", "Remove one of the lines."
-                )
-            seen.add((frame, identity))
-            if box_width <= 0 or box_height <= 0:
-                raise AnnotationError(
-                    where,
-                    f"has a box of width {box_width:g} and height {box_height:g}",
-                    "a positive width and height",
-                    "Correct or remove this line.",
-                )
-            box = clip_box(left - 1, top - 1, box_width, box_height, width=width, height=height)
-            if box is not None:
-                frames[frame - 1][identity] = (box, visibility != 0)
+    for number, row in _rows(path):
+        where = f"{path}, line {number}"
+        frame, identity, values = _parse(where, row, num_frames)
+        left, top, box_width, box_height, consider, visibility = values
+        if consider == 0:
+            continue
+        if (frame, identity) in seen:
+            raise AnnotationError(
+                where, f"gives animal {identity} a second box on frame {frame}", "one", "Remove one of the lines."
+            )
+        seen.add((frame, identity))
+        if box_width <= 0 or box_height <= 0:
+            raise AnnotationError(
+                where,
+                f"has a box of width {box_width:g} and height {box_height:g}",
+                "a positive width and height",
+                "Correct or remove this line.",
+            )
+        box = clip_box(left - 1, top - 1, box_width, box_height, width=width, height=height)
+        if box is not None:
+            frames[frame - 1][identity] = (box, visibility != 0)
     return {index: _annotation(animals) for index, animals in enumerate(frames)}
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Give number and fields of every line that is not empty."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file)
+        try:
+            for row in lines:
+                if row:
+                    yield lines.line_num, row
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise AnnotationError(
+                f"{path}, after line {lines.line_num}",
+                f"cannot be read ({error})",
+                "UTF-8 text, lines of numbers with commas between them",
+                "Export this file again as plain text.",
+            ) from error
 
 
 def _parse(where: str, row: list[str], num_frames: int) -> tuple[int, str, tuple[float, ...]]:

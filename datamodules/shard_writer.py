@@ -35,7 +35,7 @@ def write_shards(
     samples_per_shard: int = 500,
     jpeg_quality: int = 95,
 ) -> ShardManifest:
-    """Write clips as shards, divided by day; or finish what an interrupted run began. Shows a progress bar.
+    """Write clips as shards, divided by day; or finish what an interrupted run began. Shows progress bars.
 
     A finished folder of the same clips, split and options is left as it is. Shards appear whole under their names and
     the manifest last, so that at no time anything half written can be read.
@@ -69,7 +69,9 @@ def write_shards(
         split_name=split.name,
         split_sha256=split.sha256,
         jpeg_quality=jpeg_quality,
-        clips={clip.name: _clip_entry(clip, parts[clip.name]) for clip in clips},
+        clips={
+            clip.name: _clip_entry(clip, parts[clip.name]) for clip in tqdm(clips, desc="hash", unit="clip", delay=1)
+        },
         splits={part: tuple(_unwritten(shard) for shard in shards) for part, shards in plan.items()},
     )
     found = _finished_folder(wanted)

@@ -6,11 +6,14 @@ DeepSpeed's shared-memory op, which it would compile at the first start, is left
 gloo does its work.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+
+from pl_distill.errors import CheckpointError
 
 
 class CPUDeepSpeedStrategy(DeepSpeedStrategy):
@@ -50,3 +53,20 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
             DDPStrategy.setup_environment(self)
         else:
             super().setup_environment()
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint into the engine.
+
+        Raises:
+            CheckpointError: It is damaged or of another architecture.
+        """
+        try:
+            return super().load_checkpoint(checkpoint_path, weights_only)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                checkpoint_path,
+                f"cannot be loaded ({reason[:500]})",
+                "a whole checkpoint of the same architecture",
+                "Use the recipe that the run began with, or another checkpoint.",
+            ) from error

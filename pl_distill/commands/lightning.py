@@ -1,19 +1,24 @@
 """Lightning's own verbs: a recipe in YAML names module, data and trainer by class path.
 
-What differs from plain LightningCLI: errors are `ConfigError`, a rerun may overwrite its saved config, and `--config`
-finds shipped recipes by name.
+What differs from plain LightningCLI: errors are `ConfigError`, a rerun may overwrite its saved config but not before it
+trains, the recipe decides about the model and not a checkpoint, and `--config` finds shipped recipes by name.
 """
 
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn, cast
+from pathlib import Path
+from typing import Any, NoReturn, cast
 
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.errors import UserError
 from pl_distill.commands.parsing import refuse, resolve_recipes
+from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.models.checkpoints import find_deepspeed_states, read_checkpoint
 
 EXAMPLES = {
     "fit": "Distil a student from cached features. Example: "
@@ -35,6 +40,17 @@ class RecipeParser(LightningArgumentParser):
         refuse(self, message)
 
 
+class SaveConfigOfTraining(SaveConfigCallback):
+    """Saves config.yaml when training begins: a run that cannot start leaves the one that is there."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait until the data are open and the checkpoint is read."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        super().setup(trainer, pl_module, "fit")
+
+
 class RecipeCLI(LightningCLI):
     """LightningCLI for recipes that name their classes."""
 
@@ -50,6 +66,63 @@ class RecipeCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args`, without Lightning's warning that `sys.argv` holds words too: ours are taken from there."""
         self.config = parser.parse_args(cast(Sequence[str], args))
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the recipe as it is; Lightning would lay a checkpoint's hyperparameters over it, without a word."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; config.yaml is saved first, for other callbacks read it."""
+        trainer = super().instantiate_trainer(**kwargs)
+        callbacks: list[Callback] = cast(Any, trainer).callbacks
+        callbacks.sort(key=lambda callback: not isinstance(callback, SaveConfigCallback))
+        return trainer
+
+    def before_fit(self) -> None:
+        """Refuse a checkpoint that is not there or damaged; ``last`` may be missing before a first run."""
+        self._check_checkpoint(TrainerFn.FITTING)
+
+    def before_validate(self) -> None:
+        """Refuse a checkpoint that is not there or damaged, and to validate without one."""
+        if self._check_checkpoint(TrainerFn.VALIDATING) is None:
+            given = self.config["validate"].ckpt_path
+            raise CheckpointError(
+                f"--ckpt_path {given}" if given else "--ckpt_path",
+                f"finds no checkpoint below {self.trainer.default_root_dir}" if given else "is missing",
+                "the checkpoint to validate: its path, or last for the newest of the run",
+                "Give its path, or with --trainer.default_root_dir the folder of the run.",
+            )
+
+    def _check_checkpoint(self, verb: TrainerFn) -> Path | None:
+        """Return the checkpoint that Lightning is about to read, None without one."""
+        given = self.config[str(self.subcommand)].ckpt_path
+        if given is None:
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Lightning asks again, and warns then
+                chosen = self.trainer._checkpoint_connector._parse_ckpt_path(
+                    verb, given, model_provided=True, model_connected=True
+                )
+        except ValueError as error:
+            raise ConfigError(
+                f"--ckpt_path {given}", "names no checkpoint", "a path, or last", f"Lightning says: {error}"
+            ) from error
+        if chosen is None:
+            return None
+        path = Path(chosen)
+        if not path.exists():
+            raise CheckpointError(path, "does not exist", "a checkpoint of `pl-distill fit`", "Check --ckpt_path.")
+        by_deepspeed = isinstance(self.trainer.strategy, DeepSpeedStrategy)
+        if by_deepspeed != path.is_dir():
+            kinds = ("a file", "a directory, as DeepSpeed writes it")
+            raise CheckpointError(
+                path,
+                f"is {kinds[path.is_dir()]}",
+                f"{kinds[by_deepspeed]}, for this trainer.strategy",
+                "Use the trainer file that the run began with.",
+            )
+        _ = find_deepspeed_states(path) if by_deepspeed else read_checkpoint(path)
+        return path
 
     def instantiate_classes(self) -> None:
         """Build module, data and trainer; a `UserError` of a constructor comes out as it was raised.
@@ -82,7 +155,7 @@ def run_lightning(args: Sequence[str]) -> RecipeCLI:
         subclass_mode_data=True,
         seed_everything_default=0,
         # A cache's manifest says how it was made, and `validate` must not replace the configuration of its fit.
-        save_config_callback=SaveConfigCallback if args[0] == "fit" else None,
+        save_config_callback=SaveConfigOfTraining if args[0] == "fit" else None,
         save_config_kwargs={"overwrite": True},  # a resumed or requeued run finds its own file
         parser_class=RecipeParser,
         parser_kwargs={verb: {"description": example} for verb, example in EXAMPLES.items()},

@@ -53,6 +53,7 @@ def evaluate(
     seed: int = 0,
     task: int = 0,
     tasks: int = 1,
+    bar_line: int = 0,
 ) -> Results | None:
     """Evaluate a SAM 3 alone, or a student and its teacher beside it.
 
@@ -70,6 +71,7 @@ def evaluate(
         seed: Of torch's generator before each clip.
         task: Number of this job among several that share the clips and `out`, from 0: ``$SLURM_ARRAY_TASK_ID``.
         tasks: How many such jobs there are. Each replays every so many-th clip; the last to end scores all of them.
+        bar_line: Where the progress bar goes, in lines below the cursor: jobs on one terminal take one each.
 
     Returns:
         What was written to ``results.json``; None while clips of other jobs are missing.
@@ -119,7 +121,7 @@ def evaluate(
         notes += opened.notes
         own = _plain({**identity, "model": opened.identity.sha256, "preprocessing": opened.preprocessing.describe()})
         played.append((source.role, opened.identity, own))
-        names = _replay_all(source, opened, clips[task::tasks], out, own, policy, video, max_frames, seed)
+        names = _replay_all(source, opened, clips[task::tasks], out, own, policy, video, max_frames, seed, bar_line)
         replayed |= {(source.role, name) for name in names}
         del opened
         release_memory()
@@ -179,6 +181,7 @@ def _replay_all(
     video: bool,
     max_frames: int | None,
     seed: int,
+    bar_line: int,
 ) -> list[str]:
     """Replay every clip that no earlier run finished, and return their names."""
     records = _find_records(source.role, clips, out, identity, video)
@@ -190,7 +193,15 @@ def _replay_all(
     tracker = StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy)
     with (
         logging_redirect_tqdm(),
-        tqdm(total=frames, initial=done, desc=source.role, unit="frame", disable=done == frames) as bar,
+        tqdm(
+            total=frames,
+            initial=done,
+            desc=source.role,
+            unit="frame",
+            disable=done == frames,
+            position=bar_line,
+            leave=None,  # the first line stays, the others would be printed over each other
+        ) as bar,
     ):
         for clip in left:
             bar.set_postfix_str(clip.name)

@@ -7,6 +7,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from pl_distill.evaluation.evaluate import evaluate
 
@@ -22,11 +23,13 @@ def evaluate_in_jobs(evaluations: Sequence[Mapping[str, Any]], jobs: int) -> Non
         for arguments in evaluations:
             evaluate(**arguments)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    # One lock for all bars: each moves the cursor to its own line and back.
+    with ProcessPoolExecutor(jobs, context, initializer=tqdm.set_lock, initargs=(context.RLock(),)) as pool:
         list(pool.map(partial(_work, evaluations, jobs), range(jobs)))
 
 
 def _work(evaluations: Sequence[Mapping[str, Any]], jobs: int, job: int) -> None:
     torch.set_num_threads(1)
     for arguments in evaluations:
-        evaluate(**arguments, task=job, tasks=jobs)
+        evaluate(**arguments, task=job, tasks=jobs, bar_line=job)

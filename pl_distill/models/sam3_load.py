@@ -100,16 +100,17 @@ def load_config(source: str | Path) -> Sam3VideoConfig:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(path, "is not JSON", "a configuration of SAM 3", "Copy it again.") from error
-    if raw.get("model_type") != Sam3VideoConfig.model_type:
+    model_type = raw.get("model_type") if isinstance(raw, dict) else None
+    if model_type != Sam3VideoConfig.model_type:
         raise CheckpointError(
             path,
-            f"describes model_type {raw.get('model_type')!r}",
+            f"describes model_type {model_type!r}" if isinstance(raw, dict) else f"holds a {type(raw).__name__}",
             repr(Sam3VideoConfig.model_type),
             "Give a SAM 3 video model; SAM 2, SAM 3 for single images and students have other classes.",
         )
     try:
         return Sam3VideoConfig.from_pretrained(path.parent)
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # transformers has no type of its own for a file that it cannot use
         raise CheckpointError(
             path, f"is refused by transformers ({error})", "a configuration of SAM 3", "Copy it again."
         ) from error
@@ -129,10 +130,11 @@ def load_preprocessing(source: str | Path) -> Preprocessing:
     name = check_source(source)
     try:
         processor = Sam3ImageProcessor.from_pretrained(name)
-    except OSError as error:
+    except Exception as error:  # as in `load_config`
+        reason = str(error).partition("\n")[0]
         raise CheckpointError(
             name,
-            "has neither preprocessor_config.json nor processor_config.json",
+            f"has neither preprocessor_config.json nor processor_config.json that transformers can read ({reason})",
             "the image processor's settings beside the weights",
             "Copy them from the model's origin.",
         ) from error

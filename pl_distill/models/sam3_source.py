@@ -82,7 +82,15 @@ def weight_files(source: str | Path) -> dict[str, Path]:
             raise CheckpointError(
                 source, f"has no {WEIGHTS}", "weights as safetensors", "Give the folder that `save_pretrained` wrote."
             )
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                index,
+                f"is no index of weights ({type(error).__name__}: {error})",
+                'JSON with the mapping "weight_map", from tensors to files',
+                "Copy or download it again.",
+            ) from error
         paths = [path for name in names if (path := find_file(source, name)) is not None]
     found: dict[str, Path] = {}
     for path in paths:

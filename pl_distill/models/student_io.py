@@ -16,8 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from datamodules.errors import UserError
 from datamodules.files import atomic_path, write_json
 from pl_distill.errors import CheckpointError
+from pl_distill.models.checkpoints import find_deepspeed_states, load_strictly, read_checkpoint
 
 WEIGHTS = "student.safetensors"
 DESCRIPTION = "student.json"
@@ -104,7 +106,7 @@ def load_student(source: str | Path) -> Student:
     elif (path / "checkpoint").is_dir():
         description, tensors = _read_deepspeed(path)
     elif path.is_file():
-        description, tensors = _read_lightning(path)
+        description, tensors = _from_checkpoint(read_checkpoint(path), path)
     else:
         raise CheckpointError(
             path,
@@ -112,40 +114,14 @@ def load_student(source: str | Path) -> Student:
             "a student's folder, or a .ckpt of `pl-distill fit`",
             "Check the path.",
         )
+    description = _check_description(description, path / DESCRIPTION if path.is_dir() else path)
     student = _build(description, path)
     load_strictly(student, tensors, path)
     student.origin = {key: description.get(key) for key in ORIGIN}
     return student.eval()
 
 
-def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load every key, no more and no less.
-
-    Raises:
-        CheckpointError: Names the first keys or shapes that differ.
-    """
-    expected = module.state_dict()
-    missing = [key for key in expected if key not in tensors]
-    surplus = [key for key in tensors if key not in expected]
-    shapes = [key for key in expected if key in tensors and expected[key].shape != tensors[key].shape]
-    problems = [f"lacks {_first(missing)}"] if missing else []
-    problems += [f"has the unknown {_first(surplus)}"] if surplus else []
-    if shapes:
-        found = [f"{key} {tuple(tensors[key].shape)} instead of {tuple(expected[key].shape)}" for key in shapes[:3]]
-        problems.append(f"has other shapes ({len(shapes)} in all): {', '.join(found)}")
-    if problems:
-        wanted = f"exactly the {len(expected)} tensors of this {type(module).__name__}"
-        fix = "Use weights of the same architecture, or give the architecture of these weights."
-        raise CheckpointError(source, "; ".join(problems), wanted, fix)
-    module.load_state_dict(tensors, strict=True)
-
-
-def _first(keys: list[str]) -> str:
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more
-
-
-def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_folder(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     fix = "Save the student again, or copy the whole folder."
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
@@ -157,36 +133,16 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(folder / WEIGHTS, f"cannot be read ({error})", "a student's weights", fix) from error
 
 
-def _read_lightning(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... by what is wrong with the bytes
-        found = f"cannot be read ({str(error).splitlines()[0]})" if str(error) else "cannot be read"
-        raise CheckpointError(
-            path, found, "a checkpoint of `pl-distill fit`", "Check that the file is whole."
-        ) from error
-    return _from_checkpoint(checkpoint, path)
-
-
-def _read_deepspeed(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_deepspeed(path: Path) -> tuple[Any, dict[str, Tensor]]:
     # The one place that opens pickles of arbitrary content: ZeRO's shards hold DeepSpeed's own classes.
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-    folder = path / "checkpoint"
-    # ZeRO-1 and 2 write the first name, ZeRO-3 the second; both carry Lightning's part of the checkpoint.
-    names = ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt")
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        fix = "Check that the directory is whole."
-        raise CheckpointError(path, "holds no model states", f"checkpoint/{names[0]} or checkpoint/{names[1]}", fix)
-    client = torch.load(found[0], map_location="cpu", weights_only=False)
+    client = torch.load(find_deepspeed_states(path), map_location="cpu", weights_only=False)
     client["state_dict"] = get_fp32_state_dict_from_zero_checkpoint(str(path), tag="checkpoint")
     return _from_checkpoint(client, path)
 
 
-def _from_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _from_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> tuple[Any, dict[str, Tensor]]:
     if "student" not in checkpoint or "state_dict" not in checkpoint:
         found = f"holds {', '.join(sorted(map(str, checkpoint))[:8])}, but no student"
         raise CheckpointError(
@@ -195,6 +151,18 @@ def _from_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> tuple[dict[st
     prefix = "student."
     state = checkpoint["state_dict"]
     return checkpoint["student"], {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _check_description(description: Any, where: Path) -> dict[str, Any]:
+    expected = "a mapping with class_path, init_args and, where it keeps necks, their sizes"
+    fix = "Save the student again."
+    if not isinstance(description, dict):
+        raise CheckpointError(where, f"describes the student by a {type(description).__name__}", expected, fix)
+    necks = description.get("necks")
+    if not isinstance(description.get("init_args"), dict) or not isinstance(necks, dict | None):
+        found = f"has init_args {description.get('init_args')!r} and necks {necks!r}"
+        raise CheckpointError(where, found, expected, fix)
+    return description
 
 
 def _build(description: Mapping[str, Any], path: Path) -> Student:
@@ -211,14 +179,16 @@ def _build(description: Mapping[str, Any], path: Path) -> Student:
     try:
         # The weights follow: fetching those that training started from would be wasted, or fail without a network.
         student = student_class(**{**arguments, "pretrained": None} if "pretrained" in arguments else arguments)
-    except TypeError as error:
-        found = f"has arguments that {class_name} does not take ({error})"
+        student.config = arguments
+        if description.get("necks"):
+            student.attach_necks(build_neck(**description["necks"]), build_neck(**description["necks"]))
+    except UserError:
+        raise
+    except Exception as error:  # nothing but these values has come in, and timm checks few of them
+        found = f"has arguments that {class_name} does not take ({type(error).__name__}: {error})"
         raise CheckpointError(
             path, found, "the arguments of this version's student", "Use the version that wrote it."
         ) from error
-    student.config = arguments
-    if description.get("necks"):
-        student.attach_necks(build_neck(**description["necks"]), build_neck(**description["necks"]))
     return student
 
 

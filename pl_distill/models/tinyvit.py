@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pl_distill.errors import CheckpointError, ConfigError
-from pl_distill.models.student_io import Student, load_strictly
+from pl_distill.models.checkpoints import load_strictly
+from pl_distill.models.student_io import Student
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # what timm's TinyViT weights were trained with: timm.data.IMAGENET_DEFAULT_MEAN
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -185,8 +186,14 @@ def load_pretrained_body(body: nn.Module, source: str, overrides: dict[str, Any]
     """
     path = Path(source)
     if path.is_file():
-        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        state = state.get("model", state)  # the layout of the authors' own files
+        try:
+            state: Any = (
+                load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            )
+            state = dict(state.get("model", state))  # the layout of the authors' own files
+        except Exception as error:  # torch and safetensors raise by what is wrong with the bytes
+            found = f"cannot be read ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+            raise CheckpointError(source, found, "TinyViT's weights", "Download or copy the file again.") from error
     else:
         try:
             state = timm.create_model(source, pretrained=True, **overrides).state_dict()

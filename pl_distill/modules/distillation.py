@@ -20,6 +20,7 @@ from pl_distill.losses.agreement import centred_relative_error, cosine, relative
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss, Progress, pairs
 from pl_distill.losses.gradient_norms import gradient_norms, shares
+from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3 import Necks, Pyramids, load_necks, read_geometry, read_trunk_sha256
 from pl_distill.models.student_io import StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
@@ -254,6 +255,11 @@ class DistillationModule(LightningModule):
         # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.
         scheduler = LambdaLR(optimizer, lambda step: schedule(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another architecture by the names of its tensors; DeepSpeed compares them itself."""
+        if "state_dict" in checkpoint and self._trainer is not None:
+            check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `load_student` needs, as plain values: the checkpoint must load with ``weights_only=True``."""

@@ -23,6 +23,7 @@ from pl_distill.errors import ConfigError
 from pl_distill.evaluation.average_precision import BoxScores
 from pl_distill.losses.detection import DetectionLoss, TokenBoxHead
 from pl_distill.losses.masks import mask_iou
+from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3_detector import DetectorOutput, detect
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
 from pl_distill.modules.distillation import parameter_groups
@@ -188,6 +189,11 @@ class Sam3DetectorModule(LightningModule):
         """Decay only what multiplies; the learning rate is a trapezoid."""
         optimizer = self.build_optimizer(parameter_groups(self))
         return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another architecture by the names of its tensors; DeepSpeed compares them itself."""
+        if "state_dict" in checkpoint and self._trainer is not None:
+            check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
         """Write the whole SAM 3 with the trained detector, as `load_sam3` reads it."""

@@ -104,6 +104,17 @@ def test_a_wrong_line_is_refused_by_its_number(tmp_path, write_mot_sequence, ref
 
 
 @pytest.mark.parametrize(
+    "damage",
+    [b"\xff\xfe1\x00,\x001\x00", b"1,2,1,1,5,5,1,1,\xe9\n", b'"' + b"1" * 200_000 + b'"\n'],
+    ids=["UTF-16", "Latin-1", "a field beyond csv's limit"],
+)
+def test_a_truth_file_that_is_no_text_is_refused(tmp_path, write_mot_sequence, refused, damage):
+    path = write_mot_sequence(tmp_path / NAME, "1,1,1,1,5,5,1,1,1\n") / "gt" / "gt.txt"
+    path.write_bytes(path.read_bytes() + damage)
+    refused(AnnotationError, lambda: read_mot(tmp_path), where=f"{path}, after line", found="cannot be read")
+
+
+@pytest.mark.parametrize(
     ("keys", "found", "expected"),
     [
         ({"seqLength": 4}, "has seqLength 4 but img1/ holds 3 pictures", "one picture per frame"),

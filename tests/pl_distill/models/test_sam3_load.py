@@ -105,7 +105,12 @@ def test_a_truncated_file_is_refused(copy):
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [("{", "is not JSON"), (json.dumps({"model_type": "sam2_video"}), "describes model_type 'sam2_video'")],
+    [
+        ("{", "is not JSON"),
+        ("[1]", "config.json: holds a list, expected 'sam3_video'"),
+        (json.dumps({"model_type": "sam2_video"}), "describes model_type 'sam2_video'"),
+        (json.dumps({"model_type": "sam3_video", "detector_config": [1]}), "config.json: is refused by transformers"),
+    ],
 )
 def test_another_architecture_is_refused(copy, config, message):
     (copy / "config.json").write_text(config)
@@ -141,6 +146,21 @@ def test_a_model_without_a_processor_is_refused(copy):
     (copy / "processor_config.json").unlink()
     with pytest.raises(CheckpointError, match=r"has neither preprocessor_config.json nor processor_config.json"):
         load_preprocessing(copy)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"image_processor": [1]}'])
+def test_a_processor_that_cannot_be_read_is_refused(copy, text):
+    (copy / "processor_config.json").write_text(text)
+    with pytest.raises(CheckpointError, match="that transformers can read"):
+        load_preprocessing(copy)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "{}", '{"weight_map": [1]}'])
+def test_an_index_of_weights_that_is_none_is_refused(copy, text):
+    (copy / WEIGHTS).unlink()
+    (copy / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"index\.json: is no index of weights"):
+        load_sam3(copy)
 
 
 def test_the_trunk_map_is_what_both_necks_read(teacher):

@@ -82,12 +82,23 @@ def edited(folder, **changes):
         ({"class_path": "pl_distill.models.nowhere.Student"}, "cannot be imported"),
         ({"class_path": "torch.nn.Linear"}, "is no Student"),
         ({"invented": 3}, "arguments that TinyViTFPN does not take.*invented"),
+        ({"depths": "many"}, "arguments that TinyViTFPN does not take"),
+        ({"init_args": [1]}, r"student\.json: has init_args \[1\]"),
+        ({"necks": [1]}, r"student\.json: has init_args .* and necks \[1\]"),
+        ({"necks": {"hidden_size": 12}}, "does not take .*fpn_hidden_size"),
     ],
 )
 def test_weights_of_another_architecture_are_refused_by_name(tmp_path, changes, words):
     small().save_pretrained(tmp_path)
     edited(tmp_path, **changes)
     with pytest.raises(CheckpointError, match=words):
+        load_student(tmp_path)
+
+
+def test_a_description_that_is_a_list_is_refused(tmp_path):
+    small().save_pretrained(tmp_path)
+    (tmp_path / "student.json").write_text("[1, 2]")
+    with pytest.raises(CheckpointError, match=r"student\.json: describes the student by a list, expected a mapping"):
         load_student(tmp_path)
 
 

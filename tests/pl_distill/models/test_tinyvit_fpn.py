@@ -174,6 +174,13 @@ def test_pretrained_weights_that_cannot_be_had_are_refused(tmp_path):
         small(pretrained=str(tmp_path / "absent.safetensors"))
 
 
+@pytest.mark.parametrize("name", ["body.safetensors", "body.pth"])
+def test_a_damaged_file_of_pretrained_weights_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not weights")
+    with pytest.raises(CheckpointError, match=f"{name}: cannot be read"):
+        small(pretrained=str(tmp_path / name))
+
+
 def test_a_student_can_be_copied():
     student = small().eval()
     again = copy.deepcopy(student)
