@@ -88,8 +88,13 @@ def run_function(verb: str, function: Callable[..., Any] | dict[str, Callable[..
     functions = list(function.values()) if isinstance(function, dict) else [function]
     documented = [(inspect.getdoc(one) or "").partition("\n\nArgs:")[0].partition("\n") for one in functions]
 
+    examples = [" ".join(rest.partition("Example: ")[2].split()) for _, _, rest in documented]
+
     class Parser(CommandParser):
-        details: ClassVar[Mapping[str | None, str]] = {head: rest.strip() for head, _, rest in documented}
+        details: ClassVar[Mapping[str | None, str]] = {
+            **{head: rest.strip() for head, _, rest in documented},
+            None: "\n".join(["Examples:", *examples]),  # of a group, which has no docstring
+        }
 
     auto_cli(
         function,  # type: ignore[arg-type]  # the annotation is narrower than what the library takes

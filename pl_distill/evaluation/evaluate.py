@@ -53,7 +53,7 @@ def evaluate(
     seed: int = 0,
     task: int = 0,
     tasks: int = 1,
-    bar_line: int = 0,
+    bar_line: int | None = None,
 ) -> Results | None:
     """Evaluate a SAM 3 alone, or a student and its teacher beside it.
 
@@ -71,7 +71,8 @@ def evaluate(
         seed: Of torch's generator before each clip.
         task: Number of this job among several that share the clips and `out`, from 0: ``$SLURM_ARRAY_TASK_ID``.
         tasks: How many such jobs there are. Each replays every so many-th clip; the last to end scores all of them.
-        bar_line: Where the progress bar goes, in lines below the cursor: jobs on one terminal take one each.
+        bar_line: Line of the progress bar below the cursor, where jobs on one terminal take one each and clear it at
+            the end, or they would push the others' away. None for a job that has the terminal for itself.
 
     Returns:
         What was written to ``results.json``; None while clips of other jobs are missing.
@@ -181,7 +182,7 @@ def _replay_all(
     video: bool,
     max_frames: int | None,
     seed: int,
-    bar_line: int,
+    bar_line: int | None,
 ) -> list[str]:
     """Replay every clip that no earlier run finished, and return their names."""
     records = _find_records(source.role, clips, out, identity, video)
@@ -200,7 +201,7 @@ def _replay_all(
             unit="frame",
             disable=done == frames,
             position=bar_line,
-            leave=None,  # the first line stays, the others would be printed over each other
+            leave=bar_line is None,
         ) as bar,
     ):
         for clip in left:

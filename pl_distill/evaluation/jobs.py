@@ -1,5 +1,6 @@
 """Several evaluations in several processes: each streams its share of every evaluation's clips."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -27,6 +28,7 @@ def evaluate_in_jobs(evaluations: Sequence[Mapping[str, Any]], jobs: int) -> Non
     # One lock for all bars: each moves the cursor to its own line and back.
     with ProcessPoolExecutor(jobs, context, initializer=tqdm.set_lock, initargs=(context.RLock(),)) as pool:
         list(pool.map(partial(_work, evaluations, jobs), range(jobs)))
+    print("\r", end="", file=sys.stderr, flush=True)  # a bar that is cleared leaves the cursor where it ended
 
 
 def _work(evaluations: Sequence[Mapping[str, Any]], jobs: int, job: int) -> None:

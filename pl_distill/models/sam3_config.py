@@ -1,4 +1,4 @@
-"""What a SAM 3 configuration says about shapes, and the two configurations that we ship.
+"""What a SAM 3 configuration says about shapes, and the configurations that we ship: tiny, pen, real.
 
 Source: transformers, models/sam3_video/configuration_sam3_video.py. Ours are its keyword arguments as YAML, and
 `meta_sam3` builds the whole model from them without allocating a weight.
@@ -66,8 +66,8 @@ def load_sam3_config(name_or_path: str | Path) -> Sam3VideoConfig:
     """Read a SAM 3 configuration.
 
     Args:
-        name_or_path: ``tiny``, ``real``, or a YAML file with `Sam3VideoConfig`'s keyword arguments; what it leaves out
-            has transformers' default.
+        name_or_path: ``tiny``, ``pen``, ``real``, or a YAML file with `Sam3VideoConfig`'s keyword arguments; what it
+            leaves out has transformers' default.
 
     Raises:
         ConfigError: The name is unknown, or the file is not such a configuration.

@@ -44,7 +44,7 @@ def write_random_sam3(
     """Write a random SAM 3: config, weights, image processor, tokenizer, prompts. The same seed gives the same bytes.
 
     Args:
-        config: ``tiny``, ``real``, a YAML file, or a configuration.
+        config: ``tiny``, ``pen``, ``real``, a YAML file, or a configuration.
         folder: Made by this function; appears whole or not at all.
         seed: Of every random number; the global generator is left alone.
         words: Whose embeddings are stored, lower-case letters and spaces; scores are centred for the first.

@@ -69,12 +69,19 @@ def test_any_other_exit_keeps_its_code(monkeypatch):
     assert caught.value.code == 3
 
 
-@pytest.mark.parametrize("verb", [verb for verb, entry in cli.VERBS.items() if entry.functions])
-def test_every_function_has_help_with_an_example(verb, capsys):
+def pages_of(verb):
+    """The words that have help: the verb's and, of a group, each function's."""
     functions = cli.VERBS[verb].functions
-    for words in [[verb]] if functions == (verb,) else [[verb, name] for name in functions]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([*words, "--help"])
-        assert caught.value.code == 0
-        printed = " ".join(capsys.readouterr().out.split())
-        assert f"Example: pl-distill {' '.join(words)} " in printed, printed
+    return [[verb]] if functions in ((), (verb,)) else [[verb], *([verb, name] for name in functions)]
+
+
+@pytest.mark.parametrize("words", [words for verb in cli.VERBS for words in pages_of(verb)], ids="-".join)
+def test_every_verb_has_help_with_an_example(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words, "--help"])
+    assert caught.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    functions = cli.VERBS[words[0]].functions
+    examples = [[*words, name] for name in functions] if len(words) == 1 and len(functions) > 1 else [words]
+    for example in examples:
+        assert f"pl-distill {' '.join(example)} " in printed.partition("Example")[2], printed

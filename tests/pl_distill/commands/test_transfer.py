@@ -1,6 +1,9 @@
 """`pl-distill transfer` and `release` from the command line, on tiny pens and a SAM 3 with random weights."""
 
 import json
+import os
+import re
+from contextlib import contextmanager
 
 import pytest
 import yaml
@@ -29,8 +32,27 @@ def scored(tmp_path_factory):
         domains.append(str(recipe))
     words = ["transfer", "--model", str(model), "--out", str(root / "out"), f"--domains=[{','.join(domains)}]"]
     words += ["--clips=2", "--frames=3"]
-    assert main(words) == 0
+    with (root / "stderr").open("wb") as file, shown_on(file):
+        assert main(words) == 0
     return root, model, words
+
+
+@contextmanager
+def shown_on(file):
+    """Send what this process and its children show on stderr to a file."""
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def test_the_bars_of_two_processes_lie_below_each_other(scored):
+    shown = (scored[0] / "stderr").read_bytes().decode()  # with \r as it is
+    second_line = re.findall(r"\n\r([^\r\n]*)\x1b\[A", shown)  # down, the bar, and up again
+    assert any("model: " in line and "frame/s" in line for line in second_line), shown
 
 
 def test_every_domain_is_drawn_with_unseen_herds_and_scored(scored):
@@ -45,7 +67,7 @@ def test_every_domain_is_drawn_with_unseen_herds_and_scored(scored):
         assert seeds == [1_000_000, 1_000_001]
 
 
-def test_a_second_run_replays_nothing(scored):
+def test_a_second_run_replays_nothing(scored, capfd):
     root, _, words = scored
     before = (root / "out" / "transfer.json").read_bytes()
     tracks = {path: path.stat().st_mtime_ns for path in root.glob("out/*/tracks/model/*.txt")}
@@ -53,6 +75,8 @@ def test_a_second_run_replays_nothing(scored):
     assert main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in root.glob("out/*/tracks/model/*.txt")} == tracks
     assert (root / "out" / "transfer.json").read_bytes() == before
+    told = "model: 1 of 1 clips are reused from an earlier run"
+    assert capfd.readouterr().out.count(told) == 4  # by each process, of each domain
 
 
 def test_the_card_of_a_release_shows_scores_and_words(scored, capsys):
