@@ -61,7 +61,12 @@ def read_mot(root: str | Path) -> list[Clip]:
 def _read_sequence(folder: Path, root: Path) -> Clip:
     info_path = folder / "seqinfo.ini"
     info = _sequence_info(info_path)
-    images = _images(folder / info.get("imDir", "img1"), info.get("imExt", ".jpg"))
+    pictures = Path(info.get("imDir", "img1"))
+    if pictures.is_absolute() or ".." in pictures.parts:
+        raise ClipError(
+            info_path, f"has imDir {pictures}", "a folder inside the sequence, such as img1", "Correct imDir."
+        )
+    images = _images(folder / pictures, info.get("imExt", ".jpg"))
     claimed = _number(info_path, info, "seqLength")
     if claimed != len(images):
         raise ClipError(
@@ -117,7 +122,7 @@ def _number(path: Path, info: dict[str, str], key: str) -> float:
 
 
 def _images(folder: Path, extension: str) -> list[Path]:
-    images = sorted(folder.glob(f"*{extension}")) if folder.is_dir() else []
+    images = sorted(path for path in folder.iterdir() if path.name.endswith(extension)) if folder.is_dir() else []
     if not images:
         raise ClipError(folder, f"holds no *{extension}", "the sequence's pictures", "Check imDir and imExt.")
     for number, image in enumerate(images, 1):

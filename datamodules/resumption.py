@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, UserError
 from datamodules.sampling import EpochSampler
 
 
@@ -32,6 +32,16 @@ def resume_point(trainer: Trainer) -> tuple[int, int]:
     return int(epoch.processed), int(batch.current.processed)
 
 
+def check_workers(num_workers: int) -> None:
+    """Refuse a negative number of workers.
+
+    Raises:
+        UserError: It is one.
+    """
+    if num_workers < 0:
+        raise UserError("data.num_workers", f"is {num_workers}", "0 or more", "With 0 this process reads itself.")
+
+
 class ResumableDataLoader(DataLoader[Any]):
     """A `DataLoader` over an `EpochSampler` that puts the sampler's description into Lightning's checkpoints.
 
@@ -39,9 +49,13 @@ class ResumableDataLoader(DataLoader[Any]):
         dataset: Map-style; its indices are the sampler's.
         sampler: Decides the order and the size of the batches.
         **options: As for `DataLoader`: workers, pinning, collation.
+
+    Raises:
+        UserError: The number of workers is negative.
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: EpochSampler, **options: Any) -> None:
+        check_workers(options.get("num_workers", 0))
         self.plan = sampler
         super().__init__(dataset, batch_size=sampler.batch_size, sampler=sampler, **options)
 

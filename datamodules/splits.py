@@ -123,8 +123,8 @@ def load_split(name_or_path: str | Path) -> Split:
         )
     where = str(name_or_path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(path.read_bytes())  # bytes: a wrong encoding is YAML's error, too
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: YAML reads 2019-13-01 as a date
         raise SplitError(where, f"is not YAML ({error})", "train, val and test", "Correct the file.") from error
     if not isinstance(content, dict) or not set(content) <= set(PARTS):
         found = f"has the keys {', '.join(map(str, content))}" if isinstance(content, dict) else "holds no keys"

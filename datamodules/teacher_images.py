@@ -26,6 +26,7 @@ from datamodules.codec_basis import basis_sha256
 from datamodules.codecs import CodecName
 from datamodules.errors import ShardError, UserError
 from datamodules.preprocessing import Preprocessing
+from datamodules.resumption import check_workers
 from datamodules.shard_index import IndexedShard
 from datamodules.shard_manifest import ShardEntry, ShardManifest
 from datamodules.splits import Part
@@ -140,6 +141,7 @@ class TeacherImageDataModule(LightningDataModule):
             raise UserError(
                 "data.task", f"is {task}", f"0 to data.tasks - 1, which is {tasks - 1}", "Number the jobs from 0."
             )
+        check_workers(num_workers)
         if batch_size < 1:
             raise UserError("data.batch_size", f"is {batch_size}", "at least 1", "Give a positive number.")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have nothing left to do

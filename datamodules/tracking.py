@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Subset
 
+from datamodules.errors import UserError
 from datamodules.preprocessing import Preprocessing
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import EpochSampler
@@ -27,6 +28,9 @@ class TrackingDataModule(LightningDataModule):
         val_every: Every how many labelled frames a window of the validation part starts.
         val_batch_size: Windows per validation step.
         seed: Of the order.
+
+    Raises:
+        UserError: A number is not positive.
     """
 
     def __init__(
@@ -44,6 +48,10 @@ class TrackingDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        counts = {"batch_size": batch_size, "val_batch_size": val_batch_size, "val_every": val_every}
+        for name, value in counts.items():
+            if value < 1:
+                raise UserError(f"data.{name}", f"is {value}", "at least 1", "Give a positive number.")
         self.shards = shards
         self.preprocessing = Preprocessing(size=image_size)
         self.mask_size = mask_size

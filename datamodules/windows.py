@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.errors import ShardError
+from datamodules.errors import ShardError, UserError
 from datamodules.preprocessing import Preprocessing
 from datamodules.shard_index import IndexedShard
 from datamodules.shard_manifest import ShardManifest
@@ -96,6 +96,7 @@ class ShardWindows(Dataset[Window]):
         variety: How views differ; None shows every picture whole and as it is, with the first pattern.
 
     Raises:
+        UserError: The patterns do not start at 0, differ in length, or are longer than a clip.
         ShardError: A shard is damaged, or the part has no labelled frame.
     """
 
@@ -109,7 +110,8 @@ class ShardWindows(Dataset[Window]):
         variety: Variety | None = None,
     ) -> None:
         if len({len(pattern) for pattern in offsets}) != 1 or any(pattern[0] != 0 for pattern in offsets):
-            raise ValueError(f"offsets {offsets} start at 0 and have one length")
+            fix = "Correct data.offsets and data.val_offsets."
+            raise UserError("offsets", f"are {offsets}", "patterns of one length that start at 0", fix)
         manifest = ShardManifest.load(shards)
         self.preprocessing = preprocessing
         self.mask_size = mask_size
@@ -138,6 +140,15 @@ class ShardWindows(Dataset[Window]):
         if not self._samples:
             raise ShardError(
                 shards, f"has no labelled frame in {part}", "at least one", "Choose a split with labelled days for it."
+            )
+        reach, shortest = max(pattern[-1] for pattern in offsets), min(self._clips, key=len)
+        if reach >= len(shortest):
+            shard, number = self._samples[shortest.start]
+            raise UserError(
+                "offsets",
+                f"reach {reach} labelled frames ahead, but clip {shard.record(number).clip} has {len(shortest)} in all",
+                f"at most {len(shortest) - 1}",
+                "Shorten data.offsets and data.val_offsets, or leave this clip out.",
             )
 
     def __len__(self) -> int:

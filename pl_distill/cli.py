@@ -3,6 +3,7 @@
 Lightning's verbs take recipes (``--config``); the others are plain functions whose signature is their command line.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -42,6 +43,12 @@ VERBS = {
     "track": Verb("follow the animals of a video or a camera", "track", ("track",), first="--video"),
     "report": Verb("one HTML file from results", "report", ("report",)),
 }
+
+# What a disk refuses; any other OSError is a defect of ours.
+REFUSALS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+    errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 def usage() -> str:
@@ -100,6 +107,16 @@ def main(args: Sequence[str] | None = None) -> int:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if debug or error.errno not in REFUSALS:
+            raise
+        where = error.filename2 or error.filename or "the disk"
+        print(
+            f"error: {where}: is refused by the system ({error.strerror}), expected a place to read and write. "
+            "Check paths, permissions and free space.",
+            file=sys.stderr,
+        )
         return 1
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning shuts its trainer down on Ctrl-C and then leaves with `sys.exit(1)`.

@@ -144,10 +144,10 @@ def load_pen_config(name_or_path: str | Path) -> PenConfig:
         UserError: There is no such domain or file, the file is not a YAML mapping, a key is unknown or a value is
             impossible.
     """
-    text, where = _read_recipe(name_or_path)
+    data, where = _read_recipe(name_or_path)
     try:
-        content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(data) or {}
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise UserError(where, f"is not YAML ({error})", "keys and values", "Correct the file.") from error
     if not isinstance(content, dict):
         raise UserError(where, f"holds a {type(content).__name__}", "keys and values", "Correct the file.")
@@ -160,13 +160,13 @@ def load_pen_config(name_or_path: str | Path) -> PenConfig:
     return PenConfig(**content)
 
 
-def _read_recipe(name_or_path: str | Path) -> tuple[str, str]:
-    """Return the text of a recipe and how to call it in a message."""
+def _read_recipe(name_or_path: str | Path) -> tuple[bytes, str]:
+    """Return the bytes of a recipe and how to call it in a message."""
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(path, "does not exist", "a YAML file", "Give the path of a recipe or the name of a domain.")
-        return path.read_text(encoding="utf-8"), str(path)
+        return path.read_bytes(), str(path)
     # By name only: the recipes travel as a resource package that belongs to the floor above.
     recipes = resources.files("pl_distill.configs") / "pen"
     recipe = recipes / f"{name_or_path}.yaml"
@@ -178,4 +178,4 @@ def _read_recipe(name_or_path: str | Path) -> tuple[str, str]:
             "one of " + ", ".join(names),
             "Or give a path that ends in .yaml.",
         )
-    return recipe.read_text(encoding="utf-8"), f"configs/pen/{name_or_path}.yaml"
+    return recipe.read_bytes(), f"configs/pen/{name_or_path}.yaml"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies import DeepSpeedStrategy
@@ -71,8 +72,20 @@ class RecipeCLI(LightningCLI):
         """Leave the recipe as it is; Lightning would lay a checkpoint's hyperparameters over it, without a word."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; config.yaml is saved first, for other callbacks read it."""
-        trainer = super().instantiate_trainer(**kwargs)
+        """Build the trainer; config.yaml is saved first, for other callbacks read it.
+
+        Raises:
+            ConfigError: Its options do not go together, or not with this machine.
+        """
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise ConfigError(
+                "trainer",
+                f"cannot be built ({' '.join(str(error).split()).rstrip('.')})",
+                "options that fit together and this machine",
+                "Correct them, or take another trainer file: trainer/cpu.yaml needs no GPU.",
+            ) from error
         callbacks: list[Callback] = cast(Any, trainer).callbacks
         callbacks.sort(key=lambda callback: not isinstance(callback, SaveConfigCallback))
         return trainer

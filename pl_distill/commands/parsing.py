@@ -4,6 +4,7 @@ Recipes are found by path or, where no such file exists, among those that are sh
 """
 
 import inspect
+import re
 from argparse import HelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -14,6 +15,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from pl_distill.errors import ConfigError
 
+KNOWN = "arguments that the command knows"
 CONFIG_OPTIONS = ("--config", "-c")
 
 
@@ -26,9 +28,13 @@ def find_recipe(name: str) -> str:
     """Return the path of a recipe: the file itself, or the shipped one of that name (with or without ``configs/``).
 
     Raises:
-        ConfigError: Neither exists.
+        ConfigError: Neither exists, or the file is no text.
     """
     if Path(name).is_file():
+        try:
+            Path(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(name, f"is no text ({error})", "YAML in UTF-8", "Save it as UTF-8.") from error
         return name
     shipped = shipped_recipes() / name.removeprefix("configs/")
     if shipped.is_file():
@@ -61,10 +67,20 @@ def refuse(parser: ArgumentParser, message: str) -> NoReturn:
     """
     raise ConfigError(
         parser.prog.replace(" [options]", ""),
-        " ".join(message.split()).rstrip("."),  # jsonargparse spreads its reasons over lines
-        "arguments that the command knows",
+        _reason(message),
+        KNOWN,
         f"See `{parser.prog.replace(' [options]', '')} --help`.",
     )
+
+
+def _reason(message: str) -> str:
+    """Join the lines of a message; of an error below a class path keep the key and the error itself.
+
+    jsonargparse quotes the whole configuration there, and that it is not None either.
+    """
+    text = " ".join(message.split()).rstrip(".")
+    inner = re.match(rf"""(Parser key "[^"]+": ).*?Errors: - (?:\S+: )?(.*?)\.?, expected {KNOWN}\.""", text)
+    return inner[1] + inner[2] if inner else text
 
 
 class CommandParser(ArgumentParser):

@@ -78,8 +78,8 @@ def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores:
 
 def _read_card(path: str) -> CardText:
     try:
-        return parse_dataclass(CardText, yaml.safe_load(Path(path).read_text(encoding="utf-8")), "")
-    except yaml.YAMLError as error:
+        return parse_dataclass(CardText, yaml.safe_load(Path(path).read_bytes()), "")
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(path, f"is not YAML ({error})", "keys and values", "Correct the file.") from error
     except JsonTypeError as error:
         raise ConfigError(f"{path}, {error.key}", error.found, error.expected, "Correct the file.") from error

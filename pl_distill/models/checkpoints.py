@@ -1,5 +1,6 @@
 """Weights on disk, read with care: no pickled code is run, and keys and shapes must fit exactly."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: The file is damaged or no checkpoint.
     """
     fix = "Check that the file is whole."
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(path, "cannot be read (no archive, or cut off)", "a checkpoint of `pl-distill fit`", fix)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... by what the bytes are

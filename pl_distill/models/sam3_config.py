@@ -72,9 +72,9 @@ def load_sam3_config(name_or_path: str | Path) -> Sam3VideoConfig:
     Raises:
         ConfigError: The name is unknown, or the file is not such a configuration.
     """
-    text = _read(name_or_path)
+    data = _read(name_or_path)
     try:
-        content = yaml.safe_load(text)
+        content = yaml.safe_load(data)
         known = set(Sam3VideoConfig().to_dict())
         if not isinstance(content, dict) or not set(content) <= known:
             odd = sorted(set(content) - known) if isinstance(content, dict) else [type(content).__name__]
@@ -95,12 +95,12 @@ def meta_sam3(config: Sam3VideoConfig) -> Any:
         return Sam3VideoModel(config)
 
 
-def _read(name_or_path: str | Path) -> str:
+def _read(name_or_path: str | Path) -> bytes:
     if str(name_or_path) in shipped_configs():
-        return (files("pl_distill.configs") / "sam3" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        return (files("pl_distill.configs") / "sam3" / f"{name_or_path}.yaml").read_bytes()
     path = Path(name_or_path)
     if not path.is_file():
         raise ConfigError(
             name_or_path, "is no file", f"a YAML file or one of {', '.join(shipped_configs())}", "Correct the name."
         )
-    return path.read_text(encoding="utf-8")
+    return path.read_bytes()

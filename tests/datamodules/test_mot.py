@@ -151,6 +151,17 @@ def test_no_pictures_are_refused(tmp_path, write_mot_sequence, refused):
     refused(ClipError, lambda: read_mot(tmp_path), where=folder / "img1", found="holds no *.png", fix="imExt")
 
 
+@pytest.mark.parametrize("place", ["../elsewhere", "/tmp"])
+def test_pictures_outside_of_the_sequence_are_refused(tmp_path, write_mot_sequence, refused, place):
+    path = write_mot_sequence(tmp_path / NAME, imDir=place) / "seqinfo.ini"
+    refused(ClipError, lambda: read_mot(tmp_path), where=path, found=f"has imDir {place}", expected="inside")
+
+
+def test_an_extension_is_no_pattern(tmp_path, write_mot_sequence, refused):
+    folder = write_mot_sequence(tmp_path / NAME, imExt="**")
+    refused(ClipError, lambda: read_mot(tmp_path), where=folder / "img1", found="holds no ***")
+
+
 def test_a_damaged_picture_is_refused_when_it_is_reached(tmp_path, write_mot_sequence, refused):
     path = write_mot_sequence(tmp_path / NAME) / "img1" / "000002.jpg"
     path.write_bytes(path.read_bytes()[:200])

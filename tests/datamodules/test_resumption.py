@@ -6,6 +6,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
+from datamodules.errors import UserError
 from datamodules.resumption import ResumableDataLoader, ResumeError, resume_point
 from datamodules.sampling import EpochSampler
 
@@ -154,3 +155,8 @@ def test_another_batch_size_in_mid_epoch_is_refused_by_name(tmp_path):
     with pytest.raises(ResumeError, match="batch_size 3, expected batch_size 2"):
         _fit(tmp_path, ckpt_path=tmp_path / "step=3.ckpt", batch_size=2)
     _fit(tmp_path, ckpt_path=tmp_path / "step=5.ckpt", batch_size=2)  # between epochs nothing is lost
+
+
+def test_a_negative_number_of_workers_is_refused():
+    with pytest.raises(UserError, match=r"data\.num_workers: is -1, expected 0 or more"):
+        ResumableDataLoader(torch.arange(4), EpochSampler([4], batch_size=2), num_workers=-1)

@@ -75,6 +75,7 @@ def test_days_survive_how_yaml_reads_them(written, text):
     ("text", "found", "expected"),
     [
         ("train: [2019_11_05", "is not YAML", "train, val and test"),
+        ("train: [2019-13-01]", "is not YAML (month must be in 1..12", "train, val and test"),
         ("training: [2019_11_05]", "has the keys training", "train, val and test"),
         ("- 2019_11_05", "holds no keys", "train, val and test"),
         ("", "holds no keys", "train, val and test"),
@@ -87,6 +88,12 @@ def test_days_survive_how_yaml_reads_them(written, text):
 def test_a_file_of_another_form_is_refused(written, refused, text, found, expected):
     path = written(text)
     refused(SplitError, lambda: load_split(path), where=path, found=found, expected=expected)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path, refused):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"train: [2019_11_05] # \xe9\xff")
+    refused(SplitError, lambda: load_split(path), where=path, found="is not YAML")
 
 
 def test_a_day_in_two_parts_is_refused(written, refused):

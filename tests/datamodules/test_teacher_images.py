@@ -95,6 +95,7 @@ def test_a_shard_that_is_not_the_manifests_is_refused(pen, refused):
         ({"task": 2, "tasks": 2}, "data.task", "is 2"),
         ({"task": -1}, "data.task", "is -1"),
         ({"batch_size": 0}, "data.batch_size", "is 0"),
+        ({"num_workers": -1}, "data.num_workers", "is -1"),
     ],
 )
 def test_numbers_out_of_range_are_refused(pen, options, where, found, refused):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datamodules.clip import Annotation, Clip
-from datamodules.errors import ShardError
+from datamodules.errors import ShardError, UserError
 from datamodules.masks import encode_mask
 from datamodules.preprocessing import Preprocessing
 from datamodules.shards import write_shards
@@ -86,6 +86,25 @@ def test_patterns_are_laid_forwards_then_backwards_then_moved(pattern, first, ex
 def test_a_clip_that_is_too_short_is_named():
     with pytest.raises(ValueError, match="3 labelled frames"):
         place((0, 3), 0, range(3))
+
+
+@pytest.mark.parametrize(
+    ("offsets", "found"),
+    [
+        ([[0, 99]], "reach 99 labelled frames ahead, but clip "),
+        ([[1, 2]], r"are \[\[1, 2\]\], expected patterns of one length"),
+        ([[0], [0, 1]], "expected patterns of one length"),
+    ],
+)
+def test_offsets_that_no_clip_can_meet_are_refused_at_once(shards, offsets, found):
+    with pytest.raises(UserError, match=found):
+        windows(shards, offsets=offsets)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "val_batch_size", "val_every"])
+def test_numbers_out_of_range_are_refused(name):
+    with pytest.raises(UserError, match=rf"data\.{name}: is 0, expected at least 1"):
+        TrackingDataModule("shards", **{name: 0})
 
 
 def test_views_vary_but_agree_within_a_window(shards):

@@ -1,5 +1,6 @@
 """The first word chooses a verb; exit codes tell a script what happened."""
 
+import errno
 import subprocess
 import sys
 
@@ -39,6 +40,25 @@ def test_debug_lets_an_error_of_the_user_through(monkeypatch):
     monkeypatch.setattr(cli, "run", raising(UserError("a.mp4", "is empty", "a video", "Copy it again.")))
     with pytest.raises(UserError):
         cli.main(["demo", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.ENOTDIR, "Not a directory", "out/a")],
+)
+def test_what_the_disk_refuses_is_one_line_and_1(monkeypatch, capsys, refusal):
+    monkeypatch.setattr(cli, "run", raising(refusal))
+    assert cli.main(["demo"]) == 1
+    where = refusal.filename or "the disk"
+    assert capsys.readouterr().err.startswith(f"error: {where}: is refused by the system ({refusal.strerror}), exp")
+    with pytest.raises(OSError, match=refusal.strerror):
+        cli.main(["demo", "--debug"])
+
+
+def test_another_error_of_the_system_is_a_defect_of_ours(monkeypatch):
+    monkeypatch.setattr(cli, "run", raising(FileNotFoundError(errno.ENOENT, "No such file", "a")))
+    with pytest.raises(FileNotFoundError):
+        cli.main(["demo"])
 
 
 def test_a_defect_of_ours_is_never_hidden(monkeypatch):

@@ -93,6 +93,20 @@ def test_a_pen_recipe_trains_resumes_and_reloads(recipe, teacher, cached, tmp_pa
     assert any(name.startswith("events.out.tfevents") for name in left)
 
 
+@pytest.mark.parametrize("recipe", PEN)
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_an_ablation_of_a_pen_recipe_trains_resumes_and_reloads(recipe, ablation, cached, tmp_path):
+    data, more = cached("tiny"), ["--config", ablation, "--data.num_workers=0", "--trainer.val_check_interval=1"]
+    start = fit(recipe, data, tmp_path, *more, "--trainer.max_steps=1").student.state_dict()
+    resumed = fit(recipe, data, tmp_path, *more, "--trainer.max_steps=2", "--ckpt_path=last")
+    assert resumed.global_step == 2
+    student = load_student(tmp_path / "checkpoints" / "last.ckpt").state_dict()
+    assert all(torch.equal(student[name], value) for name, value in resumed.student.state_dict().items())
+    moved = [name for name, value in student.items() if not torch.equal(value, start[name])]
+    assert len(moved) > len(student) / 2
+    assert all(torch.isfinite(student[name]).all() for name in moved)
+
+
 @pytest.mark.parametrize("recipe", REAL)
 def test_a_recipe_of_real_size_builds_on_the_meta_device(recipe, parse, teachers):
     options = {"model.teacher": teachers / "real", "model.student.pretrained": "", "data.shards": "none"}

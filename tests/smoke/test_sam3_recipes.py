@@ -8,7 +8,9 @@ import yaml
 
 from pl_distill.commands.lightning import RecipeCLI, run_lightning
 from pl_distill.models.prompts import load_prompts
-from pl_distill.models.sam3 import load_sam3, load_sam3_config
+from pl_distill.models.sam3 import load_sam3, load_sam3_config, meta_sam3
+from pl_distill.models.sam3_random import sam3_processor
+from pl_distill.models.sam3_training import TrainableSam3
 
 pytestmark = pytest.mark.smoke
 
@@ -100,6 +102,54 @@ def test_words_kept_for_the_test_of_words_are_not_in_the_recipe(parse):
         "bicycle",
         "candle",
     }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_recipe_for_the_real_sam3_trains_a_tiny_one_goes_on_and_exports(stage, cached, tmp_path):
+    data = cached("tiny")
+    recipe = yaml.safe_load((CONFIGS / "finetune" / f"{stage}.yaml").read_text())
+    checkpoint = recipe["trainer"]["callbacks"][1]["init_args"]
+    assert checkpoint.pop("every_n_train_steps") > 1
+    checkpoint["every_n_train_steps"] = 1
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    words = ["fit", "--config", str(tmp_path / "recipe.yaml"), f"--model.sam3={data.teacher}"]
+    words += [f"--data.shards={data.shards}", "--data.image_size=112", "--data.mask_size=32", "--data.num_workers=0"]
+    words += ["--trainer.accelerator=cpu", "--trainer.val_check_interval=1", "--trainer.limit_val_batches=1"]
+    words += ["--trainer.enable_model_summary=false", f"--trainer.default_root_dir={tmp_path / 'run'}"]
+    if stage == "tracker":
+        words += ["--data.offsets=[[0,1,2]]", "--data.val_offsets=[0,1,2]"]  # the clips have eight frames
+    assert run_lightning([*words, "--trainer.max_steps=1"]).trainer.global_step == 1
+    again = run_lightning([*words, "--trainer.max_steps=2", "--ckpt_path=last"])
+    assert again.trainer.global_step == 2
+    before, after = (load_sam3(folder).state_dict() for folder in (data.teacher, tmp_path / "run" / "sam3"))
+    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert all(torch.isfinite(after[name]).all() for name in moved)
+    trained = ("detector_model.",) if stage == "detector" else ("tracker_model.", "tracker_neck.")
+    assert moved
+    assert all(name.startswith(trained) for name in moved)
+    assert not any(name.startswith("detector_model.vision_encoder.backbone.") for name in moved)
+    assert "pig" in load_prompts(tmp_path / "run" / "sam3")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_recipe_for_the_real_sam3_builds_on_the_meta_device(stage, parse, monkeypatch):
+    config = load_sam3_config("real")
+    for module in ("sam3_detector", "sam3_tracker"):  # the 3.4 GB of weights are all that is left out
+        opened = TrainableSam3(meta_sam3(config), sam3_processor(config))
+        monkeypatch.setattr(f"pl_distill.modules.{module}.open_sam3", lambda *_, opened=opened, **__: opened)
+    module = parse(f"finetune/{stage}.yaml", "--data.shards=none").model
+    with torch.device("meta"):
+        module.configure_model()
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert all(parameter.is_meta for parameter in module.parameters())
+    count = sum(parameter.numel() for parameter in trained.values())
+    if stage == "detector":
+        whole = sum(parameter.numel() for parameter in module.parameters())
+        assert (whole, count) == (0, 0)
+        assert not any("vision_encoder.backbone" in name or "text" in name for name in trained)
+    else:
+        assert count == 0
+        assert {name.split(".")[0] for name in trained} == {"tracker", "tracker_neck"}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -48,6 +48,8 @@ def test_hash_covers_values_and_not_their_spelling():
         ("heigth: 3", "unknown key 'heigth'"),
         ("- a\n- b", "holds a list"),
         ("a: [", "is not YAML"),
+        ("a: 2019-13-01", "is not YAML"),
+        ("domain: \udce9", "is not YAML"),  # a byte that is no UTF-8
         ("fps: fast", "is 'fast', expected a number"),
         ("num_animals: 41", "is 41, expected between 0 and 40"),
         ("num_animals: true", "is True, expected a whole number"),
@@ -57,7 +59,7 @@ def test_hash_covers_values_and_not_their_spelling():
 )
 def test_a_wrong_recipe_is_refused_with_key_and_cure(tmp_path, text, words):
     path = tmp_path / "mine.yaml"
-    path.write_text(text)
+    path.write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match=r".") as caught:
         load_pen_config(path)
     assert words in str(caught.value)

@@ -1,6 +1,5 @@
 """The contract of difficulty: a pen that is easier would prove nothing about tracking."""
 
-from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 
@@ -85,8 +84,23 @@ def test_marks_do_tell_animals_apart():
     assert likeness.max() < 0.6
 
 
-def test_crowded_is_harder_than_day():
-    config = replace(load_pen_config("crowded"), width=160, height=90)
-    assert config.num_animals == 14
-    states = list(simulate(config, 1_000_000, 30))
-    assert Counter(len(state.poses) for state in states) == {14: 30}
+def test_crowded_is_harder_than_day(small):
+    """By what makes tracking hard: more animals touch a neighbour (91 % against 83 %), in more pairs (12.0 against 6.6)."""
+    crowded = replace(load_pen_config("crowded"), width=small.width, height=small.height)
+    assert (crowded.num_animals, small.num_animals) == (14, 8)
+    day, full = (mean_overlap(config, seed=1_000_000, frames=60) for config in (small, crowded))
+    assert full[0] > day[0]
+    assert full[1] > 1.5 * day[1]
+
+
+def mean_overlap(config, seed, frames):
+    """Share of animal-frames with box IoU > 0.1 to a neighbour, and the number of such pairs in a frame."""
+    layout, picture = Layout(config, make_herd(config, seed)), np.zeros((config.height, config.width, 3), np.uint8)
+    close = pairs = animals = 0
+    for state in simulate(config, seed, frames):
+        boxes = layout.describe(state, layout.place(state), picture).boxes_xyxy
+        touching = iou_matrix(boxes, boxes) - np.eye(len(boxes)) > 0.1
+        close += int(touching.any(1).sum())
+        pairs += int(touching.sum()) // 2
+        animals += len(boxes)
+    return close / animals, pairs / frames
