@@ -85,7 +85,7 @@ def test_marks_do_tell_animals_apart():
 
 
 def test_crowded_is_harder_than_day(small):
-    """By what makes tracking hard: more animals touch a neighbour (91 % against 83 %), in more pairs (12.0 against 6.6)."""
+    """More animals touch a neighbour (91 % against 83 %), in more pairs a frame (12.0 against 6.6)."""
     crowded = replace(load_pen_config("crowded"), width=small.width, height=small.height)
     assert (crowded.num_animals, small.num_animals) == (14, 8)
     day, full = (mean_overlap(config, seed=1_000_000, frames=60) for config in (small, crowded))
