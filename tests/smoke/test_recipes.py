@@ -93,7 +93,9 @@ def test_a_pen_recipe_trains_resumes_and_reloads(recipe, teacher, cached, tmp_pa
     assert any(name.startswith("events.out.tfevents") for name in left)
 
 
-@pytest.mark.parametrize("recipe", PEN)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(one, marks=() if one == "distill/pen.yaml" else pytest.mark.slow) for one in PEN]
+)
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_an_ablation_of_a_pen_recipe_trains_resumes_and_reloads(recipe, ablation, cached, tmp_path):
     data, more = cached("tiny"), ["--config", ablation, "--data.num_workers=0", "--trainer.val_check_interval=1"]

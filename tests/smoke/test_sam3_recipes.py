@@ -133,23 +133,21 @@ def test_a_recipe_for_the_real_sam3_trains_a_tiny_one_goes_on_and_exports(stage,
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_recipe_for_the_real_sam3_builds_on_the_meta_device(stage, parse, monkeypatch):
-    config = load_sam3_config("real")
-    for module in ("sam3_detector", "sam3_tracker"):  # the 3.4 GB of weights are all that is left out
-        opened = TrainableSam3(meta_sam3(config), sam3_processor(config))
-        monkeypatch.setattr(f"pl_distill.modules.{module}.open_sam3", lambda *_, opened=opened, **__: opened)
+    model = meta_sam3(load_sam3_config("real"))
+    model.detector_model.geometry_encoder = None
+    opened = TrainableSam3(model, sam3_processor(model.config))  # the 3.4 GB of weights are all that is left out
+    monkeypatch.setattr(f"pl_distill.modules.sam3_{stage}.open_sam3", lambda *_, **__: opened)
     module = parse(f"finetune/{stage}.yaml", "--data.shards=none").model
     with torch.device("meta"):
         module.configure_model()
-    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     assert all(parameter.is_meta for parameter in module.parameters())
-    count = sum(parameter.numel() for parameter in trained.values())
+    whole = sum(parameter.numel() for parameter in module.parameters())
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     if stage == "detector":
-        whole = sum(parameter.numel() for parameter in module.parameters())
-        assert (whole, count) == (0, 0)
-        assert not any("vision_encoder.backbone" in name or "text" in name for name in trained)
+        assert whole == 840_376_374 - 8_083_456 + 1_285  # the detector without geometry encoder, a head for tokens
+        assert trained == whole - 446_236_672 - 353_462_272 - 262_400  # trunk, text encoder, its projection
     else:
-        assert count == 0
-        assert {name.split(".")[0] for name in trained} == {"tracker", "tracker_neck"}
+        assert trained == whole == 11_743_362 + 7_802_112  # tracker and its neck
 
 
 @pytest.mark.parametrize("stage", STAGES)
