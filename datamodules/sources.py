@@ -63,7 +63,7 @@ class VideoFiles:
         """Decode the files from first to last; indices and times go on from file to file."""
         index, begin_s = 0, 0.0
         for path, info in zip(self.paths, self.infos, strict=True):
-            for number, image in enumerate(VideoFrames(path)):
+            for number, image in enumerate(VideoFrames(path, allow_damage=True)):
                 yield Frame(index, begin_s + number / info.fps, image, None)
                 index += 1
             begin_s += info.num_frames / info.fps

@@ -75,12 +75,15 @@ class VideoFrames:
 
     Args:
         path: The video file. Opened when the iteration starts, closed when it ends or is abandoned.
+        allow_damage: Whether a picture is taken where the decoder had to guess parts of it, from its neighbours: right
+            for hours of a camera, not for what is labelled.
 
     Raises:
-        ClipError: While iterating: the file is missing, is no video, or breaks off.
+        ClipError: While iterating: the file is missing, is no video, breaks off, or a picture is damaged.
     """
 
     path: Path
+    allow_damage: bool = False
 
     def __iter__(self) -> Iterator[Image]:
         path = Path(self.path)
@@ -90,15 +93,20 @@ class VideoFrames:
             for packet in _whole_packets(path, container, stream):
                 packets += 1
                 for frame in packet.decode():
+                    yield self._picture(frame, frames)
                     frames += 1
-                    yield to_rgb(frame)
             for frame in stream.decode(None):  # what the decoder kept back to reorder
+                yield self._picture(frame, frames)
                 frames += 1
-                yield to_rgb(frame)
         if frames != packets:
             raise ClipError(
                 path, f"decodes to {frames} frames", f"{packets}, one per packet", "Copy or export this video again."
             )
+
+    def _picture(self, frame: av.VideoFrame, number: int) -> Image:
+        if frame.is_corrupt and not self.allow_damage:
+            raise _no_video(self.path, f"is damaged inside frame {number}")
+        return to_rgb(frame)
 
     def fingerprint(self) -> str:
         """Return the hash of the file's bytes: it changes when the pictures do."""

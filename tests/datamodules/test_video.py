@@ -150,6 +150,21 @@ def test_a_video_damaged_inside_is_refused_before_its_end(tmp_path, write_video)
         list(VideoFrames(path))
 
 
+@pytest.mark.parametrize(("place", "frame"), [(4000, 0), (16000, 1)])  # bytes: pictures have 13,694 and 10,628
+def test_a_damaged_picture_is_named_and_never_guessed_unless_asked_for(tmp_path, refused, place, frame):
+    path = tmp_path / "a.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (6, 96, 160, 3), dtype=np.uint8)
+    with VideoWriter(path, fps=6, width=160, height=96) as video:
+        for picture in noise:
+            video.write(picture)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + place
+    data[start : start + 400] = b"\xff" * 400
+    path.write_bytes(data)
+    refused(ClipError, lambda: list(VideoFrames(path)), where=path, found=f"is damaged inside frame {frame}")
+    assert len(list(VideoFrames(path, allow_damage=True))) == 6
+
+
 class TestWriter:
     def test_nothing_is_left_of_a_video_that_ends_in_an_error(self, tmp_path, picture):
         def write():
