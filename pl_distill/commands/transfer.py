@@ -15,8 +15,10 @@ from datamodules.splits import DateRange, Split, format_day
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.evaluate import DEFAULT_POLICY, RESULTS_FILE
 from pl_distill.evaluation.jobs import evaluate_in_jobs
+from pl_distill.evaluation.models import plan_models
 from pl_distill.evaluation.results import read_results
 from pl_distill.evaluation.transfer import format_transfer, transfer_rows, write_transfer
+from pl_distill.models.sam3_source import find_file
 from pl_distill.streaming import PruningPolicy
 
 DOMAINS = ("day", "dusk", "straw", "black-coat", "low-camera", "crowded", "sheep", "farm-b")
@@ -61,6 +63,8 @@ def transfer(
     if not domains or not 0 <= seed < EVALUATION_SEED:
         raise ConfigError("--seed", f"is {seed}", f"0 to {EVALUATION_SEED - 1}, and a domain", "Choose another value.")
     folders = {load_pen_config(domain).domain: out / load_pen_config(domain).domain for domain in domains}
+    for source in plan_models(model, teacher):  # a wrong path shows now, not after the drawing
+        find_file(source.teacher or source.source, "config.json")
     days = [format_day(FIRST_DAY + timedelta(days=number)) for number in range(clips)]
     division = Split("transfer", (), (), (DateRange(FIRST_DAY, FIRST_DAY + timedelta(days=clips - 1)),))
     with tqdm(total=len(domains) * clips, desc="draw", unit="clip") as bar:

@@ -112,9 +112,10 @@ def test_a_card_with_a_missing_key_is_refused_by_its_name(scored, capsys):
         ("--clips=0", "--clips: is 0"),
         ("--seed=1000000", "--seed: is 1000000"),
         ("--domains=[moon]", "not a shipped domain"),
+        ("--clips=1", "nowhere: is no folder"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(tmp_path, capsys, option, message):
+def test_what_cannot_be_drawn_or_scored_is_refused(tmp_path, capsys, option, message):
     assert main(["transfer", "--model", "nowhere", "--out", str(tmp_path / "out"), option]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
