@@ -210,6 +210,26 @@ def test_pyramids_are_computed_at_every_nth_step_only(teacher, tmp_path):
     assert module.pyramids == 2 * 2  # at steps 0 and 3, of both maps
 
 
+def test_pyramids_of_a_share_of_the_images_are_those_of_the_first(teacher, tmp_path):
+    seen = []
+
+    class Counting(DistillationModule):
+        def _pyramids(self, features):
+            seen.append(len(features))
+            return super()._pyramids(features)
+
+    module = Counting(str(teacher), STUDENT, partial(DirectionThenScaleLoss, pyramid_share=0.5))
+    module.gradient_norms_every = 0
+    fit(teacher, tmp_path, module=module, limit_val_batches=0, max_steps=2)
+    assert seen == [1] * 4  # one of two images, of both maps
+    batch = next(iter(Maps().val_dataloader()))
+    module.eval()
+    whole, part = (module.compare(batch, level_images=images) for images in (4, 1))
+    for ours, theirs in zip(whole.student_levels, part.student_levels, strict=True):
+        torch.testing.assert_close(ours[:1], theirs)
+    assert torch.equal(whole.student_map, part.student_map)
+
+
 def test_measuring_gradients_does_not_change_the_training(teacher, whole, tmp_path):
     measured, _ = fit(teacher, tmp_path, module=build(teacher, gradient_norms_every=2), max_steps=8)
     assert all(
