@@ -37,10 +37,11 @@ DAYS: dict[Part, tuple[date, int]] = {  # first day and number of days in config
 def demo(
     out: Path = Path("runs/demo"),
     domain: str = "day",
-    train_clips: int = 6,
+    train_clips: int = 12,
+    train_frames: int = 60,
     test_clips: int = 2,
     frames: int = 120,
-    max_steps: int = 200,
+    max_steps: int = 800,
     seed: int = 0,
     teacher: str = "pen_teacher",
 ) -> None:
@@ -52,15 +53,22 @@ def demo(
     Args:
         out: Folder of everything that is made.
         domain: Which pen is drawn: a name of configs/pen.
-        train_clips: Clips to train on, 1 to 20; each is of another day. One more clip is drawn for validation.
+        train_clips: Clips to train on, 1 to 20; each is of another day and shows another pen. One more is drawn for
+            validation.
+        train_frames: Frames of each of them.
         test_clips: Clips to score, 1 to 6, with seeds that training never sees.
-        frames: Frames of each clip.
+        frames: Frames of each clip to score.
         max_steps: Optimiser steps of the student.
         seed: Of the pen and the student's weights.
         teacher: A SAM 3: the shipped one, or a folder.
     """
-    clips: dict[Part, int] = {"train": train_clips, "val": 1, "test": test_clips}
-    for part, count in clips.items():
+    # Clips and frames of each. Neighbouring frames look alike: few of another pen are enough to validate on.
+    clips: dict[Part, tuple[int, int]] = {
+        "train": (train_clips, train_frames),
+        "val": (1, min(train_frames, 40)),
+        "test": (test_clips, frames),
+    }
+    for part, (count, _) in clips.items():
         if not 1 <= count <= DAYS[part][1]:
             raise ConfigError(f"--{part}_clips", f"is {count}", f"1 to {DAYS[part][1]}", "The split has no more days.")
     if not 0 <= seed < EVALUATION_SEED:
@@ -71,6 +79,7 @@ def demo(
         "version": __version__,
         "domain": domain,
         "train_clips": train_clips,
+        "train_frames": train_frames,
         "test_clips": test_clips,
         "frames": frames,
         "max_steps": max_steps,
@@ -82,8 +91,8 @@ def demo(
 
     def draw() -> None:
         config = load_pen_config(domain)
-        with tqdm(total=frames * sum(clips.values()), desc="draw", unit="frame") as bar:
-            for part, count in clips.items():
+        with tqdm(total=sum(count * length for count, length in clips.values()), desc="draw", unit="frame") as bar:
+            for part, (count, length) in clips.items():
                 first = DAYS[part][0]
                 days = [format_day(first + timedelta(days=number)) for number in range(count)]
                 offset = EVALUATION_SEED if part == "test" else 0
@@ -92,7 +101,7 @@ def demo(
                     config,
                     days=days,
                     clips_per_day=1,
-                    frames_per_clip=frames,
+                    frames_per_clip=length,
                     seed=offset + seed,
                     progress=bar.update,
                 )
