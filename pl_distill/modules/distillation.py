@@ -43,10 +43,10 @@ class DistillationModule(LightningModule):
 
     Logs ``train/`` (means over 20 steps) and ``val/`` with the loss and its terms, ``train/learning_rate``, and
     ``val/cosine``, ``val/relative_error``, ``val/centred_relative_error`` of the map, or as means over the levels where
-    the student gives pyramids; ``val_levels/`` has the relative error of each level of both pyramids. ``val/loss`` has
-    every term at its final weight, so that it can be compared over time. ``gradient_norm/`` and ``gradient_share/``
-    say how hard each term pulls at the student's map, and its part of all. The schedules count optimiser steps: the
-    trainer needs `max_steps`.
+    the student gives pyramids; ``val_levels/`` has cosine and relative error of each level. ``val/loss`` has every
+    term at its final weight, so that it can be compared over time. ``gradient_norm/`` and ``gradient_share/`` say how
+    hard each term pulls at the student's map, and its part of all. The schedules count optimiser steps: the trainer
+    needs `max_steps`.
 
     Args:
         teacher: The SAM 3 that made the cache, a folder or hub name. Its two necks are read, frozen, and never
@@ -93,7 +93,15 @@ class DistillationModule(LightningModule):
         self._gradients: dict[str, Tensor] = {}  # what was measured last: the logger does not look at every step
 
     def setup(self, stage: str) -> None:
-        """Read the necks: not in `configure_model`, where ZeRO-3 would partition what is built."""
+        """Read the necks: not in `configure_model`, where ZeRO-3 would partition what is built.
+
+        Raises:
+            ConfigError: The cache was made by another trunk than this teacher's.
+        """
+        made_by = self.teacher_trunk_sha256
+        if made_by is not None and read_trunk_sha256(self.teacher) != made_by:
+            found = f"is {self.teacher}, whose trunk has another hash than the one that made the cache"
+            raise ConfigError("model.teacher", found, f"the teacher with {made_by}", "Give the teacher of this cache.")
         if not self._teacher_necks:
             necks: Necks = load_necks(self.teacher).requires_grad_(False).eval()
             self._teacher_necks.append(necks)
@@ -129,16 +137,8 @@ class DistillationModule(LightningModule):
         return answer
 
     def on_fit_start(self) -> None:
-        """Move the necks beside the student.
-
-        Raises:
-            ConfigError: The cache was made by another trunk than this teacher's.
-        """
+        """Move the necks beside the student."""
         self.necks.to(self.device)
-        made_by = self.teacher_trunk_sha256
-        if made_by is not None and read_trunk_sha256(self.teacher) != made_by:
-            found = f"is {self.teacher}, whose trunk has another hash than the one that made the cache"
-            raise ConfigError("model.teacher", found, f"the teacher with {made_by}", "Give the teacher of this cache.")
 
     def on_train_start(self) -> None:
         """Say it when the student starts from nothing."""
@@ -184,7 +184,8 @@ class DistillationModule(LightningModule):
         self._log("val", terms, size)
         levels = pairs(None, None, features.student_levels, features.teacher_levels)
         for name, pair in zip(LEVEL_NAMES, levels, strict=True):
-            self.log(f"val_levels/relative_error_{name}", relative_error(*pair), batch_size=size, sync_dist=True)
+            for measure in (cosine, relative_error):
+                self.log(f"val_levels/{measure.__name__}_{name}", measure(*pair), batch_size=size, sync_dist=True)
         student_map, teacher_map = features.compared[0 if self.target == "trunk" else 2]
         return {
             "student_map": student_map,
