@@ -1,5 +1,7 @@
 """What the codecs keep of the shipped teacher's maps, and the command that shows it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,8 +25,9 @@ PENS, FRAMES = 7, 3  # of the last pen no frame is in the sample
 def maps():
     """Maps (F, 256, 18, 18) of the shipped teacher; the last three are of a pen that the others do not show."""
     model, prepare = load_sam3("pen_teacher"), load_preprocessing("pen_teacher")
+    pen = replace(load_pen_config("day"), width=320, height=180)
     pictures = [
-        prepare(frame.image) for seed in range(PENS) for frame in pen_frames(load_pen_config("day"), seed, FRAMES)
+        prepare(frame.image) for seed in range(PENS) for frame in pen_frames(pen, seed=seed, frames=FRAMES, every=20)
     ]
     with torch.no_grad():
         return torch.cat([trunk_map(model, torch.stack(pictures[n : n + 7])) for n in range(0, len(pictures), 7)])
