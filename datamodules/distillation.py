@@ -27,7 +27,7 @@ from datamodules.feature_shard import FeatureShard
 from datamodules.preprocessing import Preprocessing
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import EpochSampler
-from datamodules.shard_index import IndexedShard
+from datamodules.shard_index import IndexedShard, open_shard
 from datamodules.shard_manifest import ShardManifest
 from datamodules.splits import Part
 
@@ -82,6 +82,7 @@ class CachedSamples(Dataset[CachedSample]):
         self._paths = list(images)
         self._images: dict[int, IndexedShard] = {}
         self._maps = list(maps)
+        self._sizes = list(sizes)
         self._ends = np.cumsum(sizes)
 
     def __len__(self) -> int:
@@ -92,7 +93,7 @@ class CachedSamples(Dataset[CachedSample]):
         shard = int(np.searchsorted(self._ends, number, side="right"))
         sample = number - (int(self._ends[shard - 1]) if shard else 0)
         if shard not in self._images:
-            self._images[shard] = IndexedShard(self._paths[shard])
+            self._images[shard] = open_shard(self._paths[shard], self._sizes[shard])
         images, maps = self._images[shard], self._maps[shard]
         rng = np.random.default_rng([self.seed, epoch, number])
         view = int(rng.integers(maps.views))

@@ -129,3 +129,20 @@ class IndexedShard:
 
     def _where(self, number: int) -> str:
         return f"{self.path}, sample {self.keys[number]}"
+
+
+def open_shard(path: Path, samples: int) -> IndexedShard:
+    """Open an image shard that has as many samples as its manifest says.
+
+    Raises:
+        ShardError: It is missing, damaged, or has more or fewer.
+    """
+    shard = IndexedShard(path)
+    if len(shard) != samples:
+        raise ShardError(
+            path,
+            f"has {len(shard)} samples",
+            f"{samples} as its manifest says",
+            "Copy this shard again, or write the shards again.",
+        )
+    return shard

@@ -27,7 +27,7 @@ from datamodules.codecs import CodecName
 from datamodules.errors import ShardError, UserError
 from datamodules.preprocessing import Preprocessing
 from datamodules.resumption import check_workers
-from datamodules.shard_index import IndexedShard
+from datamodules.shard_index import IndexedShard, open_shard
 from datamodules.shard_manifest import ShardEntry, ShardManifest
 from datamodules.splits import Part
 
@@ -94,15 +94,7 @@ class TeacherImages(Dataset[ImageBatch]):
 
     def _shard(self, entry: ShardEntry) -> IndexedShard:
         if self._open is None or self._open[0] != entry.file:
-            images = IndexedShard(self.folder / entry.file)
-            if len(images) != entry.samples:
-                raise ShardError(
-                    images.path,
-                    f"has {len(images)} samples",
-                    f"{entry.samples} as its manifest says",
-                    "Copy this shard again, or write the shards again.",
-                )
-            self._open = (entry.file, images)
+            self._open = (entry.file, open_shard(self.folder / entry.file, entry.samples))
         return self._open[1]
 
 

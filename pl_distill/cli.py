@@ -33,7 +33,7 @@ VERBS = {
     "demo": Verb("the whole chain on a drawn pen, in minutes", "demo", ("demo",)),
     "data": Verb("draw a pen, write and verify shards, show a split", "data", ("pen", "shards", "verify", "split")),
     "predict": Verb("run the teacher once and cache its features", "lightning"),
-    "cache": Verb("show or verify a feature cache", "cache", ("info", "verify")),
+    "cache": Verb("show or verify a feature cache, compare codecs", "cache", ("info", "verify", "codecs")),
     "fit": Verb("distil a student from cached features", "lightning"),
     "validate": Verb("feature metrics of a student", "lightning"),
     "evaluate": Verb("stream clips through teacher and student and score the tracks", "evaluate", ("evaluate",)),

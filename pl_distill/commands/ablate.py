@@ -1,12 +1,15 @@
-"""`pl-distill ablate`: train students that differ in their loss on one cache, score them all, and write one table."""
+"""`pl-distill ablate`: train students that differ in one thing, their loss say, score them all, and write one table."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from datamodules.cache_manifest import MANIFEST, CacheManifest
+from datamodules.distillation import DistillationDataModule
 from datamodules.files import sha256_of, write_json
 from datamodules.pen import EVALUATION_SEED
 from datamodules.shard_manifest import ShardManifest
@@ -16,16 +19,36 @@ from pl_distill.commands.lightning import run_lightning
 from pl_distill.commands.parsing import find_recipe, shipped_recipes
 from pl_distill.commands.steps import Steps
 from pl_distill.errors import ConfigError
-from pl_distill.evaluation.ablation import Share, format_markdown, make_table, tracking_shares, write_table
+from pl_distill.evaluation.ablation import (
+    AblationTable,
+    Share,
+    format_markdown,
+    make_table,
+    tracking_shares,
+    write_table,
+)
 from pl_distill.evaluation.evaluate import RESULTS_FILE, evaluate
 from pl_distill.evaluation.results import read_results
-from pl_distill.models.sam3 import read_trunk_sha256
+from pl_distill.models.sam3 import read_sam3_sha256
 from pl_distill.modules.feature_scores import feature_shares
 
 REFERENCE = "full"
 """The arm that trains the recipe as it is."""
 
 ARMS = "distill/ablation"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm changes.
+
+    Args:
+        overlay: A recipe that goes over the first; None for the recipe as it is.
+        cache: The feature shards that it learns from.
+    """
+
+    overlay: str | None
+    cache: Path
 
 
 def ablate(
@@ -42,8 +65,10 @@ def ablate(
     split: Part = "test",
     max_frames: int | None = None,
     prompt: str = "pig",
+    caches: Mapping[str, Path] | None = None,
+    max_minutes: float | None = None,
 ) -> None:
-    """Train students that differ in their loss on one cache, score them all, and write one table.
+    """Train students that differ in one thing, their loss say, score them all, and write one table.
 
     Each cell (an arm with a seed) is trained, compared with the teacher's maps of the validation clips, put into SAM 3
     and streamed over the clips of `split`. Finished cells are reused and a killed one goes on from its last checkpoint;
@@ -67,14 +92,21 @@ def ablate(
         split: Part of the shards that is streamed and scored.
         max_frames: Only the first so many frames of each of its clips.
         prompt: What to look for.
+        caches: Further arms, by name: the recipe as it is on another cache of the same teacher, such as
+            '{"int8": "features-int8"}'. Its maps are compared with those of `cache`, too.
+        max_minutes: After so many minutes no further cell is begun: run the same command again to go on.
     """
     if seeds < 1:
         raise ConfigError("--seeds", f"is {seeds}", "at least 1", "Three show how much of a difference is chance.")
-    overlays = find_arms(arms)
+    chosen = {name: Arm(overlay, cache) for name, overlay in find_arms(arms).items()}
+    for name, folder in (caches or {}).items():
+        if name in chosen:
+            raise ConfigError("--caches", f"names {name!r}, which is an arm", "another name", "Rename it.")
+        chosen[name] = Arm(None, folder)
     manifest = ShardManifest.load(shards)
     common: dict[str, Any] = {
         "version": __version__,
-        "teacher_trunk_sha256": read_trunk_sha256(teacher),
+        "teacher_sha256": read_sam3_sha256(teacher),
         "shards_sha256": manifest.sha256,
         "recipe": sha256_of(Path(find_recipe(recipe))),
         "trainer": sha256_of(Path(find_recipe(trainer))),
@@ -84,40 +116,67 @@ def ablate(
         "max_frames": max_frames,
         "prompt": prompt,
     }
-    options = [f"--model.teacher={teacher}", f"--data.shards={shards}", f"--data.cache={cache}"]
+    options = [f"--model.teacher={teacher}", f"--data.shards={shards}"]
     options += [] if max_steps is None else [f"--trainer.max_steps={max_steps}"]
     options += [] if batch_size is None else [f"--data.batch_size={batch_size}"]
-    cells: dict[str, list[dict[str, dict[str, Share]]]] = {arm: [] for arm in overlays}
-    spent: dict[str, float] = dict.fromkeys(overlays, 0.0)
+    arm_sha256 = {
+        name: {
+            "arm": None if arm.overlay is None else sha256_of(Path(arm.overlay)),
+            "cache_sha256": _cache_sha256(arm.cache),
+        }
+        for name, arm in chosen.items()
+    }
+    cells: dict[str, list[dict[str, dict[str, Share]]]] = {name: [] for name in chosen}
+    spent: dict[str, float] = dict.fromkeys(chosen, 0.0)
+    begin = time.monotonic()
+    paths: tuple[Path, ...] = ()
+    table = None
     for seed in range(seeds):
-        for arm, overlay in overlays.items():
-            print(f"\n{arm}, seed {seed} (cell {seed * len(overlays) + list(overlays).index(arm) + 1} of "
-                  f"{seeds * len(overlays)})", flush=True)  # fmt: skip
-            folder = out / arm / f"seed-{seed}"
-            settings = common | {"arm": None if overlay is None else sha256_of(Path(overlay)), "seed": seed}
-            steps = Steps(folder / "cell.json", settings, total=2)
-            words = ["--config", recipe, "--config", trainer, *([] if overlay is None else ["--config", overlay])]
-            words += [*options, f"--seed_everything={seed}", f"--data.seed={seed}"]
-            steps.run("train", "distil", folder / "features.json", partial(_train, folder, words))
+        for number, (name, arm) in enumerate(chosen.items()):
+            cell = seed * len(chosen) + number
+            folder = out / name / f"seed-{seed}"
+            steps = Steps(folder / "cell.json", common | arm_sha256[name] | {"seed": seed}, total=2)
+            late = max_minutes is not None and time.monotonic() - begin > 60 * max_minutes
+            if late and "evaluate" not in steps.done:
+                print(f"\n{max_minutes:g} minutes are over, {cell} of {seeds * len(chosen)} cells are done; "
+                      "run the same command again to go on")  # fmt: skip
+                _tell(out, table, paths)
+                return
+            print(f"\n{name}, seed {seed} (cell {cell + 1} of {seeds * len(chosen)})", flush=True)
+            words = ["--config", recipe, "--config", trainer]
+            words += [] if arm.overlay is None else ["--config", arm.overlay]
+            words += [*options, f"--data.cache={arm.cache}", f"--seed_everything={seed}", f"--data.seed={seed}"]
+            steps.run("train", "distil", folder / "features.json", partial(_train, folder, words, shards, cache))
             _share_replays(out, folder)
             score = partial(
                 evaluate, folder / "student", shards, folder, teacher, prompt, split, max_frames, seed=EVALUATION_SEED
             )
             steps.run("evaluate", "stream and score", folder / RESULTS_FILE, partial(score, video=False))
-            cells[arm].append(_read_cell(folder))
-            spent[arm] += sum(step.seconds for step in steps.done.values())
+            cells[name].append(_read_cell(folder))
+            spent[name] += sum(step.seconds for step in steps.done.values())
         done = seed + 1
         shown = {
             "recipe": recipe,
-            "teacher": f"{teacher} (trunk {common['teacher_trunk_sha256'][:12]})",
+            "teacher": f"{teacher} ({common['teacher_sha256'][:12]})",
             **{name: common[name] for name in ("version", "max_steps", "batch_size", "split", "max_frames", "prompt")},
         }
         seconds = {arm: round(total / done, 1) for arm, total in spent.items()}
         table = make_table(cells, REFERENCE, range(done), shown, seconds)
         paths = write_table(out, table)
-    print(f"\n{format_markdown(table)}")
-    print("\n".join(f"table     {path}" for path in paths))
+    _tell(out, table, paths)
+
+
+def _tell(out: Path, table: AblationTable | None, paths: Sequence[Path]) -> None:
+    if table is not None:
+        print(f"\n{format_markdown(table)}")
+        print("\n".join(f"table     {path}" for path in paths))
     print(f"curves    tensorboard --logdir {out}")
+
+
+def _cache_sha256(cache: Path) -> str:
+    """Identify a finished cache by its manifest, which holds the hash of every shard."""
+    CacheManifest.load(cache)
+    return sha256_of(cache / MANIFEST)
 
 
 def find_arms(names: Sequence[str] | None) -> dict[str, str | None]:
@@ -143,10 +202,12 @@ def find_arms(names: Sequence[str] | None) -> dict[str, str | None]:
     return found
 
 
-def _train(folder: Path, words: Sequence[str]) -> None:
+def _train(folder: Path, words: Sequence[str], shards: Path, cache: Path) -> None:
     run = run_lightning(["fit", *words, f"--trainer.default_root_dir={folder / 'logs'}", "--ckpt_path=last"])
     run.model.save_pretrained(folder / "student")
-    shares = feature_shares(run.model, run.datamodule.val_dataloader())
+    # Every arm is compared with the same maps, whatever it has learned from.
+    maps = DistillationDataModule(str(shards), str(cache), run.datamodule.batch_size, run.datamodule.num_workers)
+    shares = feature_shares(run.model, maps.val_dataloader())
     write_json(
         folder / "features.json",
         {name: {clip: asdict(share) for clip, share in clips.items()} for name, clips in shares.items()},

@@ -3,12 +3,16 @@
 import math
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.cache_manifest import CacheManifest
 from datamodules.errors import CacheError
 from datamodules.feature_cache import FeatureCache
 from datamodules.shard_manifest import ShardManifest
+from datamodules.splits import Part
 from pl_distill.errors import ConfigError
 
 
@@ -51,6 +55,41 @@ def verify(
     print(f"{cache}: the maps of {opened.manifest.samples} frames are as they were written{made_from}")
     if teacher is not None and images is not None and sample > 0:
         _ask_teacher(opened, images, teacher, sample, device)
+
+
+def codecs(cache: Path, sample: int = 64, frames: int = 40) -> None:
+    """Show what each codec would save on the maps of a float16 cache, and what it would lose, as a Markdown table.
+
+    Bases are fitted on training frames and measured on validation frames, both from all over the split; whole pictures
+    only. Bytes are parts of plain float16's, cosines those of the worst frame. `channels alike`: after each channel is
+    divided by its root mean square. Example: pl-distill cache codecs --cache runs/demo/features
+
+    Args:
+        cache: Folder of feature shards with the splits train and val.
+        sample: Frames to fit a basis on.
+        frames: Frames to measure.
+    """
+    for name, value in (("--sample", sample), ("--frames", frames)):
+        if value < 1:
+            raise ConfigError(name, f"is {value}", "at least 1", "Give a positive number.")
+    opened = FeatureCache.open(cache)
+    if opened.codec.name != "float16":
+        fix = "Cache some frames with --data.codec float16 and give that folder."
+        raise ConfigError("--cache", f"stores {opened.codec.name}", "float16, the maps themselves", fix)
+    from datamodules.codec_table import format_codecs, measure_codecs
+
+    fitted, measured = _maps(opened, "train", sample), _maps(opened, "val", frames)
+    print(f"{len(measured)} frames, bases fitted on {len(fitted)} others; teacher {opened.manifest.identity.teacher}\n")
+    print(format_codecs(measure_codecs(fitted, measured)))
+
+
+def _maps(cache: FeatureCache, split: Part, count: int) -> Tensor:
+    """Return maps (F, C, h, w) from all over a split."""
+    shards = cache.shards(split)
+    places = [(shard, sample) for shard in shards for sample in range(len(shard))]
+    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).astype(int)
+    maps = [shard[sample][1] for shard, sample in (places[number] for number in chosen)]
+    return torch.from_numpy(np.stack(maps))
 
 
 def _ask_teacher(cache: FeatureCache, images: ShardManifest, teacher: str, sample: int, device: str) -> None:

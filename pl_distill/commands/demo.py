@@ -13,16 +13,20 @@ from datamodules.shards import write_shards
 from datamodules.splits import Part, format_day, load_split
 from pl_distill import __version__
 from pl_distill.commands.lightning import run_lightning
+from pl_distill.commands.processes import run_apart
 from pl_distill.commands.steps import Steps
 from pl_distill.errors import ConfigError
+from pl_distill.evaluation.devices import has_bfloat16
 from pl_distill.evaluation.evaluate import RESULTS_FILE
 from pl_distill.evaluation.headline import format_table
 from pl_distill.evaluation.jobs import evaluate_in_jobs
 from pl_distill.evaluation.models import model_sha256
 from pl_distill.evaluation.report import report
 from pl_distill.evaluation.results import read_results, write_results
-from pl_distill.models.sam3 import load_sam3
+from pl_distill.models.sam3 import load_necks, load_sam3
+from pl_distill.models.student_io import load_student
 
+BATCH = 16  # frames per step, of all processes: what the recipe's learning rate is for
 DAYS: dict[Part, tuple[date, int]] = {  # first day and number of days in configs/splits/pen.yaml
     "train": (date(2026, 1, 1), 20),
     "val": (date(2026, 1, 21), 5),
@@ -33,10 +37,11 @@ DAYS: dict[Part, tuple[date, int]] = {  # first day and number of days in config
 def demo(
     out: Path = Path("runs/demo"),
     domain: str = "day",
-    train_clips: int = 6,
+    train_clips: int = 12,
+    train_frames: int = 60,
     test_clips: int = 2,
     frames: int = 120,
-    max_steps: int = 200,
+    max_steps: int = 800,
     seed: int = 0,
     teacher: str = "pen_teacher",
 ) -> None:
@@ -48,15 +53,22 @@ def demo(
     Args:
         out: Folder of everything that is made.
         domain: Which pen is drawn: a name of configs/pen.
-        train_clips: Clips to train on, 1 to 20; each is of another day. One more clip is drawn for validation.
+        train_clips: Clips to train on, 1 to 20; each is of another day and shows another pen. One more is drawn for
+            validation.
+        train_frames: Frames of each of them.
         test_clips: Clips to score, 1 to 6, with seeds that training never sees.
-        frames: Frames of each clip.
+        frames: Frames of each clip to score.
         max_steps: Optimiser steps of the student.
         seed: Of the pen and the student's weights.
         teacher: A SAM 3: the shipped one, or a folder.
     """
-    clips: dict[Part, int] = {"train": train_clips, "val": 1, "test": test_clips}
-    for part, count in clips.items():
+    # Clips and frames of each. Neighbouring frames look alike: few of another pen are enough to validate on.
+    clips: dict[Part, tuple[int, int]] = {
+        "train": (train_clips, train_frames),
+        "val": (1, min(train_frames, 40)),
+        "test": (test_clips, frames),
+    }
+    for part, (count, _) in clips.items():
         if not 1 <= count <= DAYS[part][1]:
             raise ConfigError(f"--{part}_clips", f"is {count}", f"1 to {DAYS[part][1]}", "The split has no more days.")
     if not 0 <= seed < EVALUATION_SEED:
@@ -67,6 +79,7 @@ def demo(
         "version": __version__,
         "domain": domain,
         "train_clips": train_clips,
+        "train_frames": train_frames,
         "test_clips": test_clips,
         "frames": frames,
         "max_steps": max_steps,
@@ -78,8 +91,8 @@ def demo(
 
     def draw() -> None:
         config = load_pen_config(domain)
-        with tqdm(total=frames * sum(clips.values()), desc="draw", unit="frame") as bar:
-            for part, count in clips.items():
+        with tqdm(total=sum(count * length for count, length in clips.values()), desc="draw", unit="frame") as bar:
+            for part, (count, length) in clips.items():
                 first = DAYS[part][0]
                 days = [format_day(first + timedelta(days=number)) for number in range(count)]
                 offset = EVALUATION_SEED if part == "test" else 0
@@ -88,18 +101,30 @@ def demo(
                     config,
                     days=days,
                     clips_per_day=1,
-                    frames_per_clip=frames,
+                    frames_per_clip=length,
                     seed=offset + seed,
                     progress=bar.update,
                 )
 
     def distil() -> None:
+        # Two processes of one thread do more than one of two threads.
+        processes = min(2, os.cpu_count() or 1)
         recipes = ["--config", "distill/pen.yaml", "--config", "trainer/cpu.yaml"]
-        data = [f"--data.shards={shards}", f"--data.cache={features}"]
-        training = [f"--trainer.max_steps={max_steps}", f"--trainer.default_root_dir={out / 'logs'}"]
+        data = [f"--data.shards={shards}", f"--data.cache={features}", f"--data.batch_size={BATCH // processes}"]
+        training = [
+            f"--trainer.max_steps={max_steps}",
+            f"--trainer.val_check_interval={max(1, max_steps // 5)}",
+            f"--trainer.default_root_dir={out / 'logs'}",
+        ]
+        machine = [f"--trainer.devices={processes}", f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}"]
+        if has_bfloat16():
+            machine.append("--trainer.precision=bf16-mixed")
         model = [f"--seed_everything={seed}", f"--model.teacher={teacher}"]
-        run = run_lightning(["fit", *recipes, *model, *data, *training, "--ckpt_path=last"])
-        run.model.save_pretrained(student)
+        steps.note_peak(run_apart(["fit", *recipes, *model, *data, *training, *machine, "--ckpt_path=last"]))
+        trained = load_student(out / "logs" / "checkpoints" / "last.ckpt")
+        necks = load_necks(teacher)
+        trained.attach_necks(necks.detector_neck, necks.tracker_neck)
+        trained.save_pretrained(student, **trained.origin)
 
     def cache() -> None:
         places = [f"--model.teacher={teacher}", f"--data.shards={shards}", f"--data.cache={features}"]

@@ -20,7 +20,7 @@ class Done:
 
     Args:
         seconds: Wall time of the run that finished it; what a killed run spent before is not in it.
-        peak_rss_bytes: Largest resident set of the process meanwhile.
+        peak_rss_bytes: Largest resident set of a process meanwhile, as far as it was told.
     """
 
     seconds: float
@@ -42,6 +42,7 @@ class Steps:
     def __init__(self, log: Path, settings: dict[str, Any], total: int) -> None:
         self._log, self._settings, self._total = log, settings, total
         self._started = 0
+        self._peak_of_others = 0
         self.done: dict[str, Done] = {}
         if log.exists():
             self.done = _read(log, settings)
@@ -62,9 +63,11 @@ class Steps:
             return
         print(head, flush=True)
         reset_peaks()
+        self._peak_of_others = 0
         begin = time.perf_counter()
         action()
-        self.done[name] = Done(round(time.perf_counter() - begin, 2), peak_rss_bytes())
+        peak = max(peak_rss_bytes(), self._peak_of_others)
+        self.done[name] = Done(round(time.perf_counter() - begin, 2), peak)
         write_json(
             self._log,
             {
@@ -73,6 +76,10 @@ class Steps:
                 "steps": {key: asdict(step) for key, step in self.done.items()},
             },
         )
+
+    def note_peak(self, rss_bytes: int) -> None:
+        """Tell the step in hand how large a process became that it had started."""
+        self._peak_of_others = max(self._peak_of_others, rss_bytes)
 
 
 def _read(log: Path, settings: dict[str, Any]) -> dict[str, Done]:

@@ -24,3 +24,9 @@ def choose_device(name: str) -> torch.device:
             "Correct it.",
         ) from error
     return device
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 itself; where it is emulated, it is slower than float32."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

@@ -48,8 +48,12 @@ def peak_rss_bytes() -> int:
     measured = _status_bytes("VmHWM")
     if measured is not None:
         return measured
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS and KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return maximum_rss_bytes(resource.getrusage(resource.RUSAGE_SELF))
+
+
+def maximum_rss_bytes(usage: resource.struct_rusage) -> int:
+    """Return the largest resident set that the system has noted."""
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB on Linux
 
 
 def rss_bytes() -> int | None:

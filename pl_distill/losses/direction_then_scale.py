@@ -60,8 +60,8 @@ class DirectionThenScaleLoss(FeatureLoss):
 
     ``loss = w_d * direction + w_p * n * pyramid_direction + ramp * (w_s * scale + w_v * value)``, where n is
     `pyramid_every` on the steps that compute the pyramids and 0 on the others, so that its mean does not depend on how
-    often it is computed. ``ramp`` is 0 before the interval `ramp`, 1 after it, and rises along half a cosine wave in
-    between.
+    often it is computed; nor does it on `pyramid_share`, as the term is a mean over images. ``ramp`` is 0 before the
+    interval `ramp`, 1 after it, and rises along half a cosine wave in between.
 
     A student that gives both pyramids and no trunk map has three terms left: the two directions are one then,
     `pyramid_direction` with both weights at every step, and `scale` and `value` are means over its levels.
@@ -74,6 +74,8 @@ class DirectionThenScaleLoss(FeatureLoss):
         ramp: Where the ramp starts and ends.
         ramp_unit: Whether `ramp` counts "fraction" (0 to 1 of the training) or optimiser "steps".
         pyramid_every: Compute the pyramids at every n-th step; each costs a run of both necks forward and back.
+        pyramid_share: Of how many of a batch's images they are computed then: a part above 0, at most 1, rounded up to
+            whole images. For the same work, few images at each step keep less memory than all of them at some.
         huber_delta: Where the value term turns linear, in root mean squares of a channel.
 
     Raises:
@@ -89,6 +91,7 @@ class DirectionThenScaleLoss(FeatureLoss):
         ramp: tuple[float, float] = (0.1, 0.3),
         ramp_unit: Literal["fraction", "steps"] = "fraction",
         pyramid_every: int = 1,
+        pyramid_share: float = 1.0,
         huber_delta: float = 1.0,
     ) -> None:
         super().__init__()
@@ -111,9 +114,17 @@ class DirectionThenScaleLoss(FeatureLoss):
             raise ConfigError(
                 "loss.pyramid_every", f"is {pyramid_every}", "1 or more", "Use pyramid_weight 0 to drop the term."
             )
+        if not 0 < pyramid_share <= 1:
+            raise ConfigError(
+                "loss.pyramid_share",
+                f"is {pyramid_share}",
+                "above 0, at most 1",
+                "Use pyramid_weight 0 to drop the term.",
+            )
         self.ramp = ramp
         self.ramp_unit = ramp_unit
         self.pyramid_every = pyramid_every
+        self.pyramid_share = pyramid_share
         self.huber_delta = huber_delta
 
     @property
@@ -121,9 +132,10 @@ class DirectionThenScaleLoss(FeatureLoss):
         """Whether the pyramid term has a weight."""
         return self.weights["pyramid_direction"] > 0
 
-    def wants_pyramids(self, step: int) -> bool:
-        """Whether the pyramids are to be computed at this step."""
-        return self.uses_pyramids and step % self.pyramid_every == 0
+    def pyramid_images(self, step: int, images: int) -> int:
+        """Return of how many of a step's images the pyramids are wanted."""
+        due = self.uses_pyramids and step % self.pyramid_every == 0
+        return math.ceil(self.pyramid_share * images) if due else 0
 
     def weights_at(self, progress: Progress | None) -> dict[str, float]:
         """Return each term's weight in the loss at this point of the training, averaged over steps."""

@@ -1,4 +1,4 @@
-"""Which trunk is it: one hash over its tensors, from a loaded model or from the files alone."""
+"""Which trunk is it, and which SAM 3: hashes over tensors, from a loaded model or from the files alone."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,7 +9,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pl_distill.models.sam3_source import weight_files
+from datamodules.files import sha256_of
+from pl_distill.models.prompts import PROMPTS_FILE
+from pl_distill.models.sam3_source import find_file, weight_files
 
 TRUNK = "detector_model.vision_encoder.backbone."
 
@@ -38,6 +40,22 @@ def read_trunk_sha256(source: str | Path, *, dtype: torch.dtype = torch.float32)
             yield key.removeprefix(TRUNK), tensor.to(dtype) if tensor.is_floating_point() else tensor
 
     return _sha256(tensors())
+
+
+def read_sam3_sha256(source: str | Path) -> str:
+    """Hash the files of a SAM 3: its configuration, all weights, its preprocessing and its stored prompts.
+
+    Unlike `read_trunk_sha256` it tells models apart that share a trunk, but have other heads or thresholds.
+
+    Args:
+        source: A folder or hub name, as for `load_sam3`.
+    """
+    names = ("config.json", "preprocessor_config.json", "processor_config.json", PROMPTS_FILE)
+    files = [find_file(source, name) for name in names]
+    digest = hashlib.sha256()
+    for path in sorted({*weight_files(source).values(), *filter(None, files)}, key=lambda path: path.name):
+        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def _sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -34,6 +34,8 @@ ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 # Steps that a value under train/ is a mean of: the pyramid term comes at every n-th step, and single steps would show
 # either none of them or only those.
 LOG_WINDOW = 20
+# Of a batch: enough to compare the terms with each other, at a fraction of the necks' work.
+GRADIENT_IMAGES = 4
 AGREEMENT = {"cosine": cosine, "relative_error": relative_error, "centred_relative_error": centred_relative_error}
 
 
@@ -42,10 +44,10 @@ class DistillationModule(LightningModule):
 
     Logs ``train/`` (means over 20 steps) and ``val/`` with the loss and its terms, ``train/learning_rate``, and
     ``val/cosine``, ``val/relative_error``, ``val/centred_relative_error`` of the map, or as means over the levels where
-    the student gives pyramids; ``val_levels/`` has the relative error of each level of both pyramids. ``val/loss`` has
-    every term at its final weight, so that it can be compared over time. ``gradient_norm/`` and ``gradient_share/``
-    say how hard each term pulls at the student's map, and its part of all. The schedules count optimiser steps: the
-    trainer needs `max_steps`.
+    the student gives pyramids; ``val_levels/`` has cosine and relative error of each level. ``val/loss`` has every
+    term at its final weight, so that it can be compared over time. ``gradient_norm/`` and ``gradient_share/`` say how
+    hard each term pulls at the student's map, and its part of all. The schedules count optimiser steps: the trainer
+    needs `max_steps`.
 
     Args:
         teacher: The SAM 3 that made the cache, a folder or hub name. Its two necks are read, frozen, and never
@@ -58,8 +60,8 @@ class DistillationModule(LightningModule):
             biases, tables).
         warmup: Part of the training in which the learning rate rises linearly, 0 to 1.
         final_lr: Where the cosine schedule ends, as a part of the highest learning rate, 0 to 1.
-        gradient_norms_every: Measure the terms' gradients at every n-th step; each costs one more loss with both
-            pyramids forward and back, without the student. 0: never.
+        gradient_norms_every: Measure the terms' gradients at every n-th step, on the batch's first 4 images; each costs
+            one more loss of these with both pyramids forward and back, without the student. 0: never.
         compile_backend: Compile the student with torch.compile and this backend, such as "inductor". None: do not.
     """
 
@@ -92,7 +94,15 @@ class DistillationModule(LightningModule):
         self._gradients: dict[str, Tensor] = {}  # what was measured last: the logger does not look at every step
 
     def setup(self, stage: str) -> None:
-        """Read the necks: not in `configure_model`, where ZeRO-3 would partition what is built."""
+        """Read the necks: not in `configure_model`, where ZeRO-3 would partition what is built.
+
+        Raises:
+            ConfigError: The cache was made by another trunk than this teacher's.
+        """
+        made_by = self.teacher_trunk_sha256
+        if made_by is not None and read_trunk_sha256(self.teacher) != made_by:
+            found = f"is {self.teacher}, whose trunk has another hash than the one that made the cache"
+            raise ConfigError("model.teacher", found, f"the teacher with {made_by}", "Give the teacher of this cache.")
         if not self._teacher_necks:
             necks: Necks = load_necks(self.teacher).requires_grad_(False).eval()
             self._teacher_necks.append(necks)
@@ -128,16 +138,8 @@ class DistillationModule(LightningModule):
         return answer
 
     def on_fit_start(self) -> None:
-        """Move the necks beside the student.
-
-        Raises:
-            ConfigError: The cache was made by another trunk than this teacher's.
-        """
+        """Move the necks beside the student."""
         self.necks.to(self.device)
-        made_by = self.teacher_trunk_sha256
-        if made_by is not None and read_trunk_sha256(self.teacher) != made_by:
-            found = f"is {self.teacher}, whose trunk has another hash than the one that made the cache"
-            raise ConfigError("model.teacher", found, f"the teacher with {made_by}", "Give the teacher of this cache.")
 
     def on_train_start(self) -> None:
         """Say it when the student starts from nothing."""
@@ -156,7 +158,8 @@ class DistillationModule(LightningModule):
     def training_step(self, batch: DistillationBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         progress = Progress(self.global_step, self._total_steps)
-        features = self.compare(batch, with_levels=self.loss.wants_pyramids(self.global_step))
+        size = len(batch["image"])
+        features = self.compare(batch, level_images=self.loss.pyramid_images(self.global_step, size))
         if self.gradient_norms_every > 0 and self.global_step % self.gradient_norms_every == 0:
             self._measure_gradients(features, progress)
         self.log_dict(self._gradients)
@@ -164,7 +167,7 @@ class DistillationModule(LightningModule):
         for name, term in terms.items():
             self._recent[name].append(term.detach())
         recent = {name: torch.stack(list(values)).mean() for name, values in self._recent.items()}
-        self._log("train", recent, len(batch["image"]))
+        self._log("train", recent, size)
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return cast(Tensor, terms["loss"])
 
@@ -174,15 +177,16 @@ class DistillationModule(LightningModule):
         ``student_map`` and ``teacher_map`` are the trunk's, or the detector's at the trunk's grid where the student
         gives pyramids; ``student_levels`` and ``teacher_levels`` are six levels each.
         """
-        features = self.compare(batch, with_levels=True)
+        size = len(batch["image"])
+        features = self.compare(batch, level_images=size)
         terms = self.loss(*features, None)
         for name, agreement in AGREEMENT.items():
             terms[name] = torch.stack([agreement(*pair) for pair in features.compared]).mean()
-        size = len(batch["image"])
         self._log("val", terms, size)
         levels = pairs(None, None, features.student_levels, features.teacher_levels)
         for name, pair in zip(LEVEL_NAMES, levels, strict=True):
-            self.log(f"val_levels/relative_error_{name}", relative_error(*pair), batch_size=size, sync_dist=True)
+            for measure in (cosine, relative_error):
+                self.log(f"val_levels/{measure.__name__}_{name}", measure(*pair), batch_size=size, sync_dist=True)
         student_map, teacher_map = features.compared[0 if self.target == "trunk" else 2]
         return {
             "student_map": student_map,
@@ -192,9 +196,7 @@ class DistillationModule(LightningModule):
         }
 
     def _measure_gradients(self, features: Features, progress: Progress) -> None:
-        student: Sequence[Tensor]
-        teacher: Sequence[Tensor]
-        student, teacher = zip(*features.compared, strict=True)
+        student, teacher = ([part[:GRADIENT_IMAGES] for part in side] for side in zip(*features.compared, strict=True))
         if self.target == "trunk":
             norms = gradient_norms(self.loss, student[0], teacher[0], self._pyramids, progress)
         else:
@@ -206,12 +208,12 @@ class DistillationModule(LightningModule):
         for name, term in terms.items():
             self.log(f"{stage}/{name}", term, prog_bar=name == "loss", batch_size=size, sync_dist=stage != "train")
 
-    def compare(self, batch: DistillationBatch, *, with_levels: bool) -> Features:
+    def compare(self, batch: DistillationBatch, *, level_images: int) -> Features:
         """Run the student, and the frozen necks where they are needed.
 
         Args:
             batch: Frames with the teacher's maps.
-            with_levels: Whether the levels of a student that gives a map are wanted, too.
+            level_images: Of how many images, the first ones, the levels are wanted where the student gives a map.
 
         Raises:
             ConfigError: Student and cache disagree about the shape.
@@ -219,11 +221,11 @@ class DistillationModule(LightningModule):
         answer, teacher_map = self(batch["image"]), batch["teacher_map"]
         if isinstance(answer, Tensor):
             self._check_shape(answer.shape, teacher_map.shape)
-            if not with_levels:
+            if level_images == 0:
                 return Features(answer, teacher_map, None, None)
             with torch.no_grad():
-                teacher_levels = self._pyramids(teacher_map)
-            return Features(answer, teacher_map, self._pyramids(answer), teacher_levels)
+                teacher_levels = self._pyramids(teacher_map[:level_images])
+            return Features(answer, teacher_map, self._pyramids(answer[:level_images]), teacher_levels)
         with torch.no_grad():
             teacher_levels = self._pyramids(teacher_map)
         levels = [level for pyramid in answer for level in pyramid]

@@ -33,7 +33,7 @@ def feature_shares(module: DistillationModule, batches: Iterable[DistillationBat
             "image": batch["image"].to(module.device),
             "teacher_map": batch["teacher_map"].to(module.device).float(),
         }
-        compared = module.compare(on_device, with_levels=False).compared
+        compared = module.compare(on_device, level_images=0).compared
         for number, key in enumerate(batch["key"]):
             clip = key.rpartition("-f")[0]
             frame = slice(number, number + 1)

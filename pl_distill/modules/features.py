@@ -19,7 +19,8 @@ class Features(NamedTuple):
     Args:
         student_map: (B, C, h, w); None of a student that gives pyramids.
         teacher_map: The same of the teacher.
-        student_levels: Six levels (B, C', H, W), the detector's three first; None where nobody asked for them.
+        student_levels: Six levels (B', C', H, W), the detector's three first, of the first B' images where the student
+            gives a map; None where nobody asked for them.
         teacher_levels: The same of the teacher.
     """
 

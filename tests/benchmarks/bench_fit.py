@@ -73,7 +73,8 @@ def _bare(module: Any, batches: list[Any]) -> float:
     for step in range(STEPS):
         if step == SKIPPED:
             begin = time.perf_counter()
-        features = module.compare(ready[step % len(ready)], with_levels=module.loss.wants_pyramids(step))
+        batch = ready[step % len(ready)]
+        features = module.compare(batch, level_images=module.loss.pyramid_images(step, len(batch["image"])))
         loss = module.loss(*features, Progress(step, STEPS))["loss"]
         optimizer.zero_grad()
         loss.backward()

@@ -116,6 +116,12 @@ def test_images_that_were_drawn_anew_are_refused(pen, data, make_clip, tmp_path,
     refused(CacheError, lambda: other.setup("fit"), where="train-000000.tar", fix="drawn or exported anew")
 
 
+def test_an_image_shard_of_another_length_than_its_manifest_says_is_refused(data, pen, refused):
+    first, _, last = (pen.path(shard) for shard in pen.splits["train"])  # 5, 5 and 4 frames
+    first.write_bytes(last.read_bytes())
+    refused(ShardError, lambda: list(data.train_dataloader()), where=first, found="has 4 samples", expected="5 as its")
+
+
 def test_a_map_of_another_frame_is_refused(pen, refused):
     _cache(pen, key=lambda name: "x" + name)
     data = DistillationDataModule(str(pen.folder))

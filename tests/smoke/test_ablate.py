@@ -1,6 +1,7 @@
 """`pl-distill ablate` on a grid as small as one can be: extended by an arm, killed in it, and started again."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -68,6 +69,18 @@ def test_a_killed_ablation_goes_on_and_more_arms_can_follow(inputs, tmp_path, ca
     # the teacher was streamed once, for both cells
     assert len(list((out / "teacher/tracks").glob("*.json"))) == 2
     assert (out / "mse/seed-0/tracks/teacher").is_symlink()
+
+    other = shutil.copytree(inputs[-1], tmp_path / "other-cache")
+    words += ['--arms=["mse"]', "--caches", json.dumps({"other": str(other)})]
+    assert main([*words, "--max_minutes", "0"]) == 0
+    assert "0 minutes are over, 2 of 3 cells are done" in capsys.readouterr().out
+    assert not (out / "other").exists()
+    assert main(words) == 0
+    table = json.loads((out / "ablation.json").read_text())
+    assert list(table["arms"]) == ["full", "mse", "other"]
+    assert table["arms"]["other"]["cosine"]["difference"] == 0  # the same maps, from another folder
+    assert main([*words, "--caches", json.dumps({"mse": str(other)})]) == 1
+    assert "--caches: names 'mse'" in capsys.readouterr().err
 
     assert main([*words, "--max_steps", "3"]) == 1
     assert "is of a run with max_steps 2" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from pl_distill.evaluation.results import read_results
 
 pytestmark = pytest.mark.smoke
 
-SIZE = ["--train_clips=1", "--test_clips=1", "--frames=10", "--max_steps=6"]
+SIZE = ["--train_clips=1", "--train_frames=10", "--test_clips=1", "--frames=10", "--max_steps=6"]
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float) -> None:

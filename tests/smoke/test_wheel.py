@@ -51,7 +51,7 @@ def test_packages_and_recipes_come_from_the_wheel(installed):
 
 def test_a_short_demo_runs_from_the_wheel(installed):
     script = installed / "env/bin/pl-distill"
-    size = ["--train_clips=1", "--test_clips=1", "--frames=10", "--max_steps=4"]
+    size = ["--train_clips=1", "--train_frames=10", "--test_clips=1", "--frames=10", "--max_steps=4"]
     printed = run(script, "demo", "--out", installed / "demo", *size, cwd=installed)
     results = json.loads((installed / "demo" / "results.json").read_text())
     assert results["schema"] == 1

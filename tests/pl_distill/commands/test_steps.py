@@ -29,6 +29,14 @@ def test_a_second_run_reuses_every_step_and_says_so(tmp_path, capsys):
     assert set(again.done) == {"draw", "train"}
 
 
+def test_a_steps_peak_is_that_of_its_largest_process(tmp_path):
+    steps = Steps(tmp_path / "log.json", {}, total=2)
+    steps.run("apart", "start a process", tmp_path, lambda: steps.note_peak(2**50))
+    steps.run("alone", "do it alone", tmp_path, lambda: None)
+    assert steps.done["apart"].peak_rss_bytes == 2**50
+    assert 0 < steps.done["alone"].peak_rss_bytes < 2**40
+
+
 def test_a_step_that_failed_is_done_again_and_the_one_before_it_is_not(tmp_path):
     calls = []
     steps = Steps(tmp_path / "log.json", {}, total=2)

@@ -134,14 +134,20 @@ def test_a_rare_pyramid_term_counts_as_much_on_average():
         loss = DirectionThenScaleLoss(pyramid_every=every)
         total = 0.0
         for step in range(8):
-            pyramids = (ours, theirs) if loss.wants_pyramids(step) else (None, None)
+            pyramids = (ours, theirs) if loss.pyramid_images(step, 2) else (None, None)
             total += loss(features, features, *pyramids, Progress(step, 8))["loss"].item()
         totals.append(total)
     assert totals[0] == pytest.approx(totals[1], rel=1e-5)
 
 
 def test_without_its_weight_the_pyramid_term_is_not_asked_for():
-    assert not any(DirectionThenScaleLoss(pyramid_weight=0.0).wants_pyramids(step) for step in range(5))
+    assert not any(DirectionThenScaleLoss(pyramid_weight=0.0).pyramid_images(step, 16) for step in range(5))
+
+
+def test_the_share_of_images_is_rounded_up_to_whole_ones():
+    loss = DirectionThenScaleLoss(pyramid_every=2, pyramid_share=0.125)
+    assert [loss.pyramid_images(0, images) for images in (16, 8, 9, 1)] == [2, 1, 2, 1]
+    assert loss.pyramid_images(1, 16) == 0
 
 
 def test_half_precision_maps_are_compared_in_float32():
@@ -158,6 +164,8 @@ def test_half_precision_maps_are_compared_in_float32():
         ({"ramp": (0.5, 0.2)}, "start <= end"),
         ({"ramp": (100, 200)}, "ramp_unit"),
         ({"pyramid_every": 0}, "pyramid_every"),
+        ({"pyramid_share": 0.0}, "pyramid_share"),
+        ({"pyramid_share": 1.5}, "pyramid_share"),
     ],
 )
 def test_senseless_settings_are_refused(arguments, words):

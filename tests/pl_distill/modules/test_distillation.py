@@ -139,7 +139,8 @@ def test_every_term_is_logged_for_both_stages(fitted):
     terms = {"loss", "direction", "scale", "value", "pyramid_direction"}
     agreement = {"cosine", "relative_error", "centred_relative_error"}
     expected = {f"train/{name}" for name in terms | {"learning_rate"}} | {f"val/{name}" for name in terms | agreement}
-    expected |= {f"val_levels/relative_error_{neck}_{size}x" for neck in ("detector", "tracker") for size in (1, 2, 4)}
+    levels = [f"{neck}_{size}x" for neck in ("detector", "tracker") for size in (1, 2, 4)]
+    expected |= {f"val_levels/{measure}_{level}" for measure in ("cosine", "relative_error") for level in levels}
     expected |= {f"gradient_{kind}/{name}" for kind in ("norm", "share") for name in terms - {"loss"}}
     assert set(fitted[1].callback_metrics) == expected
 
@@ -208,6 +209,26 @@ def test_pyramids_are_computed_at_every_nth_step_only(teacher, tmp_path):
     module.gradient_norms_every = 0
     fit(teacher, tmp_path, module=module, limit_val_batches=0, max_steps=6)
     assert module.pyramids == 2 * 2  # at steps 0 and 3, of both maps
+
+
+def test_pyramids_of_a_share_of_the_images_are_those_of_the_first(teacher, tmp_path):
+    seen = []
+
+    class Counting(DistillationModule):
+        def _pyramids(self, features):
+            seen.append(len(features))
+            return super()._pyramids(features)
+
+    module = Counting(str(teacher), STUDENT, partial(DirectionThenScaleLoss, pyramid_share=0.5))
+    module.gradient_norms_every = 0
+    fit(teacher, tmp_path, module=module, limit_val_batches=0, max_steps=2)
+    assert seen == [1] * 4  # one of two images, of both maps
+    batch = next(iter(Maps().val_dataloader()))
+    module.eval()
+    whole, part = (module.compare(batch, level_images=images) for images in (4, 1))
+    for ours, theirs in zip(whole.student_levels, part.student_levels, strict=True):
+        torch.testing.assert_close(ours[:1], theirs)
+    assert torch.equal(whole.student_map, part.student_map)
 
 
 def test_measuring_gradients_does_not_change_the_training(teacher, whole, tmp_path):
@@ -286,8 +307,11 @@ def test_a_run_without_a_number_of_steps_is_refused(teacher, tmp_path):
 
 def test_a_cache_of_another_teacher_is_refused(teacher, tmp_path):
     fit(teacher, tmp_path, data=Maps(trunk_sha256=read_trunk_sha256(teacher)), max_steps=1)
+    stranger = Maps(trunk_sha256="ab12")
     with pytest.raises(ConfigError, match=r"model\.teacher: is .*tiny, whose trunk has another hash"):
-        fit(teacher, tmp_path, data=Maps(trunk_sha256="ab12"), max_steps=1)
+        fit(teacher, tmp_path, data=stranger, max_steps=1)
+    with pytest.raises(ConfigError, match=r"model\.teacher: is .*tiny, whose trunk has another hash"):
+        trainer(tmp_path).validate(build(teacher), datamodule=stranger)
 
 
 def test_maps_of_another_shape_are_refused_with_both_shapes(teacher, tmp_path):
@@ -301,7 +325,7 @@ def test_a_student_of_pyramids_learns_both_and_brings_no_necks(teacher, tmp_path
     runner = fit(teacher, tmp_path, module=module, max_steps=4)[1]
     metrics = runner.callback_metrics
     assert {"train/scale", "train/value", "train/pyramid_direction", "val/cosine"} <= set(metrics)
-    levels = [value.item() for name, value in metrics.items() if name.startswith("val_levels/")]
+    levels = [value.item() for name, value in metrics.items() if name.startswith("val_levels/relative_error")]
     assert metrics["val/relative_error"].item() == pytest.approx(sum(levels) / 6, rel=1e-5)
     module.save_pretrained(tmp_path / "student")
     student = load_student(tmp_path / "student")

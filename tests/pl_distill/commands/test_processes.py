@@ -1,0 +1,50 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pl_distill.commands.processes import run_apart
+from pl_distill.errors import ConfigError
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_verb_runs_and_tells_its_peak(capfd):
+    peak = run_apart(["--version"])
+    assert 2**20 < peak < 2**40
+    assert capfd.readouterr().out.strip()
+
+
+def test_a_verb_that_fails_has_said_why(capfd):
+    with pytest.raises(ConfigError, match=r"pl-distill sing: ended with code 1, expected 0"):
+        run_apart(["sing"])
+    assert "knows no verb 'sing'" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
+def test_it_does_not_outlive_a_killed_parent(tmp_path):
+    child, pid_file = tmp_path / "child", tmp_path / "pid"
+    child.write_text(f"#!/bin/sh\necho $$ > {pid_file}\nexec sleep 60\n")
+    child.chmod(0o755)
+    words = "from pl_distill.commands.processes import run_apart, sys; sys.executable = sys.argv[1]; run_apart([])"
+    parent = subprocess.Popen([sys.executable, "-c", words, str(child)])
+    wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+    pid = int(pid_file.read_text())
+    assert is_running(pid)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not is_running(pid))
