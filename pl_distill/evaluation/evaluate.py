@@ -141,9 +141,10 @@ def evaluate(
         if len(records) < len(clips):
             return None
         reused_seconds += sum(record.seconds for name, record in records.items() if (role, name) not in replayed)
+        own_role = role in {source.role for source in sources}
         result = score_model(role, model_identity, clips, records, out, video)
-        result = replace(result, failures=explain_model(role, clips, records, out, strips=video))
-        (models if role in {source.role for source in sources} else beside)[role] = result
+        result = replace(result, failures=explain_model(role, clips, records, out, strips=video and own_role))
+        (models if own_role else beside)[role] = result
 
     frames = {clip.name: length(clip, max_frames) for clip in clips}
     results = Results(

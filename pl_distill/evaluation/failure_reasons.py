@@ -16,7 +16,7 @@ Reason = Literal[
     "entering", "border", "lying pile", "occlusion", "crossing", "outline", "double", "background", "none of these"
 ]
 
-REASONS: dict[Reason, str] = {
+REASONS: dict[str, str] = {
     "entering": "the animal had been in sight for less than two seconds, or the clip had just begun",
     "border": "its box touches the edge of the picture",
     "lying pile": "it lies against another animal that lies",
@@ -67,7 +67,8 @@ class Scene:
         animals = self._clip.annotations.get(frame)
         if animals is None or animal not in animals.identities:
             return None
-        return animals.boxes_xyxy[animals.identities.index(animal)]
+        box: NDArray[np.float32] = animals.boxes_xyxy[animals.identities.index(animal)]
+        return box
 
     def covered_most(self, box: NDArray[np.floating], frame: int) -> str | None:
         """Return the animal with which a box shares most of the smaller of the two; None below `CONTACT`."""

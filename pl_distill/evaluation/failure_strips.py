@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,14 +20,14 @@ from pl_distill.evaluation.track_files import NO_BOXES, Tracks
 MAX_STRIPS = 60
 """Of each clip and model, for the most costly errors."""
 
-CELL = 220
+CELL = 200
 """Side of one picture, pixels."""
 
 MARK = (255, 45, 45)
 _AROUND_S = 0.5
 _GAP = 4
 _TEXT = 0.42
-_JPEG_QUALITY = 80
+_JPEG_QUALITY = 72
 
 Masks = Mapping[int, Mapping[int, RLE]]
 """Frame -> track -> mask."""
@@ -43,7 +44,7 @@ class _Window:
     def boxes(self, boxes_xyxy: NDArray[np.floating]) -> NDArray[np.float32]:
         """Move boxes (N, 4) into the cell."""
         moved = (boxes_xyxy - np.array([self.left, self.top] * 2)) * (CELL / self.side)
-        return moved.astype(np.float32)
+        return np.asarray(moved, np.float32)
 
     def cut(self, picture: NDArray[np.uint8], interpolation: int) -> NDArray[np.uint8]:
         """Cut out a picture (H, W, ...) and scale it to the cell."""
@@ -54,10 +55,7 @@ class _Window:
         """Say of each box (N, 4) whether a part of it is inside."""
         left, top, right, bottom = boxes_xyxy.T
         shown: NDArray[np.bool_] = (
-            (right > self.left)
-            & (bottom > self.top)
-            & (left < self.left + self.side)
-            & (top < self.top + self.side)
+            (right > self.left) & (bottom > self.top) & (left < self.left + self.side) & (top < self.top + self.side)
         )
         return shown
 
@@ -126,7 +124,9 @@ def strip_frames(failure: Failure, fps: float, frames: int) -> list[int]:
 
 def _window(clip: Clip, failure: Failure, tracks: Tracks, shown: Sequence[int]) -> _Window:
     boxes = [np.array(failure.box_xyxy)]
-    boxes += [box for index in shown if (box := _subject(clip.annotations.get(index), failure, tracks, index)) is not None]
+    boxes += [
+        box for index in shown if (box := _subject(clip.annotations.get(index), failure, tracks, index)) is not None
+    ]
     low, high = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
     most = min(clip.width, clip.height)
     side = int(np.clip(1.6 * max(high - low), most / 4, most))
@@ -134,16 +134,17 @@ def _window(clip: Clip, failure: Failure, tracks: Tracks, shown: Sequence[int]) 
     return _Window(int(np.clip(left, 0, clip.width - side)), int(np.clip(top, 0, clip.height - side)), side)
 
 
-def _subject(
-    truth: Annotation | None, failure: Failure, tracks: Tracks, index: int
-) -> NDArray[np.float32] | None:
+def _subject(truth: Annotation | None, failure: Failure, tracks: Tracks, index: int) -> NDArray[np.float32] | None:
     """Return the box (4,) of what a strip is about in a frame."""
+    ids: list[Any]
     if failure.kind == "false track":
         found = tracks.get(index, NO_BOXES)
-        return found.boxes_xyxy[found.ids.index(failure.tracks[0])] if failure.tracks[0] in found.ids else None
-    if truth is None or failure.animal not in truth.identities:
+        ids, boxes, wanted = list(found.ids), found.boxes_xyxy, failure.tracks[0]
+    elif truth is not None:
+        ids, boxes, wanted = list(truth.identities), truth.boxes_xyxy, failure.animal
+    else:
         return None
-    return truth.boxes_xyxy[truth.identities.index(failure.animal)]
+    return np.asarray(boxes[ids.index(wanted)]) if wanted in ids else None
 
 
 def _cell(clip: Clip, frame: Frame, failure: Failure, tracks: Tracks, masks: Masks, window: _Window) -> Image:

@@ -25,7 +25,7 @@ from pl_distill.evaluation.typed_json import JsonTypeError, parse_dataclass
 SCHEMA = 1
 
 Kind = Literal["switch", "miss", "false track"]
-KINDS: dict[Kind, str] = {
+KINDS: dict[str, str] = {
     "switch": "an animal goes on under another identity",
     "miss": "an animal has no track for some frames",
     "false track": "a track follows no animal for some frames",
@@ -248,4 +248,5 @@ def _runs(
                 finished.append((name, running.pop(name)))
         for name in names:
             running.setdefault(name, []).append(index)
-    return [*finished, *running.items()]
+    finished.extend(running.items())
+    return finished

@@ -71,7 +71,9 @@ def headline(results: Results) -> list[Row]:
     kept = [None if model.session_bytes is None else model.session_bytes / 2**20 for model in models]
     if any(value is not None for value in kept):
         rows.append(
-            _plain_row("kept between frames MiB", kept, "{:.2f}", False, "Largest session: what streaming must remember.")
+            _plain_row(
+                "kept between frames MiB", kept, "{:.2f}", False, "Largest session: what streaming must remember."
+            )
         )
     vram = [None if model.peak_vram_bytes is None else model.peak_vram_bytes / GIB for model in models]
     if any(value is not None for value in vram):
@@ -98,14 +100,14 @@ class BaselineRow:
     Args:
         role: The network: ``model``, ``teacher`` or ``student``.
         label: The tracker.
-        explanation: One sentence about a baseline; empty for ours.
+        is_baseline: Whether it is none of ours.
         values: Scores as they are shown, by `BASELINE_COLUMNS`.
         difference: Of MOTA, ours less the baseline, with its interval; None for ours.
     """
 
     role: str
     label: str
-    explanation: str
+    is_baseline: bool
     values: tuple[str, ...]
     difference: PairedDifference | None
 
@@ -117,12 +119,12 @@ def baseline_rows(results: Results) -> list[BaselineRow]:
     """Return our tracker and the baselines of each network; empty where none was run."""
     rows: list[BaselineRow] = []
     for role, ours in results.models.items() if results.baselines else ():
-        rows.append(BaselineRow(role, "ours", "", _baseline_values(ours), None))
+        rows.append(BaselineRow(role, "ours", False, _baseline_values(ours), None))
         for name, text in BASELINES.items():
             other = results.baselines.get(f"{role}-{name}")
             if other is not None:
                 difference = next((one for one in compare_pairs([(other, ours)]) if one.metric == "mota"), None)
-                rows.append(BaselineRow(role, text.label, text.explanation, _baseline_values(other), difference))
+                rows.append(BaselineRow(role, text.label, True, _baseline_values(other), difference))
     return rows
 
 
@@ -164,7 +166,9 @@ def _plain_table(table: list[tuple[str, ...]], left: int) -> str:
     """Line up cells, the first `left` columns to the left, with a rule below the head."""
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     lines = [
-        "  ".join(cell.ljust(width) if column < left else cell.rjust(width) for column, (cell, width) in enumerate(cells))
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width) for column, (cell, width) in enumerate(cells)
+        )
         for cells in (list(zip(line, widths, strict=True)) for line in table)
     ]
     rule = "-" * len(lines[0])

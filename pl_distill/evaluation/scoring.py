@@ -106,7 +106,9 @@ def _describe(files: ClipFiles, clip: Clip, record: ReplayRecord, video: bool) -
     )
 
 
-def explain_model(role: str, clips: Sequence[Clip], records: Mapping[str, ReplayRecord], out: Path, strips: bool) -> str:
+def explain_model(
+    role: str, clips: Sequence[Clip], records: Mapping[str, ReplayRecord], out: Path, strips: bool
+) -> str:
     """Write every error of one model against truth into ``failures/<role>.json`` and return that path.
 
     Args:
