@@ -137,6 +137,7 @@ def _window(clip: Clip, failure: Failure, tracks: Tracks, shown: Sequence[int]) 
 def _subject(truth: Annotation | None, failure: Failure, tracks: Tracks, index: int) -> NDArray[np.float32] | None:
     """Return the box (4,) of what a strip is about in a frame."""
     ids: list[Any]
+    wanted: int | str | None
     if failure.kind == "false track":
         found = tracks.get(index, NO_BOXES)
         ids, boxes, wanted = list(found.ids), found.boxes_xyxy, failure.tracks[0]

@@ -306,7 +306,7 @@ def test_baselines_stand_beside_ours_with_their_difference(tmp_path):
     path.write_text(json.dumps(content))
     found = page(report(path)).text
     assert "detector + IoU : The same detector in every frame" in found
-    assert re.search(r"detector \+ IoU 90.00 .* -6.00 -6.00 to -6.00", found)
+    assert re.search(r"detector \+ IoU 90.00 .* -6.00 -6.00 to -6.00 not established", found)
 
 
 def test_tables_of_other_commands_are_shown(tmp_path):
