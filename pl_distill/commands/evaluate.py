@@ -4,7 +4,8 @@ from pathlib import Path
 
 from datamodules.splits import Part
 from pl_distill.evaluation import evaluate as evaluation
-from pl_distill.evaluation.headline import format_table
+from pl_distill.evaluation.headline import format_baselines, format_table
+from pl_distill.evaluation.trackers import Baseline
 from pl_distill.streaming import PruningPolicy
 
 
@@ -22,6 +23,7 @@ def evaluate(
     seed: int = 0,
     task: int = 0,
     tasks: int = 1,
+    baselines: list[Baseline] = [],  # noqa: B006  # jsonargparse shows it in the help; nothing changes it
 ) -> None:
     """Stream clips through teacher and student and score the tracks.
 
@@ -37,26 +39,32 @@ def evaluate(
         prompt: What to look for: a word whose embedding is stored beside the SAM 3.
         split: Part of the shards to score.
         max_frames: Only the first so many frames of each clip.
-        video: Whether to write annotated videos.
+        video: Whether to write annotated videos, and a strip of pictures of each error.
         policy: What the tracker forgets, and when tracks end.
         device: cpu, cuda, cuda:1, or auto.
         seed: Of torch's generator.
         task: Number of this job among several that share the clips and --out, from 0: $SLURM_ARRAY_TASK_ID.
         tasks: How many such jobs there are; the last to end scores all clips.
+        baselines: Simpler trackers on the same networks and clips: stock (transformers' own session, which forgets
+            nothing: mind the memory of long clips) and iou (the detector alone, boxes joined by overlap), as in
+            --baselines=[stock,iou].
     """
     results = evaluation.evaluate(
-        model, data, out, teacher, prompt, split, max_frames, video, policy, device, seed, task, tasks
+        model, data, out, teacher, prompt, split, max_frames, video, policy, device, seed, task, tasks, baselines
     )
     if results is None:
         print(f"job {task} of {tasks} has replayed its clips; the last of the others writes the scores")
         return
     print(f"\n{split} of {data}, {len(next(iter(results.models.values())).clips)} clips, prompt {prompt!r}\n")
     print(format_table(results))
+    if results.baselines:
+        print(f"\n{format_baselines(results)}")
     for note in results.notes:
         print(f"note: {note}")
     print(f"\nscores    {out / evaluation.RESULTS_FILE}")
     if video:
         print(f"videos    {out / 'videos'}")
     print(f"tracks    {out / 'tracks'}")
+    print(f"errors    {out / 'failures'}")
     print(f"curves    tensorboard --logdir {out}")
     print(f"next      pl-distill report --results {out / evaluation.RESULTS_FILE}")

@@ -17,7 +17,7 @@ from pl_distill.evaluation.evaluate import DEFAULT_POLICY, RESULTS_FILE
 from pl_distill.evaluation.jobs import evaluate_in_jobs
 from pl_distill.evaluation.models import plan_models
 from pl_distill.evaluation.results import read_results
-from pl_distill.evaluation.transfer import format_transfer, transfer_rows, write_transfer
+from pl_distill.evaluation.transfer import domain_gaps, format_transfer, transfer_rows, write_transfer
 from pl_distill.models.sam3_source import find_file
 from pl_distill.streaming import PruningPolicy
 
@@ -79,7 +79,8 @@ def transfer(
     common: dict[str, Any] = {"model": model, "teacher": teacher, "prompt": prompt, "video": video, "policy": policy}
     common["seed"] = EVALUATION_SEED + seed
     evaluate_in_jobs([{**common, "data": folder / "shards", "out": folder} for folder in folders.values()], jobs)
-    rows = transfer_rows({domain: read_results(folder / RESULTS_FILE) for domain, folder in folders.items()})
-    paths = write_transfer(out, rows)
-    print(f"\n{format_transfer(rows)}")
+    results = {domain: read_results(folder / RESULTS_FILE) for domain, folder in folders.items()}
+    rows, gaps = transfer_rows(results), domain_gaps(results)
+    paths = write_transfer(out, rows, gaps)
+    print(f"\n{format_transfer(rows, gaps)}")
     print("\n".join(f"table     {path}" for path in paths))

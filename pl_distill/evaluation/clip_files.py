@@ -13,7 +13,7 @@ from typing import Any
 
 from datamodules.files import sha256_of
 
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ClipFiles:
 
     Args:
         folder: Of the evaluation.
-        role: Of the model: ``model``, ``teacher`` or ``student``.
+        role: Of the model: ``model``, ``teacher`` or ``student``; ``teacher-stock`` and the like of baselines.
         clip: Name of the clip.
     """
 
@@ -55,6 +55,11 @@ class ClipFiles:
         """Annotated mp4."""
         return self.folder / "videos" / self.role / f"{self.stem}.mp4"
 
+    @property
+    def strips(self) -> Path:
+        """Folder of the strips of pictures of this model's errors."""
+        return self.folder / "failures" / self.role
+
     def picture(self, frame: int) -> Path:
         """Annotated JPEG of one frame."""
         return self.folder / "pictures" / self.role / f"{self.stem}-f{frame:06d}.jpg"
@@ -71,6 +76,7 @@ class ReplayRecord:
         peak_vram_bytes: Largest memory allocated on the GPU meanwhile; None without one.
         update_ms: Time in the tracker.
         rss_bytes: Resident set after the update; None where the system does not tell.
+        session_bytes: What the tracker kept for the next frames, without the network.
         objects: Number of tracks.
         animals: Number of visible animals; None where the frame is not labelled.
         pictures: Frames of which there is an annotated picture.
@@ -84,6 +90,7 @@ class ReplayRecord:
     peak_vram_bytes: int | None
     update_ms: list[float]
     rss_bytes: list[int | None]
+    session_bytes: list[int]
     objects: list[int]
     animals: list[int | None]
     pictures: list[int]

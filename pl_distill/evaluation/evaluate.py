@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from pl_distill.evaluation.caveats import caveats
 from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord, find_record
 from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.memory import release_memory
-from pl_distill.evaluation.models import ModelSource, OpenedModel, open_model, plan_models
+from pl_distill.evaluation.models import open_model, plan_models
 from pl_distill.evaluation.pairing import IOU_THRESHOLD
 from pl_distill.evaluation.recording import record_clip
-from pl_distill.evaluation.replay import length
+from pl_distill.evaluation.replay import Tracker, length
 from pl_distill.evaluation.results import ModelIdentity, ModelResult, Results, Settings, write_results
-from pl_distill.evaluation.scoring import score_against_teacher, score_model
-from pl_distill.streaming import PruningPolicy, StreamingTracker
+from pl_distill.evaluation.scoring import explain_model, score_against_teacher, score_model
+from pl_distill.evaluation.trackers import BASELINES, Baseline, make_tracker
+from pl_distill.streaming import PruningPolicy
 
 RESULTS_FILE = "results.json"
 DEFAULT_POLICY = PruningPolicy()
@@ -53,6 +54,7 @@ def evaluate(
     seed: int = 0,
     task: int = 0,
     tasks: int = 1,
+    baselines: Sequence[Baseline] = (),
     bar_line: int | None = None,
 ) -> Results | None:
     """Evaluate a SAM 3 alone, or a student and its teacher beside it.
@@ -65,12 +67,13 @@ def evaluate(
         prompt: A word whose embedding is stored beside the SAM 3.
         split: Part of the shards: ``train``, ``val`` or ``test``.
         max_frames: Only the first so many frames of each clip; None for all.
-        video: Whether to write an annotated mp4 of each clip.
+        video: Whether to write an annotated mp4 of each clip, and a strip of pictures of each error.
         policy: What the tracker forgets, and when tracks end.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: the GPU where there is one.
         seed: Of torch's generator before each clip.
         task: Number of this job among several that share the clips and `out`, from 0: ``$SLURM_ARRAY_TASK_ID``.
         tasks: How many such jobs there are. Each replays every so many-th clip; the last to end scores all of them.
+        baselines: Simpler trackers that each network is run in, too: ``stock``, ``iou``.
         bar_line: Line of the progress bar below the cursor, where jobs on one terminal take one each and clear it at
             the end, or they would push the others' away. None for a job that has the terminal for itself.
 
@@ -91,6 +94,9 @@ def evaluate(
         raise ConfigError("max_frames", f"is {max_frames}", "at least 1", "Leave it out to use all frames.")
     if not 0 <= task < tasks:
         raise ConfigError("task", f"is {task}", f"0 to tasks - 1, which is {tasks - 1}", "Number the jobs from 0.")
+    unknown = [name for name in baselines if name not in BASELINES]
+    if unknown:
+        raise ConfigError("baselines", f"names {unknown[0]!r}", f"some of {', '.join(BASELINES)}", "Correct it.")
     sources = plan_models(str(model), None if teacher is None else str(teacher))
     for source in sources[1:]:
         open_model(source, prompt, "cpu")  # a student that does not fit shows now, not after the teacher's hours
@@ -114,6 +120,7 @@ def evaluate(
         "versions": versions,
     }
     models: dict[str, ModelResult] = {}
+    beside: dict[str, ModelResult] = {}
     notes: list[str] = []
     played: list[tuple[str, ModelIdentity, dict[str, Any]]] = []
     replayed: set[tuple[str, str]] = set()
@@ -121,10 +128,17 @@ def evaluate(
         opened = open_model(source, prompt, where)
         notes += opened.notes
         own = _plain({**identity, "model": opened.identity.sha256, "preprocessing": opened.preprocessing.describe()})
-        played.append((source.role, opened.identity, own))
-        names = _replay_all(source, opened, clips[task::tasks], out, own, policy, video, max_frames, seed, bar_line)
-        replayed |= {(source.role, name) for name in names}
-        del opened
+        for baseline in (None, *dict.fromkeys(baselines)):
+            role = source.role if baseline is None else f"{source.role}-{baseline}"
+            identity_of_role = own if baseline is None else {**own, "baseline": baseline}
+            played.append((role, opened.identity, identity_of_role))
+            tracker = make_tracker(opened, policy, baseline)
+            names = _replay_all(
+                role, tracker, clips[task::tasks], out, identity_of_role, video, max_frames, seed, bar_line
+            )
+            tracker.close()
+            replayed |= {(role, name) for name in names}
+        del opened, tracker
         release_memory()
     reused_seconds = 0.0
     for role, model_identity, own in played:
@@ -132,7 +146,10 @@ def evaluate(
         if len(records) < len(clips):
             return None
         reused_seconds += sum(record.seconds for name, record in records.items() if (role, name) not in replayed)
-        models[role] = score_model(role, model_identity, clips, records, out, video)
+        own_role = role in {source.role for source in sources}
+        result = score_model(role, model_identity, clips, records, out, video)
+        result = replace(result, failures=explain_model(role, clips, records, out, strips=video and own_role))
+        (models if own_role else beside)[role] = result
 
     frames = {clip.name: length(clip, max_frames) for clip in clips}
     results = Results(
@@ -141,8 +158,9 @@ def evaluate(
         seed=seed,
         versions=versions,
         seconds=round(time.perf_counter() - started + reused_seconds, 2),
-        peak_rss_bytes=max(result.peak_rss_bytes for result in models.values()),
+        peak_rss_bytes=max(result.peak_rss_bytes for result in (*models.values(), *beside.values())),
         models=models,
+        baselines=beside,
         student_vs_teacher=score_against_teacher(clips, frames, out) if len(sources) > 1 else None,
         notes=[*notes, *caveats(settings, models)],
     )
@@ -173,31 +191,29 @@ def _find_records(
 
 
 def _replay_all(
-    source: ModelSource,
-    opened: OpenedModel,
+    role: str,
+    tracker: Tracker,
     clips: Sequence[Clip],
     out: Path,
     identity: dict[str, Any],
-    policy: PruningPolicy,
     video: bool,
     max_frames: int | None,
     seed: int,
     bar_line: int | None,
 ) -> list[str]:
     """Replay every clip that no earlier run finished, and return their names."""
-    records = _find_records(source.role, clips, out, identity, video)
+    records = _find_records(role, clips, out, identity, video)
     if records:
-        tqdm.write(f"{source.role}: {len(records)} of {len(clips)} clips are reused from an earlier run")
+        tqdm.write(f"{role}: {len(records)} of {len(clips)} clips are reused from an earlier run")
     frames = sum(length(clip, max_frames) for clip in clips)
     done = sum(len(record.objects) for record in records.values())
     left = [clip for clip in clips if clip.name not in records]
-    tracker = StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy)
     with (
         logging_redirect_tqdm(),
         tqdm(
             total=frames,
             initial=done,
-            desc=source.role,
+            desc=role,
             unit="frame",
             disable=done == frames,
             position=bar_line,
@@ -207,9 +223,8 @@ def _replay_all(
         for clip in left:
             bar.set_postfix_str(clip.name)
             torch.manual_seed(seed)
-            files = ClipFiles(out, source.role, clip.name)
+            files = ClipFiles(out, role, clip.name)
             record_clip(clip, tracker, files, identity, video=video, max_frames=max_frames, progress=bar)
-    tracker.close()
     return [clip.name for clip in left]
 
 

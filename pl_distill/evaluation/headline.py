@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from pl_distill.evaluation.results import Results
+from pl_distill.evaluation.results import ModelResult, Results
+from pl_distill.evaluation.statistics import PairedDifference, compare_pairs
+from pl_distill.evaluation.trackers import BASELINES
 
 GIB = 2**30
 
@@ -66,6 +68,13 @@ def headline(results: Results) -> list[Row]:
             "Frames over the time in the tracker; decoding and drawing are not in it.",
         )
     )
+    kept = [None if model.session_bytes is None else model.session_bytes / 2**20 for model in models]
+    if any(value is not None for value in kept):
+        rows.append(
+            _plain_row(
+                "kept between frames MiB", kept, "{:.2f}", False, "Largest session: what streaming must remember."
+            )
+        )
     vram = [None if model.peak_vram_bytes is None else model.peak_vram_bytes / GIB for model in models]
     if any(value is not None for value in vram):
         rows.append(_plain_row("peak VRAM GiB", vram, "{:.2f}", False, "Most memory that was allocated on the GPU."))
@@ -84,12 +93,82 @@ def headline(results: Results) -> list[Row]:
     return rows
 
 
+@dataclass(frozen=True)
+class BaselineRow:
+    """One tracker on one network, beside ours.
+
+    Args:
+        role: The network: ``model``, ``teacher`` or ``student``.
+        label: The tracker.
+        is_baseline: Whether it is none of ours.
+        values: Scores as they are shown, by `BASELINE_COLUMNS`.
+        difference: Of MOTA, ours less the baseline, with its interval; None for ours.
+    """
+
+    role: str
+    label: str
+    is_baseline: bool
+    values: tuple[str, ...]
+    difference: PairedDifference | None
+
+
+BASELINE_COLUMNS = ("MOTA %", "IDF1 %", "HOTA %", "switches", "misses", "false", "frames/s", "kept MiB")
+
+
+def baseline_rows(results: Results) -> list[BaselineRow]:
+    """Return our tracker and the baselines of each network; empty where none was run."""
+    rows: list[BaselineRow] = []
+    for role, ours in results.models.items() if results.baselines else ():
+        rows.append(BaselineRow(role, "ours", False, _baseline_values(ours), None))
+        for name, text in BASELINES.items():
+            other = results.baselines.get(f"{role}-{name}")
+            if other is not None:
+                difference = next((one for one in compare_pairs([(other, ours)]) if one.metric == "mota"), None)
+                rows.append(BaselineRow(role, text.label, True, _baseline_values(other), difference))
+    return rows
+
+
+def describe_difference(item: PairedDifference | None) -> str:
+    """Return a difference with its interval in one line."""
+    if item is None:
+        return ""
+    if item.low is None or item.high is None:
+        return f"{item.difference:+.2f}"
+    return f"{item.difference:+.2f} [{item.low:+.2f}, {item.high:+.2f}]"
+
+
+def format_baselines(results: Results) -> str:
+    """Return the table of baselines as plain text; the last column is ours less the baseline."""
+    head = ("", "", *BASELINE_COLUMNS, "MOTA of ours less this")
+    lines = [(row.role, row.label, *row.values, describe_difference(row.difference)) for row in baseline_rows(results)]
+    return _plain_table([head, *lines], left=2)
+
+
+def _baseline_values(model: ModelResult) -> tuple[str, ...]:
+    scores = model.overall
+    return (
+        *(_show(value, "{:.2f}") for value in (scores.mota, scores.idf1, scores.hota)),
+        *(str(count) for count in (scores.id_switches, scores.misses, scores.false_positives)),
+        _show(model.frames_per_second, "{:.2f}"),
+        _show(None if model.session_bytes is None else model.session_bytes / 2**20, "{:.1f}"),
+    )
+
+
 def format_table(results: Results) -> str:
     """Return the table as plain text."""
-    table = [("", *columns(results)), *((row.label, *row.values) for row in headline(results))]
+    return _plain_table(
+        [("", *columns(results)), *((row.label, *row.values) for row in headline(results))],
+        left=1,
+    )
+
+
+def _plain_table(table: list[tuple[str, ...]], left: int) -> str:
+    """Line up cells, the first `left` columns to the left, with a rule below the head."""
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     lines = [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width) for column, (cell, width) in enumerate(cells)
+        )
         for cells in (list(zip(line, widths, strict=True)) for line in table)
     ]
     rule = "-" * len(lines[0])

@@ -56,16 +56,25 @@ def write_masks(file: TextIO, frame: int, ids: Sequence[int], masks: NDArray[np.
 
 
 def read_masks(path: Path) -> dict[int, list[RLE]]:
-    """Read a text file of masks.
+    """Read a text file of masks, without their identities.
 
     Raises:
         AnnotationError: A line is not what the layout promises.
     """
-    masks: dict[int, list[RLE]] = {}
+    return {frame: list(masks.values()) for frame, masks in read_masks_by_track(path).items()}
+
+
+def read_masks_by_track(path: Path) -> dict[int, dict[int, RLE]]:
+    """Read a text file of masks: frame (from 0) -> track -> mask.
+
+    Raises:
+        AnnotationError: A line is not what the layout promises.
+    """
+    masks: dict[int, dict[int, RLE]] = {}
     for number, line in enumerate(path.read_text(encoding="ascii").splitlines(), start=1):
         try:
-            frame, _, _, height, width, counts = line.split(" ")
-            masks.setdefault(int(frame) - 1, []).append({"size": [int(height), int(width)], "counts": counts})
+            frame, track, _, height, width, counts = line.split(" ")
+            masks.setdefault(int(frame) - 1, {})[int(track)] = {"size": [int(height), int(width)], "counts": counts}
         except ValueError:
             raise AnnotationError(
                 f"{path}, line {number}",

@@ -7,7 +7,8 @@ one clip.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import motmetrics
 import numpy as np
@@ -158,11 +159,7 @@ def count_clip(frames: Sequence[FramePair], iou_threshold: float = IOU_THRESHOLD
             mostly_lost=animals if truth_boxes else 0,
             hota=hota,
         )
-    number = {name: index for index, name in enumerate(dict.fromkeys(name for frame in frames for name in frame.truth))}
-    accumulator = motmetrics.MOTAccumulator()
-    for index, frame in enumerate(frames):
-        distance = np.where(frame.iou >= iou_threshold, 1 - frame.iou, np.nan)  # NaN forbids the pair
-        accumulator.update([number[name] for name in frame.truth], list(frame.tracks), distance, frameid=index)
+    accumulator, _ = _accumulate(frames, iou_threshold)
     computed = motmetrics.metrics.create().compute(
         accumulator, metrics=[*_COUNTED_BY_MOTMETRICS, "motp"], return_dataframe=False
     )
@@ -170,3 +167,50 @@ def count_clip(frames: Sequence[FramePair], iou_threshold: float = IOU_THRESHOLD
     # motp is the mean distance of the matched boxes, NaN where none is
     iou_sum = events["matches"] * (1 - float(computed["motp"])) if events["matches"] else 0.0
     return TrackingCounts(**size, **events, iou_sum=iou_sum, hota=hota)
+
+
+@dataclass(frozen=True)
+class FrameEvents:
+    """What CLEAR MOT decides about one judged frame; the counts of `count_clip` are these, counted.
+
+    Args:
+        matches: Animal -> the track that stands for it, switches included.
+        switches: Animals that go on under another track than before.
+        misses: Animals without a track.
+        false_tracks: Tracks without an animal.
+    """
+
+    matches: dict[str, int] = field(default_factory=dict)
+    switches: list[str] = field(default_factory=list)
+    misses: list[str] = field(default_factory=list)
+    false_tracks: list[int] = field(default_factory=list)
+
+
+def list_events(frames: Sequence[FramePair], iou_threshold: float = IOU_THRESHOLD) -> list[FrameEvents]:
+    """Return the events of one clip, one entry for each judged frame; arguments as of `count_clip`."""
+    accumulator, names = _accumulate(frames, iou_threshold)
+    events = [FrameEvents() for _ in frames]
+    table = accumulator.mot_events
+    rows = zip(table.index.get_level_values(0), table["Type"], table["OId"], table["HId"], strict=True)
+    for index, kind, animal, track in rows:
+        frame = events[int(index)]
+        if kind in ("MATCH", "SWITCH"):
+            frame.matches[names[int(animal)]] = int(track)
+        if kind == "SWITCH":
+            frame.switches.append(names[int(animal)])
+        elif kind == "MISS":
+            frame.misses.append(names[int(animal)])
+        elif kind == "FP":
+            frame.false_tracks.append(int(track))
+    return events
+
+
+def _accumulate(frames: Sequence[FramePair], iou_threshold: float) -> tuple[Any, list[str]]:
+    """Let motmetrics match a clip; return its accumulator, and the animals by its numbers for them."""
+    names = list(dict.fromkeys(name for frame in frames for name in frame.truth))
+    number = {name: index for index, name in enumerate(names)}
+    accumulator = motmetrics.MOTAccumulator()
+    for index, frame in enumerate(frames):
+        distance = np.where(frame.iou >= iou_threshold, 1 - frame.iou, np.nan)  # NaN forbids the pair
+        accumulator.update([number[name] for name in frame.truth], list(frame.tracks), distance, frameid=index)
+    return accumulator, names

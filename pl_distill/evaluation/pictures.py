@@ -73,6 +73,7 @@ def annotate(
     canvas: Canvas,
     caption: str = "",
     labels: Sequence[str] | None = None,
+    text_scale: float | None = None,
 ) -> Image:
     """Draw tracks and truth into a copy of a frame.
 
@@ -83,6 +84,7 @@ def annotate(
         canvas: From `Canvas.of` the size of `image`.
         caption: A line for the lower left corner.
         labels: What is written at each track; None for the identities.
+        text_scale: Size of letters, as OpenCV counts it; None: in proportion to the canvas.
 
     Returns:
         RGB picture of the canvas's size.
@@ -92,6 +94,7 @@ def annotate(
     height, width = image.shape[:2]
     picture[: height * factor, : width * factor] = np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
     line = max(1, round(min(canvas.width, canvas.height) / 300))
+    scale = min(canvas.width, canvas.height) / 1000 if text_scale is None else text_scale
     if truth is not None:
         for box, visible in zip(truth.boxes_xyxy, truth.visible, strict=True):
             _draw_box(picture, box * factor, (255, 255, 255), 1, dotted=not visible)
@@ -102,9 +105,9 @@ def annotate(
     for index, identity in enumerate(tracks.ids):  # labels last, so that no box crosses them
         left, top = tracks.boxes_xyxy[index, :2] * factor
         text = str(identity) if labels is None else labels[index]
-        _draw_label(picture, text, (left, top), colour_of(identity))
+        _draw_label(picture, text, (left, top), colour_of(identity), scale)
     if caption:
-        _draw_label(picture, caption, (0, canvas.height), (255, 255, 255))
+        _draw_label(picture, caption, (0, canvas.height), (255, 255, 255), scale)
     return picture
 
 
@@ -131,9 +134,10 @@ def _draw_box(
         cv2.line(picture, (right, start), (right, min(start + 2, bottom)), colour, line)
 
 
-def _draw_label(picture: Image, text: str, corner: tuple[float, float], colour: tuple[int, int, int]) -> None:
+def _draw_label(
+    picture: Image, text: str, corner: tuple[float, float], colour: tuple[int, int, int], scale: float
+) -> None:
     """Write dark text on a plate of the colour, its upper left corner at `corner` but inside the picture."""
-    scale = min(picture.shape[:2]) / 1000
     (width, height), baseline = cv2.getTextSize(text, _FONT, scale, 1)
     pad = max(2, height // 4)
     left = int(np.clip(corner[0], 0, max(0, picture.shape[1] - width - 2 * pad)))

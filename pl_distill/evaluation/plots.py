@@ -6,7 +6,7 @@ from itertools import zip_longest
 from statistics import median
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from pl_distill.evaluation.clip_files import ReplayRecord
 from pl_distill.evaluation.curves import Curves
@@ -131,6 +131,63 @@ def draw_memory(records: Records) -> Drawing | None:
     return None if svg is None else Drawing("Memory", caption, svg)
 
 
+def draw_session(records: Records) -> Drawing | None:
+    """Draw what the trackers keep between frames, baselines dashed; None where nobody keeps anything."""
+    middles = {
+        role: [median([value for value in column if value is not None]) for column in zip_longest(*series)]
+        for role, clips in records.items()
+        if (series := [record.session_bytes for record in clips.values()])
+    }
+    shown = {role: values for role, values in middles.items() if max(values, default=0) > 0 and "-iou" not in role}
+    if not shown:
+        return None
+    with plot("session") as drawing:
+        for role, values in shown.items():
+            network, _, baseline = role.partition("-")
+            style = "--" if baseline else "-"
+            drawing.axes.plot([v / 2**20 for v in values], style, color=COLOUR_OF[network], label=role)
+        drawing.axes.set_yscale("log")
+        drawing.axes.yaxis.set_minor_formatter(NullFormatter())
+        drawing.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        drawing.axes.set_xlabel("frame of the clip")
+        drawing.axes.set_ylabel("MiB")
+        _legend(drawing.axes, max(len(shown), 1), columns=2)
+    caption = "Tensors that are kept for the next frames, median over clips. Flat is good: it can run for days."
+    if any("-" in role for role in shown):
+        caption += " Dashed: transformers' own session, which forgets nothing."
+    return Drawing("What streaming must remember", caption, drawing.svg)
+
+
+def draw_domains(scores: Mapping[str, Mapping[str, float]], metric: str) -> Drawing | None:
+    """Draw a score of each domain, a dot per model.
+
+    Args:
+        scores: Domain -> role -> percentage.
+        metric: Its name.
+    """
+    roles = [role for role in COLOUR_OF if any(role in found for found in scores.values())]
+    if not roles:
+        return None
+    domains = list(scores)[::-1]  # the first on top
+    with plot(f"domains-{metric.lower()}", 70 + 24 * len(domains)) as drawing:
+        axes = drawing.axes
+        for row, domain in enumerate(domains):
+            numbers = [scores[domain][role] for role in roles if role in scores[domain]]
+            if numbers:
+                axes.plot([min(numbers), max(numbers)], [row, row], color=GRID, linewidth=4, solid_capstyle="round")
+        for role in roles:
+            dots = [(scores[domain][role], row) for row, domain in enumerate(domains) if role in scores[domain]]
+            x, y = zip(*dots, strict=True)
+            axes.plot(x, y, "o", markersize=7, color=COLOUR_OF[role], label=role, alpha=0.9)
+        axes.set_yticks(range(len(domains)), domains)
+        axes.set_ylim(-0.7, len(domains) - 0.3)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("%")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        _legend(axes, len(roles))
+    return Drawing(f"{metric} by domain", "The first domain is the one that the student learned on.", drawing.svg)
+
+
 def draw_tracks(records: Records) -> Drawing | None:
     """Draw the number of tracks along the clip, and that of the animals that are seen."""
     truth = [record.animals for record in next(iter(records.values()), {}).values()]
@@ -194,9 +251,9 @@ def _along_clip(
     return drawing.svg
 
 
-def _legend(axes: Axes, entries: int) -> None:
+def _legend(axes: Axes, entries: int, columns: int | None = None) -> None:
     if entries > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=entries, borderaxespad=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns or entries, borderaxespad=0)
 
 
 def _gap(values: Sequence[tuple[str, float]]) -> float:

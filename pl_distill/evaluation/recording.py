@@ -63,6 +63,7 @@ def record_clip(
     chosen = picture_frames(clip, length(clip, max_frames))
     update_ms: list[float] = []
     memory: list[int | None] = []
+    session: list[int] = []
     objects: list[int] = []
     animals: list[int | None] = []
     started = time.perf_counter()
@@ -90,6 +91,7 @@ def record_clip(
                         temporary.write_bytes(encode_jpeg(picture, _JPEG_QUALITY))
             update_ms.append(round(1000 * replayed.seconds, 3))
             memory.append(replayed.rss_bytes)
+            session.append(replayed.session_bytes)
             objects.append(len(tracks.ids))
             animals.append(None if frame.annotation is None else int(frame.annotation.visible.sum()))
             progress.update()
@@ -100,6 +102,7 @@ def record_clip(
         peak_vram_bytes=peak_vram_bytes(),
         update_ms=update_ms,
         rss_bytes=memory,
+        session_bytes=session,
         objects=objects,
         animals=animals,
         pictures=[frame for frame in chosen if frame < len(objects)],

@@ -46,6 +46,9 @@ class Tracker(Protocol):
     def reset(self) -> None:
         """Forget everything: another clip begins."""
 
+    def session_bytes(self) -> int:
+        """Bytes of what is kept from frame to frame, without the network."""
+
 
 @dataclass(frozen=True, eq=False)
 class ReplayedFrame:
@@ -56,12 +59,14 @@ class ReplayedFrame:
         tracks: What the tracker made of it.
         seconds: Time spent in the tracker's `update`; decoding is not in it.
         rss_bytes: Resident set of the process after the update; None where the system does not tell.
+        session_bytes: Of what the tracker keeps for the next frames.
     """
 
     frame: Frame
     tracks: TrackedFrame
     seconds: float
     rss_bytes: int | None
+    session_bytes: int
 
 
 def replay(clip: Clip, tracker: Tracker, max_frames: int | None = None) -> Iterator[ReplayedFrame]:
@@ -71,7 +76,7 @@ def replay(clip: Clip, tracker: Tracker, max_frames: int | None = None) -> Itera
         started = time.perf_counter()
         tracks = tracker.update(frame.image, frame.timestamp_s)
         seconds = time.perf_counter() - started
-        yield ReplayedFrame(frame, tracks, seconds, rss_bytes())
+        yield ReplayedFrame(frame, tracks, seconds, rss_bytes(), tracker.session_bytes())
 
 
 def length(clip: Clip, max_frames: int | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,24 +18,34 @@ from datamodules.images import encode_jpeg, read_image
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.clip_files import ReplayRecord, read_record
 from pl_distill.evaluation.curves import read_curves
-from pl_distill.evaluation.headline import columns, headline
+from pl_distill.evaluation.failure_gallery import Gallery, describe, make_gallery
+from pl_distill.evaluation.headline import BASELINE_COLUMNS, baseline_rows, columns, headline
 from pl_distill.evaluation.paper import paper_rows
 from pl_distill.evaluation.plots import (
     Drawing,
     Records,
     draw_curves,
+    draw_domains,
     draw_errors,
     draw_memory,
     draw_scores,
+    draw_session,
     draw_slowest,
     draw_time,
     draw_tracks,
 )
+from pl_distill.evaluation.real_size import count_real_size
 from pl_distill.evaluation.results import ClipResult, Results, read_results
-from pl_distill.evaluation.statistics import compare_models
+from pl_distill.evaluation.statistics import PairedDifference, compare_models
+from pl_distill.evaluation.tables import ReportTable, read_report_tables
+from pl_distill.evaluation.trackers import BASELINES
+from pl_distill.evaluation.transfer import domain_scores
 
 REPORT_FILE = "report.html"
 MAX_PICTURED_CLIPS = 6
+MAX_LISTED = 200
+"""Errors of each model in the folded list."""
+
 _PICTURE_WIDTH = 720
 _JPEG_QUALITY = 82
 
@@ -49,6 +59,18 @@ class PicturedFrame:
 
 
 @dataclass(frozen=True)
+class Strip:
+    """One error on the first page: what happened, in words and in pictures."""
+
+    text: str
+    kind: str
+    reason: str
+    clip: str
+    boxes: int
+    url: str | None
+
+
+@dataclass(frozen=True)
 class PicturedClip:
     """The pictures of one clip."""
 
@@ -56,23 +78,35 @@ class PicturedClip:
     frames: list[PicturedFrame]
 
 
-def report(results: str | Path, out: str | Path | None = None, logs: str | Path | None = None) -> Path:
+def report(
+    results: str | Path,
+    out: str | Path | None = None,
+    logs: str | Path | None = None,
+    seeds: Sequence[str | Path] = (),
+    extras: Sequence[str | Path] = (),
+) -> Path:
     """Write the report of an evaluation.
 
     Args:
         results: A results.json, or the folder that holds it; tracks and pictures are looked for beside it.
         out: The HTML file; None: ``report.html`` beside the results.
         logs: A folder with TensorBoard logs of the training; None: whatever lies beside the results.
+        seeds: Results of the same clips with students of other seeds: the differences are those over all of them.
+        extras: Folders with more to show: ``transfer.json`` and every ``*.table.json``; those beside the results are
+            shown anyway.
 
     Returns:
         Where the report is.
 
     Raises:
         ResultsError: The results are absent or damaged.
-        ConfigError: `logs` was given and holds no training curves.
+        ConfigError: `logs` was given and holds no training curves, `seeds` are of other clips, or an
+            extra holds nothing.
     """
-    path = Path(results) / "results.json" if Path(results).is_dir() else Path(results)
+    path = _results_file(results)
     content = read_results(path)
+    runs = [content, *(read_results(_results_file(seed)) for seed in seeds)]
+    _check_seeds(runs, [path, *map(Path, seeds)])
     folder = path.parent
     curves = read_curves(folder if logs is None else Path(logs))
     if logs is not None and not curves:
@@ -86,18 +120,69 @@ def report(results: str | Path, out: str | Path | None = None, logs: str | Path 
         notes.append(
             f"{lost} records of replays are not beside the results any more: plots and pictures are incomplete."
         )
+    tables, domains = _read_extras([folder, *map(Path, extras)])
+    gallery = make_gallery(folder, content)
+    drawings = _draw(content, records)
+    drawings["domains"] = [one for metric in domains if (one := draw_domains(domains[metric], metric)) is not None]
+    differences = compare_models(runs) if "student" in content.models else []
     target = folder / REPORT_FILE if out is None else Path(out)
-    page = _render(content, _draw(content, records), draw_curves(curves), pictures, notes)
+    page = _render(
+        content,
+        drawings=drawings,
+        curves=draw_curves(curves),
+        pictures=pictures,
+        notes=notes,
+        differences=differences,
+        tables=tables,
+        gallery=gallery,
+        strips=_read_strips(folder, gallery),
+    )
     with atomic_path(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
+
+
+def _results_file(place: str | Path) -> Path:
+    return Path(place) / "results.json" if Path(place).is_dir() else Path(place)
+
+
+def _check_seeds(runs: Sequence[Results], places: Sequence[Path]) -> None:
+    """Refuse runs that are not the same clips with the same two roles."""
+    first = runs[0]
+    for run, place in zip(runs[1:], places[1:], strict=True):
+        if "student" not in first.models or "student" not in run.models:
+            raise ConfigError("seeds", f"{place} compares no student", "teacher and student in each", "Leave it out.")
+        if set(run.models["student"].clips) != set(first.models["student"].clips):
+            raise ConfigError("seeds", f"{place} is of other clips", f"those of {places[0]}", "Leave it out.")
+
+
+def _read_extras(folders: Sequence[Path]) -> tuple[list[ReportTable], dict[str, dict[str, dict[str, float]]]]:
+    """Read the tables of some folders, and the scores by domain of the first that has some; the first may be empty."""
+    domains: dict[str, dict[str, dict[str, float]]] = {}
+    for number, folder in enumerate(folders):
+        scores = {label: domain_scores(folder, metric) for label, metric in (("MOTA", "mota"), ("IDF1", "idf1"))}
+        if number and not scores["MOTA"] and not read_report_tables([folder]):
+            expected = "a folder that `transfer`, `window` or another command wrote"
+            raise ConfigError("extras", f"{folder} holds no transfer.json and no table", expected, "Correct it.")
+        if scores["MOTA"] and not domains:
+            domains = scores
+    return read_report_tables(list(dict.fromkeys(folders))), domains
+
+
+def _read_strips(folder: Path, gallery: Gallery | None) -> list[Strip]:
+    strips = []
+    for failure in [] if gallery is None else gallery.worst:
+        path = None if failure.strip is None else folder / failure.strip
+        url = None if path is None or not path.is_file() else _data_url(read_image(path), width=2 * _PICTURE_WIDTH)
+        strips.append(Strip(describe(failure), failure.kind, failure.reason, failure.clip, failure.boxes, url))
+    return strips
 
 
 def _read_records(folder: Path, results: Results) -> tuple[Records, int]:
     """Read the records that are still there, and count those that are not."""
     records: dict[str, dict[str, ReplayRecord]] = {}
     lost = 0
-    for role, model in results.models.items():
+    for role, model in (results.models | results.baselines).items():
         for name, clip in model.clips.items():
             try:
                 found = None if clip.replay is None else read_record(folder / clip.replay.record)
@@ -129,10 +214,9 @@ def _read_pictures(folder: Path, results: Results) -> list[PicturedClip]:
     return pictured
 
 
-def _data_url(image: Image) -> str:
-    height, width = image.shape[:2]
-    if width > _PICTURE_WIDTH:
-        size = (_PICTURE_WIDTH, round(height * _PICTURE_WIDTH / width))
+def _data_url(image: Image, width: int = _PICTURE_WIDTH) -> str:
+    if image.shape[1] > width:
+        size = (width, round(image.shape[0] * width / image.shape[1]))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(image.dtype, copy=False)
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, _JPEG_QUALITY)).decode("ascii")
 
@@ -149,7 +233,8 @@ def _draw(results: Results, records: Records) -> dict[str, list[Drawing]]:
         draw_scores(results.models, "hota", "HOTA by clip"),
         draw_errors(results.models),
     ]
-    course = [draw_time(records), draw_slowest(records), draw_memory(records), draw_tracks(records)]
+    ours = {role: clips for role, clips in records.items() if role in results.models}
+    course = [draw_time(ours), draw_slowest(ours), draw_session(records), draw_memory(ours), draw_tracks(ours)]
     return {
         "scores": [drawing for drawing in scores if drawing is not None],
         "course": [drawing for drawing in course if drawing is not None],
@@ -158,10 +243,15 @@ def _draw(results: Results, records: Records) -> dict[str, list[Drawing]]:
 
 def _render(
     results: Results,
+    *,
     drawings: Mapping[str, list[Drawing]],
     curves: list[Drawing],
     pictures: list[PicturedClip],
     notes: list[str],
+    differences: list[PairedDifference],
+    tables: list[ReportTable],
+    gallery: Gallery | None,
+    strips: list[Strip],
 ) -> str:
     package = files("pl_distill.evaluation")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -169,6 +259,7 @@ def _render(
     environment.filters["thousands"] = lambda value: f"{value:,}"
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"  # noqa: RUF001
     environment.filters["prose"] = _prose
+    environment.filters["describe"] = describe
     environment.filters["gib"] = lambda value: f"{value / 2**30:.2f}"
     template = environment.from_string((package / "report.html.j2").read_text(encoding="utf-8"))
     first = next(iter(results.models.values()))
@@ -182,8 +273,15 @@ def _render(
         "days": len({clip.replay.day for clip in first.clips.values() if clip.replay is not None}),
         "columns": columns(results),
         "rows": headline(results),
-        "paper": paper_rows(results),
-        "differences": compare_models([results]) if "student" in results.models else [],
+        "baselines": baseline_rows(results),
+        "baseline_columns": BASELINE_COLUMNS,
+        "baseline_texts": list(BASELINES.values()),
+        "paper": paper_rows(results, count_real_size()),
+        "differences": differences,
+        "tables": tables,
+        "gallery": gallery,
+        "strips": strips,
+        "max_listed": MAX_LISTED,
         "drawings": drawings,
         "curves": curves,
         "pictures": pictures,

@@ -62,6 +62,7 @@ class ClipReplay:
         record: JSON with time, memory and number of tracks per frame.
         pictures: Annotated frames by frame index.
         video: Annotated mp4, or None.
+        session_bytes: The most that the tracker kept for the next frames, without the network; None of older results.
     """
 
     day: str
@@ -75,6 +76,7 @@ class ClipReplay:
     record: str
     pictures: dict[str, str]
     video: str | None
+    session_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class ModelResult(Comparison):
         peak_rss_bytes: The largest of all clips.
         peak_vram_bytes: The largest of all clips; None without a GPU.
         large_boxes: Percentage of the boxes of tracks that cover more than half of the picture; None without tracks.
+        session_bytes: The largest of all clips; None of older results.
+        failures: JSON with every error of the tracker, relative to the folder of the results.
     """
 
     model: ModelIdentity
@@ -120,6 +124,8 @@ class ModelResult(Comparison):
     peak_rss_bytes: int
     peak_vram_bytes: int | None = None
     large_boxes: float | None = None
+    session_bytes: int | None = None
+    failures: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,7 @@ class Results:
         seconds: Wall time in all.
         peak_rss_bytes: The largest of all models.
         models: ``model``, or ``teacher`` and ``student``.
+        baselines: Simpler trackers on the same networks and clips, by role and baseline: ``teacher-stock``.
         student_vs_teacher: The student with the teacher's tracks as truth.
         steps: Step -> seconds, where a longer chain was run.
         notes: What a reader must know before the numbers, one sentence each.
@@ -171,6 +178,7 @@ class Results:
     seconds: float
     peak_rss_bytes: int
     models: dict[str, ModelResult]
+    baselines: dict[str, ModelResult] = field(default_factory=dict)
     student_vs_teacher: Comparison | None = None
     steps: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -190,11 +198,11 @@ def write_results(path: Path, results: Results) -> None:
     content["frames_per_second"] = main["frames_per_second"]
     if len(blocks) == 1:
         # `seconds` and the peak of the single model stay in the header: they are those of the whole evaluation.
-        content |= {
-            name: main[name] for name in ("model", "peak_vram_bytes", "large_boxes", "mask_overlap", "overall", "clips")
-        }
+        content |= {name: value for name, value in main.items() if name not in content}
     else:
         content |= blocks
+    if results.baselines:
+        content["baselines"] = {name: _flat_block(block) for name, block in plain["baselines"].items()}
     if results.student_vs_teacher is not None:
         content["student_vs_teacher"] = _flat_block(plain["student_vs_teacher"])
     write_json(path, content)
@@ -233,6 +241,10 @@ def _parse(content: dict[str, Any]) -> Results:
     comparison = content.get("student_vs_teacher")
     models = {role: _nested_block(block, role if roles else "") for role, block in blocks.items()}
     nested = {**content, "seconds": seconds, "steps": steps, "models": models}
+    baselines = content.get("baselines", {})
+    if not isinstance(baselines, dict):
+        raise JsonTypeError("baselines", f"is {baselines!r}", "a mapping")
+    nested["baselines"] = {name: _nested_block(block, f"baselines.{name}") for name, block in baselines.items()}
     nested["student_vs_teacher"] = None if comparison is None else _nested_block(comparison, "student_vs_teacher")
     return parse_dataclass(Results, nested, "")
 

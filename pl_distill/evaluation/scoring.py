@@ -8,10 +8,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from datamodules.clip import Clip
 from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord
-from pl_distill.evaluation.mask_files import MaskOverlap, masks_of_truth, measure_overlap, read_masks
+from pl_distill.evaluation.failure_strips import write_strips
+from pl_distill.evaluation.failures import Failure, find_failures, write_failures
+from pl_distill.evaluation.mask_files import (
+    MaskOverlap,
+    masks_of_truth,
+    measure_overlap,
+    read_masks,
+    read_masks_by_track,
+)
 from pl_distill.evaluation.models import STUDENT, TEACHER
 from pl_distill.evaluation.mot import TrackingCounts, count_clip
 from pl_distill.evaluation.pairing import FramePair, pair_with_annotations, pair_with_tracks
@@ -66,6 +75,7 @@ def score_model(
         mask_overlap=sum(
             (_truth_overlap(role, clip, len(records[clip.name].objects), out) for clip in clips), MaskOverlap()
         ).percentage,
+        session_bytes=max((max(record.session_bytes, default=0) for record in records.values()), default=None),
         large_boxes=round(100 * float((np.concatenate(areas) > 0.5).mean()), 2) if areas else None,
     )
 
@@ -92,7 +102,34 @@ def _describe(files: ClipFiles, clip: Clip, record: ReplayRecord, video: bool) -
         record=relative(files.record),
         pictures={str(frame): relative(files.picture(frame)) for frame in record.pictures},
         video=relative(files.video) if video else None,
+        session_bytes=max(record.session_bytes, default=None),
     )
+
+
+def explain_model(
+    role: str, clips: Sequence[Clip], records: Mapping[str, ReplayRecord], out: Path, strips: bool
+) -> str:
+    """Write every error of one model against truth into ``failures/<role>.json`` and return that path.
+
+    Args:
+        role: Of the model.
+        clips: What was replayed.
+        records: Of the replays, by clip.
+        out: Folder of the evaluation, to which the path is relative.
+        strips: Whether to draw strips of pictures.
+    """
+    found: list[Failure] = []
+    for clip in tqdm(clips, desc=f"{role}: errors", unit="clip", leave=False):
+        files, frames = ClipFiles(out, role, clip.name), len(records[clip.name].objects)
+        tracks = read_tracks(files.tracks)
+        failures = find_failures(clip, tracks, frames)
+        if strips:
+            masks = read_masks_by_track(files.masks)
+            failures = write_strips(clip, failures, tracks, masks, frames, out, files.strips)
+        found += failures
+    path = out / "failures" / f"{role}.json"
+    write_failures(path, found)
+    return path.relative_to(out).as_posix()
 
 
 def score_against_teacher(clips: Sequence[Clip], frames: Mapping[str, int], out: Path) -> Comparison:

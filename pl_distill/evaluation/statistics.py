@@ -1,4 +1,4 @@
-"""How sure a difference between student and teacher is: an interval by bootstrap, a probability by permutation.
+"""How sure a difference between two models is: an interval by bootstrap, a probability by permutation.
 
 Both are paired and work on recording days, not frames: clips of one day show the same animals, so that they are drawn,
 or exchanged, together. Scores are pooled anew in each draw, from counts. Source: Efron and Tibshirani, "An Introduction
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
 from pl_distill.evaluation.mot import TrackingScores
-from pl_distill.evaluation.results import Results
+from pl_distill.evaluation.results import Comparison, Results
 
 DRAWS = 10_000
 EXACT_DAYS = 12
@@ -23,14 +23,14 @@ EXACT_DAYS = 12
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Student minus teacher, over all clips.
+    """One model minus another, over all clips: student minus teacher, or a tracker minus a simpler one.
 
     Args:
         metric: ``mota`` or ``idf1``.
         difference: In percentage points.
         low: Lower end of the 95 % interval; None with a single day, which gives no idea of the spread.
         high: Upper end.
-        p_value: Share of exchanges of teacher and student, day by day, with a difference at least as large.
+        p_value: Share of exchanges of the two, day by day, with a difference at least as large.
         clips: How many clips it rests on.
         days: How many days they are of.
         seeds: How many runs with different seeds.
@@ -62,24 +62,35 @@ def compare_models(runs: Sequence[Results]) -> list[PairedDifference]:
     Returns:
         One difference per metric; those without animals to find are left out.
     """
-    names = [
-        name for name in runs[0].models["teacher"].clips if all(name in run.models["student"].clips for run in runs)
-    ]
-    day_of = {name: _day(runs[0], name) for name in names}
+    return compare_pairs([(run.models["teacher"], run.models["student"]) for run in runs])
+
+
+def compare_pairs(pairs: Sequence[tuple[Comparison, Comparison]]) -> list[PairedDifference]:
+    """Compare two models in MOTA and IDF1: the second less the first.
+
+    Args:
+        pairs: The two over the same clips, once for each seed; clips that one of them lacks are left out.
+
+    Returns:
+        One difference per metric; those without animals to find are left out.
+    """
+    first = pairs[0][0]
+    names = [name for name in first.clips if all(name in one.clips for pair in pairs for one in pair)]
+    day_of = {name: _day(first, name) for name in names}
     days = sorted(set(day_of.values()))
     differences = []
     for metric, counts_of in (("mota", mota_counts), ("idf1", idf1_counts)):
-        table = np.zeros((len(runs), len(days), 2, 2))  # (seeds, days, teacher or student, part and whole)
-        for seed, run in enumerate(runs):
+        table = np.zeros((len(pairs), len(days), 2, 2))  # (seeds, days, first or second, part and whole)
+        for seed, pair in enumerate(pairs):
             for name in names:
-                for model, role in enumerate(("teacher", "student")):
-                    table[seed, days.index(day_of[name]), model] += counts_of(run.models[role].clips[name].scores)
-        if not (table[..., 1].sum(axis=(0, 1)) > 0).all():
+                for position, one in enumerate(pair):
+                    table[seed, days.index(day_of[name]), position] += counts_of(one.clips[name].scores)
+        if not names or not (table[..., 1].sum(axis=(0, 1)) > 0).all():
             continue
         low, high = interval(table) if len(days) > 1 else (None, None)
         observed = float(difference_of(table))
         differences.append(
-            PairedDifference(metric, observed, low, high, p_value(table), len(names), len(days), len(runs))
+            PairedDifference(metric, observed, low, high, p_value(table), len(names), len(days), len(pairs))
         )
     return differences
 
@@ -96,7 +107,7 @@ def idf1_counts(scores: TrackingScores) -> tuple[float, float]:
 
 
 def difference_of(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pool counts (..., seeds, days, 2, 2) and return student minus teacher in percentage points, (...)."""
+    """Pool counts (..., seeds, days, 2, 2) and return the second minus the first in percentage points, (...)."""
     part, whole = np.moveaxis(table.sum(axis=(-4, -3)), -1, 0)
     ratio = 100 * np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
     difference: NDArray[np.float64] = ratio[..., 1] - ratio[..., 0]
@@ -130,6 +141,6 @@ def p_value(table: NDArray[np.float64]) -> float:
     return float(np.mean(np.array(exchanged) >= observed - 1e-9))
 
 
-def _day(run: Results, clip: str) -> str:
-    replay = run.models["teacher"].clips[clip].replay
+def _day(model: Comparison, clip: str) -> str:
+    replay = model.clips[clip].replay
     return clip if replay is None else replay.day

@@ -12,8 +12,10 @@ import numpy as np
 
 from datamodules.files import atomic_path, write_json
 from pl_distill.errors import ConfigError
+from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
 from pl_distill.evaluation.results import Comparison, Results
 from pl_distill.evaluation.statistics import difference_of, idf1_counts, interval, mota_counts
+from pl_distill.evaluation.tables import ReportTable, write_report_table
 
 SCHEMA = 1
 
@@ -31,6 +33,21 @@ class Change:
     difference: float
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class DomainGap:
+    """Student less teacher in one domain, in percentage points, paired by clip.
+
+    Args:
+        domain: Name of the domain.
+        mota: The difference; None without animals.
+        idf1: The same of IDF1.
+    """
+
+    domain: str
+    mota: Change | None
+    idf1: Change | None
 
 
 @dataclass(frozen=True)
@@ -87,13 +104,37 @@ def transfer_rows(results: Mapping[str, Results]) -> list[TransferRow]:
     return rows
 
 
-def write_transfer(folder: Path, rows: Sequence[TransferRow]) -> tuple[Path, Path]:
-    """Write ``transfer.json`` and ``transfer.md`` into `folder`, each whole or not at all, and return their paths."""
+def domain_gaps(results: Mapping[str, Results]) -> list[DomainGap]:
+    """Return how far the student stays behind its teacher in each domain; empty for one model alone."""
+    gaps = []
+    for domain, found in results.items():
+        if "student" in found.models:
+            teacher, student = found.models["teacher"], found.models["student"]
+            gaps.append(DomainGap(domain, _change(teacher, student, idf1=False), _change(teacher, student, idf1=True)))
+    return gaps
+
+
+def write_transfer(folder: Path, rows: Sequence[TransferRow], gaps: Sequence[DomainGap] = ()) -> tuple[Path, Path]:
+    """Write ``transfer.json``, ``transfer.md`` and a table for the report into `folder`; return the first two paths."""
     json_path, text_path = folder / "transfer.json", folder / "transfer.md"
-    write_json(json_path, {"schema": SCHEMA, "rows": [asdict(row) for row in rows]})
+    content = {"schema": SCHEMA, "rows": [asdict(row) for row in rows], "gaps": [asdict(gap) for gap in gaps]}
+    write_json(json_path, content)
     with atomic_path(text_path) as temporary:
-        temporary.write_text(format_transfer(rows), encoding="utf-8")
+        temporary.write_text(format_transfer(rows, gaps), encoding="utf-8")
+    text = f"{_HOW.format(first=rows[0].domain)} {verdict(rows)}"
+    cells = [[str(cell) for cell in _cells(row)] for row in rows]
+    cells += [[gap.domain, "student less teacher", _points(gap.mota), _points(gap.idf1), "", "", ""] for gap in gaps]
+    write_report_table(folder, "transfer", ReportTable("Transfer to other pens", text, list(COLUMNS), cells))
     return json_path, text_path
+
+
+def verdict(rows: Sequence[TransferRow]) -> str:
+    """Say whether the changes are established; one run has one seed of the weights, however many clips."""
+    clips = min(row.clips for row in rows)
+    return (
+        f"{clips} clips of each domain and one seed of the weights: no change is called established, "
+        f"which takes at least {MIN_CLIPS} clips and {MIN_SEEDS} seeds."
+    )
 
 
 def read_domains(folder: Path) -> list[str]:
@@ -111,24 +152,48 @@ def read_domains(folder: Path) -> list[str]:
         raise ConfigError(path, f"cannot be read ({error})", "the scores of some domains", fix) from error
 
 
-def format_transfer(rows: Sequence[TransferRow]) -> str:
-    """Return the table as Markdown."""
-    first = rows[0].domain
-    lines = [
-        "| domain | model | MOTA % | IDF1 % | mask overlap % | identity switches | clips |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        mota, idf1 = _show(row.mota, row.mota_change), _show(row.idf1, row.idf1_change)
-        cells = (row.domain, row.role, mota, idf1, _show(row.mask_overlap, None), row.id_switches, row.clips)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += [
-        "",
-        f"In brackets the change against `{first}` and its 95 % interval, paired by clip (bootstrap): clips of equal "
-        "number show the same herd and day.",
-        "",
-    ]
+def domain_scores(folder: Path, metric: str) -> dict[str, dict[str, float]]:
+    """Return domain -> role -> score out of ``transfer.json`` in `folder`; empty where there is none.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
+    path = folder / "transfer.json"
+    if not path.is_file():
+        return {}
+    try:
+        scores: dict[str, dict[str, float]] = {}
+        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+            scores.setdefault(row["domain"], {})
+            if row[metric] is not None:
+                scores[row["domain"]][row["role"]] = float(row[metric])
+    except (ValueError, KeyError, TypeError) as error:
+        fix = "Run `pl-distill transfer` again."
+        raise ConfigError(path, f"cannot be read ({error})", "the scores of some domains", fix) from error
+    return scores
+
+
+def format_transfer(rows: Sequence[TransferRow], gaps: Sequence[DomainGap] = ()) -> str:
+    """Return the tables as Markdown."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines += [f"| {' | '.join(map(str, _cells(row)))} |" for row in rows]
+    if gaps:
+        lines += ["", "| domain | student less teacher, MOTA | IDF1 |", "|---|---|---|"]
+        lines += [f"| {gap.domain} | {_points(gap.mota)} | {_points(gap.idf1)} |" for gap in gaps]
+    lines += ["", _HOW.format(first=rows[0].domain), "", verdict(rows), ""]
     return "\n".join(lines)
+
+
+COLUMNS = ("domain", "model", "MOTA %", "IDF1 %", "mask overlap %", "identity switches", "clips")
+_HOW = (
+    "In brackets the change against `{first}` and its 95 % interval, paired by clip (bootstrap): clips of equal "
+    "number show the same herd and day."
+)
+
+
+def _cells(row: TransferRow) -> tuple[str | int, ...]:
+    mota, idf1 = _show(row.mota, row.mota_change), _show(row.idf1, row.idf1_change)
+    return row.domain, row.role, mota, idf1, _show(row.mask_overlap, None), row.id_switches, row.clips
 
 
 def _comparisons(results: Results) -> dict[str, Comparison]:
@@ -150,10 +215,16 @@ def _change(reference: Comparison, other: Comparison, *, idf1: bool) -> Change |
     return Change(float(difference_of(table)), low, high)
 
 
+def _points(change: Change | None) -> str:
+    if change is None:
+        return "-"
+    between = "" if change.low is None or change.high is None else f" [{change.low:+.1f}, {change.high:+.1f}]"
+    return f"{change.difference:+.1f}{between}"
+
+
 def _show(value: float | None, change: Change | None) -> str:
     if value is None:
         return "-"
     if change is None:
         return f"{value:.1f}"
-    between = "" if change.low is None or change.high is None else f" [{change.low:+.1f}, {change.high:+.1f}]"
-    return f"{value:.1f} ({change.difference:+.1f}{between})"
+    return f"{value:.1f} ({_points(change)})"

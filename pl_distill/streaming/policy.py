@@ -62,6 +62,9 @@ class PruningPolicy:
             frames so far, and differs from its own result on the whole video for about 15 frames.
         skip_blank: A picture of one colour, as a camera sends that lost its signal, is not shown to the model: seven of
             them would wipe out every memory but the conditioning frames.
+        window_frames: Keep only so many past frames of each animal, fewer than the model would read; None: all that it
+            reads (15 pointers, 6 memories at real size). Lower: less memory per animal and a faster frame, shorter
+            memory. `pl-distill window` measures what that costs.
         max_objects: Most animals alive at a time, if the model's configuration does not say less; the detections with
             the highest scores come first.
     """
@@ -72,12 +75,17 @@ class PruningPolicy:
     protect_memories: bool = True
     full_window: bool = True
     skip_blank: bool = True
+    window_frames: int | None = None
     max_objects: int = 100
 
     def __post_init__(self) -> None:
         if self.mode not in ("exact", "bounded", "none"):
             raise ConfigError("policy.mode", f"is {self.mode!r}", "exact, bounded or none", "Correct it.")
         _at_least(1, "policy.max_objects", self.max_objects)
+        if self.window_frames is not None:
+            _at_least(1, "policy.window_frames", self.window_frames)
+            if self.mode == "none":
+                raise ConfigError("policy.window_frames", "is given", "exact or bounded as policy.mode", "Correct it.")
 
     @classmethod
     def as_transformers(cls, mode: Mode = "none") -> "PruningPolicy":

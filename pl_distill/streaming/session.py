@@ -136,9 +136,12 @@ class StreamingSession(Sam3VideoInferenceSession):  # type: ignore[misc]  # tran
                 del by_id[gone]
 
     def _prune_tracked(self, outputs: dict[int, dict[str, Any]], upcoming: int) -> None:
+        most = max(self.window.pointers, self.window.memories)
+        if self.policy.window_frames is not None:
+            most = min(most, self.policy.window_frames)  # whole entries go: the model passes over absent frames
         for index in list(outputs):
             age = upcoming - index
-            if age > max(self.window.pointers, self.window.memories):
+            if age > most:
                 del outputs[index]
             else:
                 self._prune_entry(outputs[index], keep_memory=age <= self.window.memories)

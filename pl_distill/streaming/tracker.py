@@ -83,6 +83,10 @@ class StreamingTracker:
         self.frames += 1
         return tracks
 
+    def session_bytes(self) -> int:
+        """Return the bytes of all tensors that are kept from frame to frame."""
+        return self.session.tensor_bytes()
+
     def reset(self) -> None:
         """Forget everything, as if no frame had been seen: another video begins, and ids begin again."""
         if self.model is None:

@@ -29,6 +29,7 @@ from datamodules.pen import load_pen_config, pen_frames
 from pl_distill.evaluation.memory import rss_bytes
 from pl_distill.models.prompts import choose_prompt, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, write_random_sam3
+from pl_distill.models.sam3_source import check_source
 from pl_distill.streaming import PruningPolicy, StreamingTracker
 from pl_distill.streaming.session import StreamingSession
 
@@ -96,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mode", choices=MODES, default="exact")
     parser.add_argument("--frames", type=int, default=3000, help=f"at least {6 * SAMPLED}")
-    parser.add_argument("--model", help="a SAM 3; left out, a small one of random weights")
+    parser.add_argument("--model", help="a SAM 3, pen_teacher for one; left out, a small one of random weights")
     parser.add_argument("--recondition", type=int, help="let animals be reconditioned every so many frames; 0: never")
     parser.add_argument("--most-gib", type=float, default=2.0, help="end when the process has grown by so much")
     parser.add_argument("--most-seconds", type=float, help="end after so long")
@@ -104,7 +105,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
-        source = options.model or write_random_sam3("tiny", Path(folder) / "sam3", seed=0)
+        source = (
+            check_source(options.model) if options.model else write_random_sam3("tiny", Path(folder) / "sam3", seed=0)
+        )
         model = load_sam3(source)
         if options.recondition is not None:
             model.recondition_every_nth_frame = options.recondition

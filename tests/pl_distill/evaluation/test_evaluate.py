@@ -15,6 +15,8 @@ from datamodules.video import probe_video
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation import evaluate as module
 from pl_distill.evaluation.evaluate import evaluate
+from pl_distill.evaluation.failures import read_failures
+from pl_distill.evaluation.headline import format_baselines
 from pl_distill.evaluation.mot import TrackingCounts, count_clip
 from pl_distill.evaluation.pairing import pair_with_annotations
 from pl_distill.evaluation.results import read_results
@@ -229,6 +231,33 @@ def refused(error, *args, **options) -> str:
     return str(caught.value)
 
 
+def test_simpler_trackers_run_on_the_same_networks_and_clips(alone, shards, teacher, tmp_path):
+    options = {"max_frames": 3, "video": False, "policy": PruningPolicy(mode="bounded")}
+    results = evaluate(teacher, shards, tmp_path, baselines=("stock", "iou"), **options)
+    assert results.models["model"].overall == alone[1].models["model"].overall
+    assert list(results.baselines) == ["model-stock", "model-iou"]
+    ours, stock, iou = (one.session_bytes for one in (results.models["model"], *results.baselines.values()))
+    assert iou < ours < stock
+    for baseline in results.baselines.values():
+        assert list(baseline.clips) == CLIPS
+        assert baseline.overall.truth_boxes == results.models["model"].overall.truth_boxes
+        assert (tmp_path / baseline.failures).is_file()
+    again = read_results(tmp_path / "results.json")
+    assert again.baselines == results.baselines
+    assert "detector + IoU" in format_baselines(again)
+
+
+def test_every_error_is_kept_with_pictures_of_the_worst(both, shards):
+    out, results = both
+    for role, model in results.models.items():
+        failures = read_failures(out / model.failures)
+        assert sum(one.kind == "switch" for one in failures) == model.overall.id_switches
+        assert sum(one.boxes for one in failures if one.kind == "miss") == model.overall.misses
+        strips = [one.strip for one in failures if one.strip is not None]
+        assert strips
+        assert all((out / strip).is_file() and f"failures/{role}/" in strip for strip in strips)
+
+
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(shards, teacher, student, tmp_path):
     out = tmp_path / "out"
     assert "'train' has no clips" in refused(ConfigError, student, shards, out, split="train")
@@ -236,6 +265,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(shards, 
     assert "stored words: feeder, pig, toy" in refused(ConfigError, student, shards, out, prompt="cow")
     assert "max_frames: is 0" in refused(ConfigError, student, shards, out, max_frames=0)
     assert "task: is 2, expected 0 to tasks - 1" in refused(ConfigError, student, shards, out, task=2, tasks=2)
+    assert "baselines: names 'luck'" in refused(ConfigError, student, shards, out, baselines=("luck",))
     assert "device: is 'abacus'" in refused(ConfigError, student, shards, out, device="abacus")
     assert "holds no manifest.json" in refused(ShardError, student, tmp_path, out)
     assert "is no folder" in refused(CheckpointError, tmp_path / "nowhere", shards, out)

@@ -38,6 +38,9 @@ class Oracle:
         self.resets += 1
         self.times.clear()
 
+    def session_bytes(self):
+        return 100 + len(self.times)
+
     def update(self, frame, timestamp_s):
         index = len(self.times)
         if index == self.fails_at:
@@ -77,6 +80,7 @@ def test_a_record_has_one_entry_per_frame(record, make_clip):
     assert kept.objects == [2] * 6
     assert kept.animals == [2, None, 1, None, 2, None]  # one is hidden in frame 2
     assert len(kept.update_ms) == len(kept.rss_bytes) == 6
+    assert kept.session_bytes == [101, 102, 103, 104, 105, 106]
     assert kept.peak_rss_bytes >= max(kept.rss_bytes) > 0
     assert kept.frames_per_second == pytest.approx(6000 / sum(kept.update_ms))
     assert kept.seconds > 0

@@ -13,6 +13,7 @@ from datamodules.files import write_json
 from datamodules.images import encode_jpeg
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.curves import read_curves
+from pl_distill.evaluation.failures import Failure, write_failures
 from pl_distill.evaluation.mot import TrackingCounts
 from pl_distill.evaluation.report import report
 from pl_distill.evaluation.results import (
@@ -26,6 +27,7 @@ from pl_distill.evaluation.results import (
     Settings,
     write_results,
 )
+from pl_distill.evaluation.tables import ReportTable, write_report_table
 
 VOID = {"meta", "img", "br", "link", "use"}
 
@@ -91,8 +93,9 @@ def make(
             picture = folder / f"{stem}.jpg"
             picture.parent.mkdir(parents=True, exist_ok=True)
             picture.write_bytes(encode_jpeg(np.full((90, 1600, 3), 40 * (number + 1), np.uint8), 80))
-            record = {"schema": 1, "identity": {}, "seconds": 2.0, "peak_rss_bytes": 2**30, "peak_vram_bytes": None}
+            record = {"schema": 2, "identity": {}, "seconds": 2.0, "peak_rss_bytes": 2**30, "peak_vram_bytes": None}
             record |= {"update_ms": [50.0, 60.0, 55.0], "rss_bytes": [2**30] * 3, "objects": [2, 3, 3]}
+            record |= {"session_bytes": [2**20, 2**21, 2**21]}
             record |= {"animals": [3, None, 3], "pictures": [1], "tracks_sha256": "", "masks_sha256": ""}
             write_json(folder / f"{stem}.json", record)
             replay = ClipReplay(
@@ -132,7 +135,8 @@ def test_a_report_needs_no_other_file_and_no_network(tmp_path):
 
 def test_plots_on_one_page_do_not_share_identifiers(tmp_path):
     found = page(report(make(tmp_path)))
-    assert found.tags.count("svg") == 7  # MOTA, IDF1 (there is no HOTA here), errors, time, slow frames, memory, tracks
+    # MOTA, IDF1 (there is no HOTA here), errors, time, slow frames, session, memory, tracks
+    assert found.tags.count("svg") == 8
     assert len(found.ids) == len(set(found.ids))
     assert found.references <= set(found.ids)
     assert {source[1:] for source in found.sources if source.startswith("#")} <= set(found.ids)
@@ -156,14 +160,16 @@ def test_a_report_says_what_was_found_and_what_to_mind(tmp_path):
     assert "2 clips, 2 days, 1 seed" in found
     for thing in ("runs/teacher", "runs/shards", "prompt “pig”", "mode exact", "torch 2.9", "abababababababab"):
         assert thing in found
-    assert "93.97* 92.29 -1.68" in found
+    assert "MOTA, points lost by the student 1.68 6.00 -" in found
+    assert "parameters, both necks included 40.66M 1.50M 40,621,360" in found
+    assert "÷ 7.77 not part of this evaluation ÷ 7.77" in found
 
 
 def test_one_model_alone_has_a_report_without_comparison(tmp_path):
     found = page(report(make(tmp_path, roles=("model",)))).text
     assert "How well does the model track?" in found
-    assert "Beside the paper" not in found
-    assert "difference" not in found
+    assert "MOTA, points lost by the student 1.68 - -" in found
+    assert "Is the difference real?" not in found
 
 
 def test_undefined_scores_are_shown_as_such(tmp_path):
@@ -238,7 +244,7 @@ def test_training_curves_are_drawn_where_there_are_any(tmp_path):
     write_scalars(tmp_path / "logs", 0, 5)
     found = page(report(path, logs=tmp_path / "logs"))
     assert "How the student learned" in found.text
-    assert found.tags.count("svg") == 7 + 2
+    assert found.tags.count("svg") == 8 + 2
     write_scalars(tmp_path / "scores" / "logs", 0, 5)  # beside the results they are found without being named
     assert "How the student learned" in page(report(path)).text
 
@@ -249,3 +255,86 @@ def test_logs_without_curves_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no train/ or val/ scalars"):
         report(path, logs=tmp_path / "logs")
     assert not (tmp_path / "report.html").exists()
+
+
+def add_failures(path: Path) -> None:
+    """Give the student of an evaluation two errors, one of them with a strip, and the teacher none."""
+    strip = path.parent / "failures" / "student" / "strip.jpg"
+    strip.parent.mkdir(parents=True)
+    strip.write_bytes(encode_jpeg(np.full((200, 1016, 3), 120, np.uint8), 80))
+    common = {"clip": "2026_01_26/000000", "animal": "5", "box_xyxy": [1.0, 2.0, 3.0, 4.0], "place": "top left"}
+    miss = Failure(kind="miss", reason="lying pile", tracks=[], first_frame=6, last_frame=11, start_s=1.0, end_s=1.83,
+                   boxes=6, strip="failures/student/strip.jpg", **common)  # fmt: skip
+    switch = Failure(kind="switch", reason="crossing", tracks=[3, 7], first_frame=2, last_frame=3, start_s=0.33,
+                     end_s=0.5, boxes=2, **common)  # fmt: skip
+    write_failures(path.parent / "failures" / "student.json", [switch, miss])
+    write_failures(path.parent / "failures" / "teacher.json", [])
+    content = json.loads(path.read_text())
+    for role in ("teacher", "student"):
+        content[role]["failures"] = f"failures/{role}.json"
+    path.write_text(json.dumps(content))
+
+
+def test_the_worst_errors_stand_on_the_first_page_with_their_pictures(tmp_path):
+    path = make(tmp_path)
+    before = page(report(path)).tags.count("img")
+    add_failures(path)
+    found = page(report(path))
+    assert found.tags.count("img") == before + 1
+    assert "The 2 most costly errors of the student" in found.text
+    worst = "miss lying pile animal 5 has no track, from 1.0 to 1.8 s, top left 2026_01_26/000000, 6 boxes"
+    assert worst in found.text
+    assert found.text.index(worst) < found.text.index("animal 5: identity 3 becomes 7, at 0.5 s, top left")
+    assert "lying pile it lies against another animal that lies - - - - 1 (6) -" in found.text
+    assert "all - - - 1 (2) 1 (6) -" in found.text
+    assert "Every error of the student (2)" in found.text
+
+
+def test_students_of_other_seeds_are_compared_together(tmp_path):
+    paths = [make(tmp_path / name, seed=seed) for seed, name in enumerate("abc")]
+    assert "2 clips, 2 days, 3 seeds" in page(report(paths[0], seeds=paths[1:])).text
+    with pytest.raises(ConfigError, match="is of other clips"):
+        report(paths[0], seeds=[make(tmp_path / "d", names=("2026_01_29/000000",))])
+    with pytest.raises(ConfigError, match="compares no student"):
+        report(paths[0], seeds=[make(tmp_path / "e", roles=("model",))])
+
+
+def test_baselines_stand_beside_ours_with_their_difference(tmp_path):
+    path = make(tmp_path)
+    content = json.loads(path.read_text())
+    content["baselines"] = {"student-iou": content["teacher"]}
+    path.write_text(json.dumps(content))
+    found = page(report(path)).text
+    assert "detector + IoU : The same detector in every frame" in found
+    assert re.search(r"detector \+ IoU 90.00 .* -6.00 -6.00 to -6.00 not established", found)
+
+
+def test_tables_of_other_commands_are_shown(tmp_path):
+    path = make(tmp_path / "scores")
+    write_report_table(
+        tmp_path / "other", "budget", ReportTable("Budget", "In `GiB`.", ["part", "size"], [["trunk", "1.7"]])
+    )
+    rows = [{"domain": name, "role": "student", "mota": 50.0, "idf1": 60.0} for name in ("day", "dusk")]
+    write_json(tmp_path / "other" / "transfer.json", {"schema": 1, "rows": rows})
+    found = page(report(path, extras=[tmp_path / "other"]))
+    assert "Budget In GiB . part size trunk 1.7" in found.text
+    assert "MOTA by domain" in found.text
+    assert found.tags.count("svg") == 8 + 2
+    with pytest.raises(ConfigError, match=r"holds no transfer\.json and no table"):
+        report(path, extras=[tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": [["trunk"]]}, r"rows\[0\]: has 1 cells, expected 2"),
+        ({"columns": "part"}, "columns"),
+        ({"schema": 2}, "has the schema 2"),
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path, change, message):
+    path = make(tmp_path)
+    table = write_report_table(tmp_path, "budget", ReportTable("Budget", "", ["part", "size"], []))
+    table.write_text(json.dumps(json.loads(table.read_text()) | change))
+    with pytest.raises(ResultsError, match=message):
+        report(path)

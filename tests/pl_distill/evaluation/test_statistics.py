@@ -6,7 +6,7 @@ import pytest
 
 from pl_distill.evaluation.mot import TrackingCounts
 from pl_distill.evaluation.results import ClipReplay, ClipResult, ModelIdentity, ModelResult, Results, Settings
-from pl_distill.evaluation.statistics import PairedDifference, compare_models
+from pl_distill.evaluation.statistics import PairedDifference, compare_models, compare_pairs
 
 BOXES = 100
 
@@ -98,3 +98,12 @@ def test_without_animals_nothing_is_compared():
     none = ClipResult(TrackingCounts().scores())
     models = {role: replace(model, clips={"0": none}) for role, model in empty.models.items()}
     assert compare_models([replace(empty, models=models)]) == []
+
+
+def test_any_two_models_are_compared_over_the_clips_that_both_have():
+    run = results([10, 0, 50], [30, 0, 50])
+    teacher, student = run.models["teacher"], run.models["student"]
+    shorter = replace(student, clips={name: student.clips[name] for name in ("0", "1")})
+    mota, _ = compare_pairs([(teacher, shorter)])
+    assert (mota.clips, mota.difference) == (2, pytest.approx(-10))
+    assert compare_pairs([(teacher, replace(student, clips={}))]) == []

@@ -1,13 +1,22 @@
 """The table of domains, on counts that can be worked out by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.mot import TrackingCounts
 from pl_distill.evaluation.results import ClipResult, ModelIdentity, ModelResult, Results, Settings
-from pl_distill.evaluation.transfer import format_transfer, read_domains, transfer_rows, write_transfer
+from pl_distill.evaluation.tables import read_report_tables
+from pl_distill.evaluation.transfer import (
+    domain_gaps,
+    domain_scores,
+    format_transfer,
+    read_domains,
+    transfer_rows,
+    write_transfer,
+)
 
 BOXES = 100
 
@@ -56,6 +65,26 @@ def test_text_and_json_say_the_same(rows, tmp_path):
     assert text == format_transfer(rows)
     assert "| dusk | model | 75.0 (-20.0 [-20.0, -20.0]) |" in text
     assert "| farm-b | model | 40.0 (-50.0) |" in text
+
+
+def test_the_gap_between_student_and_teacher_is_paired_by_clip(rows, tmp_path):
+    of_one = {domain: (results(teacher), results(student)) for domain, teacher, student in (
+        ("day", [10, 0], [12, 2]), ("dusk", [30, 20], [40, 40]))}  # fmt: skip
+    both = {
+        domain: replace(teacher, models={"teacher": teacher.models["model"], "student": student.models["model"]})
+        for domain, (teacher, student) in of_one.items()
+    }
+    day, dusk = domain_gaps(both)
+    assert (day.domain, day.mota.difference, day.mota.low, day.mota.high) == ("day", *[pytest.approx(-2)] * 3)
+    assert (dusk.mota.difference, dusk.mota.low, dusk.mota.high) == (pytest.approx(-15), -20, -10)
+    table = transfer_rows(both)
+    assert "| dusk | -15.0 [-20.0, -10.0] |" in format_transfer(table, domain_gaps(both))
+    assert "no change is called established" in format_transfer(rows)
+    assert domain_gaps({"day": results([1])}) == []
+    write_transfer(tmp_path, table, domain_gaps(both))
+    (shown,) = read_report_tables([tmp_path])
+    assert shown.rows[-1][:3] == ["dusk", "student less teacher", "-15.0 [-20.0, -10.0]"]
+    assert domain_scores(tmp_path, "mota")["dusk"] == {"teacher": pytest.approx(75), "student": pytest.approx(60)}
 
 
 def test_a_folder_without_scores_is_refused(tmp_path):

@@ -19,11 +19,12 @@ from transformers.utils import logging
 def main(folder: str, frames: str, schedule: str, out: str) -> None:
     torch.set_num_threads(1)
     logging.set_verbosity_error()  # it warns of the encoders that a deployed model does not have
-    model, processor = Sam3VideoModel.from_pretrained(folder).eval(), Sam3VideoProcessor.from_pretrained(folder)
+    model = Sam3VideoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = Sam3VideoProcessor.from_pretrained(folder)
     session = processor.init_video_session()
     prompts = load_file(f"{folder}/prompts.safetensors")
     number = session.add_prompt("pig")
-    session.prompt_embeddings[number] = BaseModelOutputWithPooling(pooler_output=prompts["pig.pooler_output"])
+    session.prompt_embeddings[number] = BaseModelOutputWithPooling(pooler_output=prompts["pig.pooler_output"].float())
     session.prompt_attention_masks[number] = prompts["pig.attention_mask"]
     with open(schedule, encoding="utf-8") as file:  # noqa: PTH123  # as the script of somebody else would
         settings = json.load(file)

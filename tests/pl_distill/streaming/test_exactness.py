@@ -11,8 +11,10 @@ import torch
 from transformers import Sam3VideoProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from pl_distill.models.prompts import PromptEmbedding
-from pl_distill.models.sam3 import load_sam3
+from datamodules.pen import load_pen_config, pen_frames
+from pl_distill.assets import shipped_models
+from pl_distill.models.prompts import PromptEmbedding, load_prompts
+from pl_distill.models.sam3 import load_preprocessing, load_sam3
 from pl_distill.streaming import PruningPolicy, StreamingTracker
 from pl_distill.streaming.session import MemoryWindow
 
@@ -36,13 +38,27 @@ def admit(model, frame: int, recondition: int) -> None:
         setattr(model, name, value)
 
 
-def stream(model, prompt, preprocessing, pictures, policy, recondition=0, window=None):
+TRAINED_ENTER = {0: 3, 20: 5, 60: 7, 120: 9}  # the same for a detector that finds what is there
+
+
+def trained_admission(frame: int, recondition: int) -> dict[str, float]:
+    """What lets animals in late; the trained model's own thresholds but for looser ones of reconditioning."""
+    return {
+        "recondition_every_nth_frame": recondition,
+        "high_conf_thresh": 0.4,
+        "high_iou_thresh": 0.5,
+        "max_num_objects": TRAINED_ENTER[max(entered for entered in TRAINED_ENTER if entered <= frame)],
+    }
+
+
+def stream(model, prompt, preprocessing, pictures, policy, recondition=0, window=None, admission=admission):
     tracker = StreamingTracker(model, prompt, preprocessing, policy)
     if window is not None:
         tracker.session.window = window
     results = []
     for index, picture in enumerate(pictures):
-        admit(tracker.model, index, recondition)
+        for name, value in admission(index, recondition).items():
+            setattr(tracker.model, name, value)
         results.append(tracker.update(picture, index / 10))
     conditioning = [len(each["cond_frame_outputs"]) for each in tracker.session.output_dict_per_obj.values()]
     return results, conditioning
@@ -144,12 +160,12 @@ def stock_session(processor, prompt: PromptEmbedding, video=None):
 def stock_process(teacher, tmp_path):
     """Run untouched transformers over pictures in a process of its own; frame -> ids, masks, boxes, scores."""
 
-    def run(pictures, recondition):
+    def run(pictures, recondition, folder=teacher, admission=admission):
         np.save(tmp_path / "frames.npy", np.stack(pictures))
         schedule = [admission(index, recondition) for index in range(len(pictures))]
         (tmp_path / "schedule.json").write_text(json.dumps(schedule))
         paths = [
-            str(path) for path in (teacher, *(tmp_path / name for name in ("frames.npy", "schedule.json", "out.npz")))
+            str(path) for path in (folder, *(tmp_path / name for name in ("frames.npy", "schedule.json", "out.npz")))
         ]
         # -I: no path but that of installed packages, nothing of the environment
         subprocess.run([sys.executable, "-I", str(Path(__file__).with_name("stock_run.py")), *paths], check=True)
@@ -177,14 +193,39 @@ def test_with_our_switches_off_it_is_untouched_transformers_in_another_process(
     pictures = list(clip(frames))
     ours, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy.as_transformers("exact"), recondition)
     stock, conditioning = stock_process(pictures, recondition)
+    assert_same_as_stock(ours, stock)
+    assert {track for tracks in ours for track in tracks.ids} == {0, 1, 2, 3}
+    assert conditioning > {0: 0, 16: 2, 4: 4, 1: 7}[recondition]  # the claim is not about a path that never ran
+
+
+def assert_same_as_stock(ours, stock) -> None:
     for index, (tracks, (ids, masks, boxes, scores)) in enumerate(zip(ours, stock, strict=True)):
         assert tracks.ids == tuple(ids.tolist()), f"frame {index}"
         assert tracks.masks.tobytes() == masks.tobytes(), f"frame {index}"
         assert tracks.scores.tobytes() == scores.tobytes(), f"frame {index}"
         edges = boxes.reshape(-1, 4) + np.array([0, 0, 1, 1], np.float32)  # theirs end at the last pixel's number
         assert np.array_equal(tracks.boxes_xyxy, edges), f"frame {index}"
-    assert {track for tracks in ours for track in tracks.ids} == {0, 1, 2, 3}
-    assert conditioning > {0: 0, 16: 2, 4: 4, 1: 7}[recondition]  # the claim is not about a path that never ran
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recondition", [0, 16, 4, 1])
+def test_with_trained_weights_it_is_untouched_transformers_too(stock_process, recondition):
+    check_trained(stock_process, recondition, frames=240)
+
+
+def check_trained(stock_process, recondition, frames) -> None:
+    """Stream an unseen drawn pen through the shipped teacher, pruned, and through transformers alone."""
+    folder = shipped_models()["pen_teacher"]
+    model, prompt, preprocessing = load_sam3(folder), load_prompts(folder)["pig"], load_preprocessing(folder)
+    pictures = [frame.image for frame in pen_frames(load_pen_config("day"), seed=1_000_001, frames=frames)]
+    policy = PruningPolicy.as_transformers("exact")
+    ours, _ = stream(model, prompt, preprocessing, pictures, policy, recondition, admission=trained_admission)
+    stock, conditioning = stock_process(pictures, recondition, folder, trained_admission)
+    assert_same_as_stock(ours, stock)
+    first, last = ({track for tracks in part for track in tracks.ids} for part in (ours[:20], ours))
+    assert len(first) == 3
+    assert len(last) == TRAINED_ENTER[max(frame for frame in TRAINED_ENTER if frame < frames)]
+    assert conditioning > {0: 0, 16: 1, 4: 4, 1: 7}[recondition]
 
 
 def test_with_our_switches_off_it_is_transformers_own_streaming(teacher, model, prompt, preprocessing, clip):

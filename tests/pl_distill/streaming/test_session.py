@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pl_distill.errors import ConfigError
 from pl_distill.models.sam3 import load_sam3_config
 from pl_distill.streaming import PruningPolicy, StreamingTracker
 from pl_distill.streaming.session import FrameStore, MemoryWindow, StreamingSession
@@ -35,7 +36,11 @@ def test_the_length_of_a_frame_store_is_that_of_the_video_whatever_was_dropped(l
 
 def session_with(prompt, mode, *, tracked=(), conditioning=()):
     session = StreamingSession(
-        load_sam3_config("tiny"), prompt, PruningPolicy(mode), device=torch.device("cpu"), dtype=torch.float32
+        load_sam3_config("tiny"),
+        prompt,
+        mode if isinstance(mode, PruningPolicy) else PruningPolicy(mode),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
     )
     outputs = session.output_dict_per_obj[session.obj_id_to_idx(7)]
     for index in tracked:
@@ -116,3 +121,25 @@ def test_memory_is_flat_once_the_windows_are_full_and_grows_without_pruning(mode
     steps = {later - earlier for earlier, later in pairwise(growing[16:])}
     assert min(steps) > 100_000 > tensors[-1] / 2
     assert growing[-1] > 20 * tensors[-1]
+
+
+def test_a_shorter_window_keeps_fewer_frames_whole(prompt):
+    policy = PruningPolicy("bounded", window_frames=3)
+    session, tracked, conditioning = session_with(prompt, policy, tracked=range(40), conditioning=[0])
+    session.prune(39)
+    assert set(tracked) == {37, 38, 39}
+    assert with_memory(tracked) == {37, 38, 39}
+    assert set(conditioning) == {0}
+
+
+def test_a_window_as_long_as_the_models_changes_nothing(prompt):
+    session, tracked, _ = session_with(prompt, PruningPolicy("exact", window_frames=15), tracked=range(40))
+    session.prune(39)
+    assert set(tracked) == set(range(25, 40))
+    assert with_memory(tracked) == set(range(34, 40))
+
+
+@pytest.mark.parametrize(("mode", "frames"), [("exact", 0), ("none", 3)])
+def test_a_window_that_makes_no_sense_is_refused(mode, frames):
+    with pytest.raises(ConfigError, match="window_frames"):
+        PruningPolicy(mode, window_frames=frames)
