@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 CUDA_BLOCK = 512  # bytes; CUDA's caching allocator rounds every tensor up to it (c10/cuda/CUDACachingAllocator.h)
 
 
-class AllocationTracker(TorchDispatchMode):
+class AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     """Count the storages of tensors that are made while the mode is on, each once, until they are freed.
 
     Attributes:
@@ -28,7 +28,7 @@ class AllocationTracker(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = 0
         self.peak_bytes = 0
         self.peak_operator = ""
@@ -49,9 +49,12 @@ class AllocationTracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one operator and count what it gave."""
-        with self:
-            taken_apart = func.decompose(*args, **(kwargs or {})) if _is_composite(func) else NotImplemented
-        output = func(*args, **(kwargs or {})) if taken_apart is NotImplemented else taken_apart
+        output = NotImplemented
+        if _is_composite(func):
+            with self:
+                output = func.decompose(*args, **(kwargs or {}))
+        if output is NotImplemented:
+            output = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor):
                 self._count(leaf, str(func))

@@ -74,13 +74,31 @@ class ScriptedStream:
         self.frames += 1
         return shown
 
+    @torch.inference_mode()
+    def fast_forward(self, frames: int) -> None:
+        """Let time pass without a computation, after the first step: every frame leaves what the first has left.
+
+        Args:
+            frames: How many frames the stream has then had.
+        """
+        for history in self.session.output_dict_per_obj.values():
+            tracked = history["non_cond_frame_outputs"]
+            first = history["cond_frame_outputs"][0]
+            for index in range(self.frames, frames):
+                tracked[index] = {key: value.clone() for key, value in first.items()}
+        for index in range(self.frames, frames):
+            self.session.add_new_frame(self._picture, index)
+        self.frames = max(self.frames, frames)
+        self.session.prune(self.frames - 1)
+
     def _detect(self, embeds: Any) -> Tensor:
         output = self.model.detector_model(
             vision_embeds=embeds,
             text_embeds=self.session.prompt_embeddings[0],
             attention_mask=self.session.prompt_attention_masks[0],
         )
-        return output.pred_masks[0, : self.animals].clone()
+        masks: Tensor = output.pred_masks[0, : self.animals].clone()
+        return masks
 
 
 class _OnePrompt(Sam3Stream):
@@ -88,10 +106,10 @@ class _OnePrompt(Sam3Stream):
 
     @classmethod
     def of(cls, model: Any, policy: PruningPolicy) -> "_OnePrompt":
-        view: _OnePrompt = super().of(model, policy)  # type: ignore[assignment]
+        view: _OnePrompt = super().of(model, policy)
         view.__class__ = _OnePrompt
         view.fill_hole_area = 0
-        view.detector_model = shallow_twin(model.detector_model)
+        view.detector_model = shallow_twin(view.detector_model)
         view.detector_model.detr_decoder = shallow_twin(model.detector_model.detr_decoder)
         # transformers reads the grid's size back from the device, where a fake tensor has no values
         view.detector_model.detr_decoder._get_coords = partial(_coordinates, Sam3Geometry.of(model.config).grid)

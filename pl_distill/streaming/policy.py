@@ -62,6 +62,8 @@ class PruningPolicy:
             frames so far, and differs from its own result on the whole video for about 15 frames.
         skip_blank: A picture of one colour, as a camera sends that lost its signal, is not shown to the model: seven of
             them would wipe out every memory but the conditioning frames.
+        lean_necks: Do not compute the level of both necks that nobody reads, nor keep unread position encodings: the
+            same bits in less memory.
         max_objects: Most animals alive at a time, if the model's configuration does not say less; the detections with
             the highest scores come first.
     """
@@ -72,6 +74,7 @@ class PruningPolicy:
     protect_memories: bool = True
     full_window: bool = True
     skip_blank: bool = True
+    lean_necks: bool = True
     max_objects: int = 100
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class PruningPolicy:
             protect_memories=False,
             full_window=False,
             skip_blank=False,
+            lean_necks=False,
             max_objects=10**6,
         )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import Sam3VideoModel
 
 from pl_distill.models.sam3 import shallow_twin
+from pl_distill.models.sam3_lean import LeanNeck
 from pl_distill.streaming.mask_cleaning import fill_holes, mask_iou, nms_masks
 from pl_distill.streaming.policy import PruningPolicy
 from pl_distill.streaming.rebinding import rebound
@@ -56,6 +57,11 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
         view.evidence = Evidence()
         view.max_num_objects = min(model.max_num_objects, policy.max_objects)
         view._at_limit = False
+        if policy.lean_necks:
+            view.detector_model = shallow_twin(model.detector_model)
+            view.detector_model.vision_encoder = shallow_twin(model.detector_model.vision_encoder)
+            view.detector_model.vision_encoder.neck = LeanNeck(model.detector_model.vision_encoder.neck)
+            view.tracker_neck = LeanNeck(model.tracker_neck)
         return view
 
     # the same numbers as transformers' own mask_iou, in a hundredth of the memory
