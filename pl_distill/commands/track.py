@@ -14,7 +14,7 @@ from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, track_stream
 from pl_distill.streaming import PruningPolicy
 
-DEFAULT_POLICY = PruningPolicy(mode="bounded")  # a camera may run for months
+DEFAULT_POLICY = PruningPolicy(mode="bounded", encode_singly=True)  # a camera may run for months, on a small device
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -212,7 +212,7 @@ def _stream(recipe: BudgetRecipe, system: str, precision: str, animals: int, fra
         drop_unused(model)
     if system == STUDENT:
         student = build_student(recipe.module.build_student, model, pyramids=recipe.pyramids, dtype=dtype)
-    policy = PruningPolicy.as_transformers() if system == STOCK else PruningPolicy("bounded")
+    policy = PruningPolicy.as_transformers() if system == STOCK else PruningPolicy("bounded", encode_singly=True)
     with fake_tensors(DEVICE):
         model.to_empty(device=DEVICE)
         if student is not None:

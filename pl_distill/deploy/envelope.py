@@ -136,7 +136,8 @@ def load_envelope(name_or_path: str | Path) -> Envelope:
     except yaml.YAMLError as error:
         raise ConfigError(name, f"is not YAML ({error})", "keys and values", "Correct the file.") from error
     except JsonTypeError as error:
-        raise ConfigError(f"{name}, {error.key}", error.found, error.expected, "Correct the file.") from error
+        where = f"{name}, {error.key}" if error.key else name
+        raise ConfigError(where, error.found, error.expected, "Correct the file.") from error
 
 
 def check(envelope: Envelope, parts_bytes: Mapping[str, int]) -> Verdict:

@@ -84,7 +84,7 @@ def read_recipe(path: str | Path, teacher: str | None = None) -> BudgetRecipe:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
     try:
-        module = parser.instantiate_classes(parser.parse_object({"model": model})).model
+        module = parser.instantiate(parser.parse_object({"model": model})).model
     except (ArgumentError, ValueError, TypeError) as error:
         found = f"is refused: {' '.join(str(error).split())[:300]}"
         raise ConfigError(path, found, "arguments of a DistillationModule", "Correct the recipe.") from error

@@ -64,6 +64,8 @@ class PruningPolicy:
             them would wipe out every memory but the conditioning frames.
         lean_necks: Do not compute the level of both necks that nobody reads, nor keep unread position encodings: the
             same bits in less memory.
+        encode_singly: Encode the animals' memories one after the other, not in one batch, whose activations are most of
+            what the tracker takes. The last bits differ where a kernel depends on the batch; `track` does so.
         max_objects: Most animals alive at a time, if the model's configuration does not say less; the detections with
             the highest scores come first.
     """
@@ -75,6 +77,7 @@ class PruningPolicy:
     full_window: bool = True
     skip_blank: bool = True
     lean_necks: bool = True
+    encode_singly: bool = False
     max_objects: int = 100
 
     def __post_init__(self) -> None:
