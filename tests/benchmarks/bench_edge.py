@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,30 +46,31 @@ print(time.perf_counter() - begin, peak_rss_bytes())
 def measure() -> list[Figure]:
     """Time both students against the teacher, load a bundle, and stream ten frames with eight animals."""
     config = load_sam3_config(CONFIG)
+    figures, system, student = compare_encoders(config)  # the teacher's trunk is gone with its name
+    with TemporaryDirectory() as folder:
+        figures += load_bundle(system, student, Path(folder) / "bundle", config)
+    return [*figures, *stream(system)]
+
+
+def compare_encoders(config: Any) -> tuple[list[Figure], Any, Student]:
+    """Time everything that a student replaces; return the system of the default student, too."""
     teacher = drop_unused(build_teacher(config))
-    students = {
-        "trunk": build_student(TinyViTFPN, teacher, pyramids=False, dtype=torch.float32),
-        "pyramids": build_student(TinyViTDualPyramid, teacher, pyramids=True, dtype=torch.float32),
-    }
-    fill(teacher)
+    default = build_student(TinyViTFPN, teacher, pyramids=False, dtype=torch.float32)
+    dual = build_student(TinyViTDualPyramid, teacher, pyramids=True, dtype=torch.float32)
     size = config.detector_config.vision_config.backbone_config.image_size
     picture = torch.randn(1, 3, size, size)
+    encoder = VisionPyramids(fill(teacher))
     with torch.inference_mode():
-        replaced = seconds(lambda: VisionPyramids(teacher)(picture), rounds=0)  # minutes; nothing to warm up
+        replaced = seconds(lambda: encoder(picture), rounds=0)  # minutes: once
         figures = [Figure("edge.teacher_encoder", replaced, "s")]
-        for name, student in students.items():
-            system = substitute(teacher, fill(student))
-            own = seconds(lambda system=system: VisionPyramids(system)(picture), rounds=3)  # type: ignore[misc]
-            goal = ">= 18" if name == "trunk" else None
+        for name, student in (("trunk", default), ("pyramids", dual)):
+            smaller = VisionPyramids(substitute(teacher, fill(student)))
+            own = seconds(partial(smaller, picture), rounds=3)
             figures += [
                 Figure(f"edge.student_encoder.{name}", own, "s"),
-                Figure(f"edge.teacher_over_student.{name}", replaced / own, "ratio", goal),
+                Figure(f"edge.teacher_over_student.{name}", replaced / own, "ratio", ">= 18"),
             ]
-    system = substitute(teacher, students["trunk"])
-    with TemporaryDirectory() as folder:
-        figures += load_bundle(system, students["trunk"], Path(folder) / "bundle", config)
-    del teacher, students["pyramids"]
-    return [*figures, *stream(system)]
+    return figures, substitute(teacher, default), default
 
 
 def load_bundle(system: Any, student: Student, folder: Path, config: Any) -> list[Figure]:
