@@ -57,7 +57,9 @@ class JetsonEnvelope(Callback):
             recipe = BudgetRecipe("this run", module, module.teacher, teacher_config(module.teacher), 1)
             found = predict(recipe, self.animals, 2, [self.precision], training=False, systems=(STUDENT,))
             verdict = found.verdict(self.envelope, self.precision)
-        self._judge(trainer, "predicted", trainer.strategy.broadcast(verdict))
+        shared = trainer.strategy.broadcast(verdict)
+        assert shared is not None, "the first process has predicted"
+        self._judge(trainer, "predicted", shared)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare what was measured."""

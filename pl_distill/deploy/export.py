@@ -4,6 +4,7 @@
 network is not written: "PASSED" of a converter says that a file was built, not that it is right (docs/deployment.md).
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datamodules.errors import UserError
 from datamodules.files import atomic_path
-from pl_distill.errors import ConfigError, UserError
+from pl_distill.errors import ConfigError
 from pl_distill.models.sam3_necks import LEVELS, Pyramids
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -73,7 +75,8 @@ class VisionPyramids(nn.Module):
         tokens = self.backbone(images).last_hidden_state  # (1, h*w, C)
         trunk_map = tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         levels: list[Tensor] = []
-        for neck in self.necks:
+        for module in self.necks:
+            neck: Any = module
             found = [layer(trunk_map) for layer in neck.fpn_layers[:LEVELS]] if hasattr(neck, "fpn_layers") else None
             levels += neck.levels(trunk_map) if found is None else found
         return tuple(levels)
@@ -120,7 +123,7 @@ def write_onnx(network: nn.Module, example: Tensor, names: Sequence[str], path: 
     """Export a network with one input, `images`, of fixed size.
 
     Args:
-        network: In eval mode, float32; it is cast for fp16 and cast back.
+        network: In eval mode, float32; it stays so.
         example: Input, shape (1, 3, S, S), float32.
         names: Of the outputs.
         path: File to write; replaced.
@@ -131,19 +134,18 @@ def write_onnx(network: nn.Module, example: Tensor, names: Sequence[str], path: 
     from onnx_ir.passes.common import DeduplicateInitializersPass
 
     dtype = torch.float16 if precision == "fp16" else torch.float32
-    try:
-        with torch.no_grad():
-            program = torch.onnx.export(
-                network.to(dtype),
-                (example.to(dtype),),
-                input_names=["images"],
-                output_names=list(names),
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        network.to(torch.float32)
+    # a copy: the program refers to the weights until it is saved, and `network` stays as it is
+    cast = copy.deepcopy(network).to(dtype)
+    with torch.no_grad():
+        program = torch.onnx.export(
+            cast,
+            (example.to(dtype),),
+            input_names=["images"],
+            output_names=list(names),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     if program is None:
         raise ParityError("torch.onnx.export", "gave no program", "an ONNX program", "Report it with the version.")
     DeduplicateInitializersPass()(program.model)

@@ -49,7 +49,8 @@ class _Headless(_WithoutText):
         super().__init__(config)
         vision = self.detector_model.vision_encoder
         vision.backbone = None
-        vision.neck, self.tracker_neck = _Weightless(vision.neck), _Weightless(self.tracker_neck)
+        vision.neck = _Weightless(vision.neck)
+        self.tracker_neck: Any = _Weightless(vision.neck)  # the same encoding: it has no weights
 
 
 class _Weightless(nn.Module):

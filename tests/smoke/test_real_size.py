@@ -1,6 +1,6 @@
 """Every verb at real size: SAM 3 (860M parameters) with random weights on disk, and its student, on a CPU.
 
-Hours on a busy core; needs 15 GB of disk and 9 GB of memory. What it proves: shapes, files and memory of the whole chain
+Hours on a busy core; needs 15 GB of disk and 9 GB of memory. It proves shapes, files and memory of the whole chain
 at 860M parameters; not speed, and no accuracy. It prints the seconds and the peak resident set of every verb.
 
     pytest tests/smoke/test_real_size.py -m slow -s

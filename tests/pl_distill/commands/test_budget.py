@@ -45,7 +45,8 @@ def test_json_has_every_system_and_its_parts_add_up(recipe, capsys):
     for one in systems.values():
         assert sum(one["parts_bytes"].values()) == one["peak_bytes"] > one["weights_bytes"]
     stock, teacher, student = systems.values()
-    assert stock["peak_bytes"] > teacher["peak_bytes"] > student["peak_bytes"]
+    assert stock["weights_bytes"] > teacher["weights_bytes"] > 0 < student["weights_bytes"]
+    assert stock["session_bytes"] > teacher["session_bytes"] == student["session_bytes"]
     assert set(content["devices"]) == {
         "agx-orin-32gb", "agx-orin-64gb", "orin-nano-8gb", "orin-nx-16gb", "orin-nx-8gb", "thor",
     }  # fmt: skip
