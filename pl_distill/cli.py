@@ -42,6 +42,9 @@ VERBS = {
     "release": Verb("write a trained SAM 3 in half precision, with its model card", "release", ("release",)),
     "ablate": Verb("train and score students of several losses, one table", "ablate", ("ablate",)),
     "track": Verb("follow the animals of a video or a camera", "track", ("track",), first="--video"),
+    "budget": Verb("predict parameters, memory and speed of a recipe's systems, without a GPU", "budget", ("budget",)),
+    "export": Verb("write a student as ONNX, checked against the network", "export", ("export",)),
+    "package": Verb("write everything that a device needs into one folder", "package", ("package",)),
     "report": Verb("one HTML file from results", "report", ("report",)),
 }
 

@@ -15,6 +15,7 @@ FLOORS = (  # a package may import its own floor's packages only where listed be
     ("cli",),
     ("commands",),
     ("modules",),  # a training may log a score of evaluation; evaluation knows no training
+    ("deploy",),
     ("evaluation",),
     ("streaming", "losses", "strategies"),
     ("models",),

@@ -2,6 +2,9 @@
 
 import math
 from pathlib import Path
+from typing import Literal
+
+import torch
 
 from datamodules.sources import open_source
 from pl_distill.errors import ConfigError
@@ -11,7 +14,8 @@ from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, track_stream
 from pl_distill.streaming import PruningPolicy
 
-DEFAULT_POLICY = PruningPolicy(mode="bounded")  # a camera may run for months
+DEFAULT_POLICY = PruningPolicy(mode="bounded", encode_singly=True)  # a camera may run for months, on a small device
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def track(
@@ -27,6 +31,7 @@ def track(
     patience_s: float = 600.0,
     policy: PruningPolicy = DEFAULT_POLICY,
     device: str = "auto",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     overwrite: bool = False,
 ) -> None:
     """Follow the animals of a video or a camera: identities, boxes, masks, an annotated video.
@@ -39,7 +44,8 @@ def track(
     Args:
         video: A video, a picture, a folder of pictures, a pattern in quotes ('day/*.mp4': one stream), the address of a
             camera (rtsp://, http:// and the like) or a device (/dev/video0). May stand first without --video.
-        model: A SAM 3 (folder or hub name), or a student (its folder, or a checkpoint of `pl-distill fit`).
+        model: A SAM 3 (folder or hub name), a student (its folder, or a checkpoint of `pl-distill fit`), or a bundle of
+            `pl-distill package`.
         out: Folder of everything that is written.
         teacher: The SAM 3 to put a student into; a student knows its own.
         prompt: What to look for: a word whose embedding is stored beside the SAM 3.
@@ -50,6 +56,7 @@ def track(
         patience_s: How long to reach for a camera that dropped out, in seconds.
         policy: What the tracker forgets, and when tracks end. By default nothing may grow; `evaluate` uses exact.
         device: cpu, cuda, cuda:1, or auto.
+        precision: Of weights and activations.
         overwrite: Whether to replace the tracks of an older run in the same folder.
     """
     for option, value in (("max_frames", max_frames), ("picture_fps", picture_fps)):
@@ -62,7 +69,7 @@ def track(
     if teacher is not None and not is_student(model):
         raise ConfigError("--teacher", f"is given, but {model} is no student", "a student in --model", "Leave it out.")
     source = open_source(video, picture_fps=picture_fps, patience_s=patience_s)
-    opened = open_model(plan_models(model, teacher)[-1], prompt, choose_device(device))
+    opened = open_model(plan_models(model, teacher)[-1], prompt, choose_device(device), DTYPES[precision])
     for note in opened.notes:
         print(f"note: {note}")
     done = track_stream(source, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames)

@@ -11,6 +11,7 @@ import torch
 from datamodules.preprocessing import Preprocessing
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.results import ModelIdentity
+from pl_distill.models.bundle import is_bundle, read_bundle
 from pl_distill.models.prompts import PromptEmbedding, choose_prompt, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, substitute, trunk_sha256
 from pl_distill.models.sam3_source import find_file
@@ -57,13 +58,16 @@ def plan_models(model: str, teacher: str | None) -> list[ModelSource]:
     """Say which models are evaluated, teacher first: two for a student or where a teacher is named, otherwise one.
 
     Args:
-        model: A SAM 3 (folder or hub name) or a student (folder or checkpoint of `pl-distill fit`).
+        model: A SAM 3 (folder or hub name), a student (folder or checkpoint of `pl-distill fit`), or a bundle of
+            `pl-distill package`, which has everything.
         teacher: A SAM 3; None takes a student's own teacher from its description.
 
     Raises:
         CheckpointError: `model` is neither a SAM 3 nor a student.
         ConfigError: A student does not know its teacher, or that is not there.
     """
+    if is_bundle(model):
+        return [ModelSource(MODEL, model, model)]
     if not is_student(model):
         if teacher is None:
             return [ModelSource(MODEL, model)]
@@ -90,13 +94,16 @@ def is_student(source: str) -> bool:
     return path.is_file() or (path / DESCRIPTION).is_file() or (path / "checkpoint").is_dir()
 
 
-def open_model(source: ModelSource, prompt: str, device: torch.device | str) -> OpenedModel:
+def open_model(
+    source: ModelSource, prompt: str, device: torch.device | str, dtype: torch.dtype = torch.float32
+) -> OpenedModel:
     """Load a model, put the student into it if it is one, and identify the result.
 
     Args:
         source: Which.
         prompt: A word whose embedding is stored beside the SAM 3.
         device: Where it shall run.
+        dtype: Of every weight, whatever the files'.
 
     Raises:
         CheckpointError: Weights are missing, damaged or of another architecture.
@@ -106,17 +113,21 @@ def open_model(source: ModelSource, prompt: str, device: torch.device | str) -> 
     student: Student | None = None if source.teacher is None else load_student(source.source)
     prompt_embedding = choose_prompt(load_prompts(sam3_source), prompt)
     preprocessing = load_preprocessing(sam3_source)
-    sam3 = load_sam3(sam3_source)
+    bundled = is_bundle(sam3_source)
+    if bundled:
+        read_bundle(sam3_source)
+    sam3 = load_sam3(sam3_source, trunk=not bundled)
     notes: tuple[str, ...] = ()
-    if student is not None:
+    if student is not None and not bundled:
         learned_from = student.origin["teacher_trunk_sha256"]
         if learned_from is not None and learned_from != trunk_sha256(sam3):
             notes = (
                 f"The student learned from another trunk ({learned_from[:12]}) than that of {source.teacher}: "
                 "its features are not those that this SAM 3 expects.",
             )
+    if student is not None:
         sam3 = substitute(sam3, student)
-    sam3 = sam3.to(device).eval()
+    sam3 = sam3.to(device, dtype).eval()
     return OpenedModel(sam3, identify(sam3, source, student, preprocessing), prompt_embedding, preprocessing, notes)
 
 

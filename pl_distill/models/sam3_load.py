@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Sam3ImageProcessor, Sam3VideoConfig, Sam3VideoModel
 from transformers.image_utils import PILImageResampling
 
@@ -42,10 +42,30 @@ class _WithoutText(_WithText):
         self._keys_to_ignore_on_load_unexpected = {rf"^{name}" for name in (GEOMETRY_ENCODER, *TEXT_ENCODER)}
 
 
+class _Headless(_WithoutText):
+    """Has no trunk and no necks either: a student that covers them follows."""
+
+    def __init__(self, config: Sam3VideoConfig) -> None:
+        super().__init__(config)
+        vision = self.detector_model.vision_encoder
+        vision.backbone = None
+        vision.neck = _Weightless(vision.neck)
+        self.tracker_neck: Any = _Weightless(vision.neck)  # the same encoding: it has no weights
+
+
+class _Weightless(nn.Module):
+    """What is left of a neck without weights: its position encoding."""
+
+    def __init__(self, neck: Any) -> None:
+        super().__init__()
+        self.position_encoding = neck.position_encoding
+
+
 def load_sam3(
     source: str | Path,
     *,
     text_encoder: bool = False,
+    trunk: bool = True,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Any:
@@ -54,6 +74,7 @@ def load_sam3(
     Args:
         source: A folder with config.json and safetensors, or a hub name such as ``facebook/sam3``.
         text_encoder: Whether to load the text encoder (353M parameters at real size); only computing prompts needs it.
+        trunk: Whether to load trunk and necks; False where the files hold none and a student takes their place.
         dtype: Of every weight, whatever the file's.
         device: Where the weights go.
 
@@ -66,7 +87,7 @@ def load_sam3(
     name = check_source(source)
     config = load_config(source)
     files = weight_files(source)
-    kind = _WithText if text_encoder else _WithoutText
+    kind = _WithText if text_encoder else _WithoutText if trunk else _Headless
     with quiet_transformers():
         try:
             model, report = kind.from_pretrained(

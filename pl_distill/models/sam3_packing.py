@@ -84,6 +84,11 @@ class UnpackingNeck(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Unfold (B, 2 * 21 * C, h, w); the last level stands for the half-size one, which every caller drops."""
-        levels: tuple[Tensor, ...] = getattr(unpack(hidden_states), self.pyramid)
+        levels = self.levels(hidden_states)
         levels = (*levels, levels[-1])
         return levels, tuple(self.position_encoding(level.shape, level.device, level.dtype) for level in levels)
+
+    def levels(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
+        """Unfold (B, 2 * 21 * C, h, w) into three levels, fine to coarse."""
+        found: tuple[Tensor, ...] = getattr(unpack(hidden_states), self.pyramid)
+        return found

@@ -142,12 +142,21 @@ class UncachedAttention(Attention):  # type: ignore[misc]  # timm is read as unt
     """TinyViT's attention that gathers its relative biases at each call.
 
     timm keeps the gathered biases in eval mode: 78,643,200 numbers at real size (315 MB in float32), which also outlive
-    a change of the weights. A gather costs next to nothing.
+    a change of the weights. A gather costs next to nothing. The table of indices, which timm keeps as int64 in each of
+    ten blocks (55 MB), is int32 and lies in the first block of its window size.
     """
+
+    table_owner: "list[UncachedAttention]"  # a list, so that the owner is no child
+
+    def share_table(self, owner: "UncachedAttention") -> None:
+        """Use the table of a block with the same window; the owner's own becomes int32."""
+        self.table_owner = [owner]
+        table = self.attention_bias_idxs.to(torch.int32) if owner is self else None
+        self.register_buffer("attention_bias_idxs", table, persistent=False)
 
     def get_attention_biases(self, device: torch.device) -> Tensor:
         """Return the biases (heads, N, N) of a window of N cells."""
-        biases: Tensor = self.attention_biases[:, self.attention_bias_idxs]
+        biases: Tensor = self.attention_biases[:, self.table_owner[0].attention_bias_idxs]
         return biases
 
 
@@ -166,9 +175,11 @@ def build_body(name: str, overrides: dict[str, Any]) -> Any:
         raise ConfigError("body", f"is {name!r}", f"one of {known}", "Name a TinyViT of timm.")
     body = timm.create_model(name, pretrained=False, num_classes=0, **overrides)
     body.head = nn.Identity()  # its norm belongs to the classifier
+    owners: dict[tuple[int, int], UncachedAttention] = {}
     for module in body.modules():
         if isinstance(module, Attention):
             module.__class__ = UncachedAttention  # of this instance only: timm itself stays as it is
+            module.share_table(owners.setdefault(module.resolution, module))
     return body
 
 

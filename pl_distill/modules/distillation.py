@@ -22,7 +22,7 @@ from pl_distill.losses.feature_loss import FeatureLoss, Progress, pairs
 from pl_distill.losses.gradient_norms import gradient_norms, shares
 from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3 import Necks, Pyramids, load_necks, read_geometry, read_trunk_sha256
-from pl_distill.models.student_io import StudentFactory
+from pl_distill.models.student_io import Student, StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
 from pl_distill.modules.features import LEVEL_NAMES, Features
 from pl_distill.modules.schedules import warmup_cosine
@@ -120,6 +120,11 @@ class DistillationModule(LightningModule):
             if self.compile_backend is not None:
                 student.compile(backend=self.compile_backend)  # in place: names in checkpoints stay as they are
             self.student = student
+
+    def adopt(self, student: Student, necks: Necks) -> None:
+        """Take a student and the teacher's necks that were built elsewhere, instead of building and reading them."""
+        self.student = student
+        self._teacher_necks = [necks]
 
     @property
     def necks(self) -> Necks:

@@ -65,6 +65,10 @@ class PruningPolicy:
         window_frames: Keep only so many past frames of each animal, fewer than the model would read; None: all that it
             reads (15 pointers, 6 memories at real size). Lower: less memory per animal and a faster frame, shorter
             memory. `pl-distill window` measures what that costs.
+        lean_necks: Do not compute the level of both necks that nobody reads, nor keep unread position encodings: the
+            same bits in less memory.
+        encode_singly: Encode the animals' memories one after the other, not in one batch, whose activations are most of
+            what the tracker takes. The last bits differ where a kernel depends on the batch; `track` does so.
         max_objects: Most animals alive at a time, if the model's configuration does not say less; the detections with
             the highest scores come first.
     """
@@ -76,6 +80,8 @@ class PruningPolicy:
     full_window: bool = True
     skip_blank: bool = True
     window_frames: int | None = None
+    lean_necks: bool = True
+    encode_singly: bool = False
     max_objects: int = 100
 
     def __post_init__(self) -> None:
@@ -97,6 +103,7 @@ class PruningPolicy:
             protect_memories=False,
             full_window=False,
             skip_blank=False,
+            lean_necks=False,
             max_objects=10**6,
         )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import Sam3VideoModel
 
 from pl_distill.models.sam3 import shallow_twin
+from pl_distill.models.sam3_lean import LeanNeck
 from pl_distill.streaming.mask_cleaning import fill_holes, mask_iou, nms_masks
 from pl_distill.streaming.policy import PruningPolicy
 from pl_distill.streaming.rebinding import rebound
@@ -56,6 +57,11 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
         view.evidence = Evidence()
         view.max_num_objects = min(model.max_num_objects, policy.max_objects)
         view._at_limit = False
+        if policy.lean_necks:
+            view.detector_model = shallow_twin(model.detector_model)
+            view.detector_model.vision_encoder = shallow_twin(model.detector_model.vision_encoder)
+            view.detector_model.vision_encoder.neck = LeanNeck(model.detector_model.vision_encoder.neck)
+            view.tracker_neck = LeanNeck(model.tracker_neck)
         return view
 
     # the same numbers as transformers' own mask_iou, in a hundredth of the memory
@@ -100,6 +106,25 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
         )
         return result
 
+    def run_memory_encoder(
+        self,
+        inference_session: StreamingSession,
+        frame_idx: int,
+        high_res_masks: Tensor,
+        object_score_logits: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Encode the memories of all animals; masks and scores have one row for each."""
+        encode = super().run_memory_encoder
+        if not self.policy.encode_singly:
+            both: tuple[Tensor, Tensor] = encode(inference_session, frame_idx, high_res_masks, object_score_logits)
+            return both
+        singles = [
+            encode(inference_session, frame_idx, high_res_masks[row : row + 1], object_score_logits[row : row + 1])
+            for row in range(len(high_res_masks))
+        ]
+        features = torch.cat([features for features, _ in singles], dim=1)  # (h*w, N, C)
+        return features, singles[0][1].expand(features.shape)  # positions do not depend on the animal
+
     def _tracker_add_new_objects(
         self,
         inference_session: StreamingSession,
@@ -111,6 +136,12 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
         """Begin new animals; the tracker is shown a session of them alone."""
         if not self.policy.protect_memories:
             super()._tracker_add_new_objects(inference_session, frame_idx, new_obj_ids, new_obj_masks, reverse)
+            return
+        if self.policy.encode_singly and len(new_obj_ids) > 1:
+            for row, new in enumerate(new_obj_ids):
+                self._tracker_add_new_objects(
+                    inference_session, frame_idx, [new], new_obj_masks[row : row + 1], reverse
+                )
             return
         positions = [inference_session.obj_id_to_idx(new) for new in new_obj_ids]
         newborn = copy.copy(inference_session)

@@ -115,7 +115,7 @@ class StreamingSession(Sam3VideoInferenceSession):  # type: ignore[misc]  # tran
     def tensor_bytes(self) -> int:
         """Return the bytes of all tensors that the session keeps alive, each storage counted once."""
         storages = (leaf.untyped_storage() for leaf in _leaves(vars(self)) if isinstance(leaf, Tensor))
-        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
 
     def python_entries(self) -> int:
         """Return the number of entries in all containers of the session."""

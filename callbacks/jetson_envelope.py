@@ -1,0 +1,92 @@
+"""Whether what is being trained will fit the device that it is meant for."""
+
+import logging
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.peak_vram import PeakVRAM
+from pl_distill.deploy.budget import STUDENT, predict
+from pl_distill.deploy.envelope import Verdict, check, load_envelope
+from pl_distill.deploy.recipe import BudgetRecipe, teacher_config
+from pl_distill.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class JetsonEnvelope(Callback):
+    """Compare a student's system with a device: predicted at the start of a fit, measured at the end of a run.
+
+    At the start the whole deployed system is predicted (`pl-distill budget`; some seconds). At the end the largest
+    memory of the run's own inference (validation, test, prediction) is compared, as PeakVRAM measured it: on a GPU that
+    of tensors, on a CPU the resident set, which holds the training, too, where there was one. Logs
+    `envelope/predicted_gib`, `envelope/measured_gib` and `envelope/headroom_gib`, the least of both.
+
+    Args:
+        device: A shipped profile, such as orin-nx-16gb, or a YAML file.
+        action: Whether what does not fit is a warning, or ends the run with an error.
+        animals: That shall be tracked at a time.
+        precision: Of the deployed system.
+    """
+
+    def __init__(
+        self,
+        device: str = "orin-nx-16gb",
+        action: Literal["warn", "fail"] = "warn",
+        animals: int = 8,
+        precision: Literal["bf16", "fp16", "fp32"] = "fp16",
+    ) -> None:
+        self.envelope = load_envelope(device)
+        self.action = action
+        self.animals = animals
+        self.precision = precision
+        self._headroom_gib: list[float] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See that somebody measures."""
+        self._headroom_gib = []
+        if not any(isinstance(callback, PeakVRAM) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            expected = "callbacks.peak_vram.PeakVRAM beside JetsonEnvelope"
+            raise ConfigError("trainer.callbacks", "has nobody who measures memory", expected, "Add it.")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Predict, on the first process; all of them learn what comes out."""
+        verdict: Verdict | None = None
+        if trainer.is_global_zero:
+            module: Any = pl_module
+            recipe = BudgetRecipe("this run", module, module.teacher, teacher_config(module.teacher), 1)
+            found = predict(recipe, self.animals, 2, [self.precision], training=False, systems=(STUDENT,))
+            verdict = found.verdict(self.envelope, self.precision)
+        shared = trainer.strategy.broadcast(verdict)
+        assert shared is not None, "the first process has predicted"
+        self._judge(trainer, "predicted", shared)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare what was measured."""
+        self._measured(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare what was measured."""
+        self._measured(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare what was measured."""
+        self._measured(trainer)
+
+    def _measured(self, trainer: Trainer) -> None:
+        (monitor, *_) = [one for one in trainer.callbacks if isinstance(one, PeakVRAM)]  # type: ignore[attr-defined]
+        phases = {phase: peaks for phase, peaks in monitor.peaks_bytes.items() if phase != "fit"}
+        if not phases:
+            return
+        parts = {phase: peaks.get("allocated", peaks.get("rss", 0)) for phase, peaks in phases.items()}
+        largest = max(parts, key=lambda phase: parts[phase])
+        self._judge(trainer, "measured", check(self.envelope, {largest: parts[largest]}))
+
+    def _judge(self, trainer: Trainer, how: str, verdict: Verdict) -> None:
+        self._headroom_gib.append(verdict.headroom_gib)
+        metrics = {f"envelope/{how}_gib": verdict.needed_gib, "envelope/headroom_gib": min(self._headroom_gib)}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+        if self.action == "fail":
+            verdict.enforce()
+        (log.info if verdict.fits else log.warning)("%s: %s", how, verdict)

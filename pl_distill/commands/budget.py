@@ -1,0 +1,71 @@
+"""`pl-distill budget`: parameters, predicted memory, operations and limits of devices, before a GPU is rented."""
+
+import json as json_format
+import sys
+from typing import Literal
+
+from pl_distill.commands.parsing import find_recipe
+from pl_distill.deploy.budget import predict
+from pl_distill.deploy.budget_text import format_budget
+from pl_distill.deploy.envelope import load_envelope
+from pl_distill.deploy.recipe import read_recipe
+from pl_distill.errors import ConfigError
+
+Precision = Literal["bf16", "fp16", "fp32"]
+
+
+def budget(
+    recipe: str = "distill/edinburgh.yaml",
+    teacher: str | None = None,
+    device: str = "orin-nx-16gb",
+    animals: int = 8,
+    frames: int = 20,
+    precisions: list[Precision] = ["bf16", "fp32"],  # noqa: B006  # jsonargparse shows it, nobody changes it
+    training: bool = True,
+    limit: Literal["warn", "fail"] = "warn",
+    json: bool = False,
+) -> None:
+    """Predict what a recipe's systems need, without a GPU and without weights.
+
+    Tables of parameters by part and definition, of peak memory of SAM 3 and of the student's system, of operations and
+    of what is left on a device.
+    Example: pl-distill budget --recipe distill/edinburgh.yaml --device orin-nx-16gb --limit fail
+    Example: pl-distill budget --recipe distill/pen.yaml --teacher pen_teacher --json true
+
+    Args:
+        recipe: A recipe of `pl-distill fit`: a path, or the name of a shipped one.
+        teacher: The SAM 3 (folder, shipped model, facebook/sam3) or a shipped configuration (real, pen, tiny); by
+            default the recipe's.
+        device: A shipped profile (agx-orin-32gb, agx-orin-64gb, orin-nano-8gb, orin-nx-8gb, orin-nx-16gb, thor), a YAML
+            file, or "all".
+        animals: Tracked at a time.
+        frames: Length of the stream: what a session that forgets nothing grows to.
+        precisions: Of weights and activations; fp16 is of the size of bf16.
+        training: Whether to predict a training step, too.
+        limit: Whether a student that does not fit the device ends with exit code 1.
+        json: Whether to print JSON instead of tables.
+    """
+    for option, value, least in (("--animals", animals, 1), ("--frames", frames, 2)):
+        if value < least:
+            raise ConfigError(option, f"is {value}", f"at least {least}", "Correct it.")
+    from pl_distill.deploy.envelope import shipped_envelopes
+
+    envelopes = {name: load_envelope(name) for name in (shipped_envelopes() if device == "all" else [device])}
+    found = predict(
+        read_recipe(find_recipe(recipe), teacher),
+        animals,
+        frames,
+        list(precisions),
+        training=training,
+        progress=lambda what: print(f"predicting {what}", file=sys.stderr, flush=True),
+    )
+    if json:
+        print(json_format.dumps(found.to_json(envelopes), indent=2))
+    else:
+        print(format_budget(found, envelopes))
+    for envelope in envelopes.values():
+        verdict = found.verdict(envelope, found.precisions[0])
+        if limit == "fail":
+            verdict.enforce()
+        elif not verdict.fits:
+            print(f"warning: {verdict}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""What a device needs: parameters, predicted memory, operations, limits of devices, exports and bundles."""

@@ -1,0 +1,123 @@
+"""The folder that a device gets: student, heads, tracker and prompts in one place, without trunk and text encoder.
+
+It reads as two things that exist already: a SAM 3's folder (config.json, model.safetensors, processor and prompts),
+whose weights hold everything behind the necks, and a student's (student.json, student.safetensors). `bundle.json` says
+that both belong together, and has the SHA-256 of every other file.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from datamodules.files import sha256_of, sync_directory, write_json
+from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.models.prompts import PromptEmbedding, save_prompts
+from pl_distill.models.sam3_source import WEIGHTS, find_file
+from pl_distill.models.student_io import Student
+
+BUNDLE = "bundle.json"
+SCHEMA = 1
+COPIED = ("config.json", "preprocessor_config.json", "processor_config.json", "LICENSE", "LICENSE.txt")
+NOT_NEEDED = ("detector_model.vision_encoder.", "tracker_neck.")
+
+
+def is_bundle(source: str | Path) -> bool:
+    """Whether a path is a folder of `write_bundle`."""
+    return (Path(source) / BUNDLE).is_file()
+
+
+def read_bundle(source: str | Path) -> dict[str, Any]:
+    """Read what a bundle says of itself.
+
+    Raises:
+        CheckpointError: It is damaged, of another schema, or a file is not there.
+    """
+    path = Path(source) / BUNDLE
+    fix = "Write it again with `pl-distill package`, or copy the whole folder."
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(path, f"is not JSON ({error})", "a bundle's description", fix) from error
+    if content.get("schema") != SCHEMA:
+        raise CheckpointError(path, f"has schema {content.get('schema')!r}", f"schema {SCHEMA}", fix)
+    for name in content.get("files", {}):
+        if Path(name).name != name or not (path.parent / name).is_file():
+            raise CheckpointError(path.parent / Path(name).name, "is not there", f"a file that {BUNDLE} names", fix)
+    return content
+
+
+def verify_bundle(source: str | Path) -> None:
+    """Compare every file of a bundle with its SHA-256.
+
+    Raises:
+        CheckpointError: One differs.
+    """
+    for name, digest in read_bundle(source)["files"].items():
+        if sha256_of(Path(source) / name) != digest:
+            fix = "Copy the bundle again."
+            raise CheckpointError(Path(source) / name, "has another SHA-256", f"that of {BUNDLE}", fix)
+
+
+def write_bundle(
+    folder: Path,
+    sam3: Any,
+    student: Student,
+    source: str | Path,
+    prompts: Mapping[str, PromptEmbedding],
+    texts: Mapping[str, str],
+    about: Mapping[str, Any],
+) -> Path:
+    """Write a bundle; it appears whole or not at all.
+
+    Args:
+        folder: A new or empty one.
+        sam3: The model behind the student; trunk and necks of it are left out.
+        student: Must cover the necks.
+        source: Where configuration and processor of `sam3` are copied from.
+        prompts: By word.
+        texts: Further files, content by name.
+        about: Further keys of bundle.json, plain values.
+
+    Raises:
+        ConfigError: `folder` holds something, or the student leaves the necks to the teacher.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(folder, "is not empty", "a new folder", "Name another one or delete it.")
+    if student.keeps_necks and student.detector_neck is None:
+        found = "has no copies of the teacher's necks"
+        raise ConfigError("student", found, "a student that covers them", "Give a folder of `save_pretrained`.")
+    temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        heads = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in sam3.state_dict().items()
+            if not name.startswith(NOT_NEEDED)
+        }
+        save_file(heads, temporary / WEIGHTS, metadata={"format": "pt"})
+        student.save_pretrained(temporary, **student.origin)
+        save_prompts(temporary, prompts.values())
+        for name in COPIED:
+            found_file = find_file(source, name)
+            if found_file is not None:
+                shutil.copyfile(found_file, temporary / name)
+        for name, text in texts.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
+        write_json(temporary / BUNDLE, {"schema": SCHEMA, **about, "files": files})
+        for path in temporary.iterdir():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+        sync_directory(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

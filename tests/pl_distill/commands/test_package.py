@@ -1,0 +1,116 @@
+"""`pl-distill package` and what runs from the bundle alone."""
+
+import json
+import shutil
+
+import pytest
+from safetensors import safe_open
+
+from datamodules.video import VideoWriter
+from pl_distill.cli import main
+from pl_distill.models.sam3 import load_necks, write_random_sam3
+from pl_distill.models.tinyvit_dual import TinyViTDualPyramid
+from pl_distill.models.tinyvit_fpn import TinyViTFPN
+from tests.pl_distill.commands.test_track import picture
+
+SIZES = {"embed_dims": [16] * 4, "depths": [1] * 4, "num_heads": [1] * 4, "window_sizes": [2] * 4, "body_size": 64}
+COMMON = {"body": "tiny_vit_5m_224", "grid": 8, "fpn_channels": 16, "norm_groups": 4, **SIZES}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return write_random_sam3("tiny", tmp_path_factory.mktemp("sam3") / "teacher", seed=0)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "pen.mp4"
+    with VideoWriter(path, fps=6, width=64, height=48) as writer:
+        for number in range(3):
+            writer.write(picture(number))
+    return path
+
+
+def make_student(kind, teacher, folder):
+    if kind == "pyramids":
+        necks = load_necks(teacher)
+        channels = necks.detector_neck.config.fpn_hidden_size
+        student = TinyViTDualPyramid(out_channels=channels, tower_depths=[1, 1, 1], **COMMON)
+    else:
+        student = TinyViTFPN(out_channels=32, **COMMON)
+        if kind == "necks":
+            necks = load_necks(teacher)
+            student.attach_necks(necks.detector_neck, necks.tracker_neck)
+    student.save_pretrained(folder, teacher=str(teacher))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["necks", "without necks", "pyramids"])
+def test_a_bundle_tracks_like_the_student_when_the_teacher_is_gone(kind, teacher, video, tmp_path):
+    kept = tmp_path / "teacher"
+    shutil.copytree(teacher, kept)
+    student, bundle = make_student(kind, kept, tmp_path / "student"), tmp_path / "bundle"
+    options = ["--annotated=false", "--device=cpu"]
+    assert main(["track", str(video), "--model", str(student), "--out", str(tmp_path / "before"), *options]) == 0
+    assert main(["package", "--model", str(student), "--out", str(bundle)]) == 0
+    shutil.rmtree(kept)
+    shutil.rmtree(student)
+    assert main(["track", str(video), "--model", str(bundle), "--out", str(tmp_path / "after"), *options]) == 0
+    for name in ("tracks.txt", "masks.jsonl"):
+        assert (tmp_path / "before" / name).read_bytes() == (tmp_path / "after" / name).read_bytes()
+    assert (tmp_path / "after" / "tracks.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def bundle(teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packed")
+    student = make_student("necks", teacher, folder / "student")
+    assert main(["package", "--model", str(student), "--out", str(folder / "bundle"), "--prompts=[pig]"]) == 0
+    return folder / "bundle"
+
+
+def test_trunk_and_text_encoder_stay_behind(bundle):
+    with safe_open(bundle / "model.safetensors", framework="pt") as file:
+        parts = {key.split(".")[0] + "." + key.split(".")[1] for key in file.keys()}  # noqa: SIM118
+    assert not any("vision_encoder" in part or "text" in part or "geometry" in part for part in parts)
+    content = json.loads((bundle / "bundle.json").read_text())
+    assert content["words"] == ["pig"]
+    assert set(content["files"]) == {path.name for path in bundle.iterdir()} - {"bundle.json"}
+    assert {"README.md", "LICENCES.md"} <= set(content["files"])
+
+
+def test_a_bundle_without_one_of_its_files_is_refused_by_its_name(bundle, video, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    (broken / "prompts.safetensors").unlink()
+    assert main(["track", str(video), "--model", str(broken), "--out", str(tmp_path / "out")]) == 1
+    assert "prompts.safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_path_out_of_the_bundle_is_not_followed(bundle, video, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    content = json.loads((broken / "bundle.json").read_text())
+    content["files"]["../secret"] = "0"
+    (broken / "bundle.json").write_text(json.dumps(content))
+    (tmp_path / "secret").write_text("x")
+    assert main(["track", str(video), "--model", str(broken), "--out", str(tmp_path / "out")]) == 1
+    assert "is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_bundle_runs_in_half_precision(bundle, video, tmp_path, precision):
+    options = ["--precision", precision, "--annotated=false", "--device=cpu", "--max_frames=2"]
+    assert main(["track", str(video), "--model", str(bundle), "--out", str(tmp_path / "out"), *options]) == 0
+
+
+def test_what_is_no_student_and_what_exists_are_refused(bundle, teacher, tmp_path, capsys):
+    assert main(["package", "--model", str(teacher), "--out", str(tmp_path / "new")]) == 1
+    assert "is no student" in capsys.readouterr().err
+    student = make_student("necks", teacher, tmp_path / "student")
+    assert main(["package", "--model", str(student), "--out", str(bundle)]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert main(["package", "--model", str(student), "--out", str(tmp_path / "new"), "--prompts=[cow]"]) == 1
+    assert "cow" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

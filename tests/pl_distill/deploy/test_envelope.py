@@ -1,0 +1,73 @@
+import pytest
+import yaml
+
+from pl_distill.deploy.envelope import EnvelopeError, check, load_envelope, paper_reserve_gb, shipped_envelopes
+from pl_distill.errors import ConfigError
+
+GIB = 2**30
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.yaml"
+    content = {
+        "name": "Small", "memory_gib": 4, "storage_gb": None, "reserve_gib": {"system": 1.0, "video": 0.5},
+        "half_tflops": 1.0, "float_tflops": 0.5, "bandwidth_gb_s": 10, "sources": ["here"],
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", shipped_envelopes())
+def test_every_profile_has_room_a_named_reserve_and_a_source(name):
+    envelope = load_envelope(name)
+    assert 0 < envelope.budget_gib < envelope.memory_gib
+    assert len(envelope.reserve_gib) >= 5
+    assert envelope.sources
+    assert envelope.half_tflops > envelope.float_tflops
+
+
+def test_the_devices_of_the_issue_are_there():
+    devices = {"orin-nx-16gb", "orin-nx-8gb", "orin-nano-8gb", "agx-orin-32gb", "agx-orin-64gb", "thor"}
+    assert set(shipped_envelopes()) == devices
+
+
+def test_our_reserve_leaves_the_papers_headroom():
+    """16 - 6.49 - 4.9: what the paper does not explain, and what we name, are the same within 0.1."""
+    assert paper_reserve_gb() == pytest.approx(4.61)
+    envelope = load_envelope("orin-nx-16gb")
+    assert check(envelope, {"all": int(6.49 * GIB)}).headroom_gib == pytest.approx(4.9, abs=0.1)
+
+
+def test_what_fits_says_what_is_left(small):
+    verdict = check(load_envelope(small), {"weights": GIB, "session": GIB // 2})
+    assert (verdict.fits, verdict.headroom_gib) == (True, 1.0)
+    assert str(verdict) == "Small: 1.50 of 2.50 GiB, 1.00 GiB left"
+    verdict.enforce()
+
+
+def test_what_does_not_fit_names_the_part_to_shrink(small):
+    verdict = check(load_envelope(small), {"weights": GIB, "session": 2 * GIB})
+    assert "shrink the session first, 2.00 GiB" in str(verdict)
+    with pytest.raises(EnvelopeError, match=r"Small: would have to hold 3\.00 GiB, expected at most its 2\.50 GiB"):
+        verdict.enforce()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "is not YAML"),
+        ("name: Small", "memory_gib: is missing"),
+        ("just words", "wrong.yaml: is 'just words', expected a mapping"),
+    ],
+)
+def test_a_wrong_profile_is_refused_by_the_name_of_its_key(tmp_path, text, message):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_envelope(path)
+
+
+def test_an_unknown_device_is_answered_with_those_that_are_known():
+    with pytest.raises(ConfigError, match="orin-nx-16gb"):
+        load_envelope("orin-xn")
