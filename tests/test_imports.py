@@ -17,7 +17,7 @@ FLOORS = (  # a package may import its own floor's packages only where listed be
     ("modules",),  # a training may log a score of evaluation; evaluation knows no training
     ("evaluation",),
     ("streaming", "losses", "strategies"),
-    ("models",),
+    ("models", "checkpoint_io"),
     ("errors", "assets"),
 )
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}

@@ -7,12 +7,14 @@ finds shipped recipes by name.
 import logging
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn, cast
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from datamodules.errors import UserError
+from pl_distill.checkpoint_io import recover_directories
 from pl_distill.commands.parsing import refuse, resolve_recipes
 
 EXAMPLES = {
@@ -50,6 +52,10 @@ class RecipeCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args`, without Lightning's warning that `sys.argv` holds words too: ours are taken from there."""
         self.config = parser.parse_args(cast(Sequence[str], args))
+
+    def before_fit(self) -> None:
+        """Put back a checkpoint that was being replaced when a run was killed: `--ckpt_path last` looks for it now."""
+        recover_directories(Path(self.trainer.default_root_dir) / "checkpoints")
 
     def instantiate_classes(self) -> None:
         """Build module, data and trainer; a `UserError` of a constructor comes out as it was raised.
