@@ -13,11 +13,12 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, UserError
 from datamodules.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -116,22 +117,26 @@ class RemoteFolder:
         for attempt in range(1, self.attempts + 1):
             try:
                 self._copy(where, path, size, sha256)
-            except (FileNotFoundError, PermissionError, ImportError) as error:  # asking again will not help
+            except Exception as error:  # every file system of fsspec has errors of its own
+                if not _is_final(error):
+                    self._wait(where, attempt, error)
+                    continue
                 package = PACKAGES.get(urlsplit(where).scheme, "")
                 fix = (
                     f"Install it: pip install {package}." if isinstance(error, ImportError) else "Check URL and rights."
                 )
                 raise RemoteError(where, f"cannot be read ({_brief(error)})", "a file of this folder", fix) from error
-            except Exception as error:  # every file system of fsspec has errors of its own
-                if attempt == self.attempts:
-                    found = f"could not be read in {attempt} attempts, at last because of {_brief(error)}"
-                    fix = "Check the network and the server, then start again; what is there already stays."
-                    raise RemoteError(where, found, "a whole file", fix) from error
-                wait = self.first_wait_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-                log.warning("%s: %s; attempt %d in %.1f s", where, _brief(error), attempt + 1, wait)
-                time.sleep(wait)
             else:
                 return
+
+    def _wait(self, where: str, attempt: int, error: Exception) -> None:
+        if attempt == self.attempts:
+            found = f"could not be read in {attempt} attempts, at last because of {_brief(error)}"
+            fix = "Check the network and the server, then start again; what is there already stays."
+            raise RemoteError(where, found, "a whole file", fix) from error
+        wait = self.first_wait_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+        log.warning("%s: %s; attempt %d in %.1f s", where, _brief(error), attempt + 1, wait)
+        time.sleep(wait)
 
     def _copy(self, where: str, path: Path, size: int | None, sha256: str | None) -> None:
         import fsspec
@@ -179,6 +184,41 @@ class RemoteFolder:
             yield
 
 
+@dataclass(frozen=True)
+class LocalCopies:
+    """Where copies of remote shards lie.
+
+    Args:
+        folder: On a local disk; processes of a node, and runs, may share it.
+        limit_gib: What all copies may take. An epoch that does not fit is downloaded again each time, so give the
+            node's share of the data set where the disk has it; at least `block_shards` of each rank must fit.
+        attempts: How often a file is asked for; the waits between them double from one second.
+
+    Raises:
+        UserError: A number is not positive.
+    """
+
+    folder: str = "~/.cache/pl-distill/shards"
+    limit_gib: float = 100.0
+    attempts: int = 6
+
+    def __post_init__(self) -> None:
+        if self.limit_gib <= 0 or self.attempts < 1:
+            found = f"has limit_gib {self.limit_gib} and attempts {self.attempts}"
+            raise UserError("copies", found, "positive numbers", "Correct them.")
+
+    def remote(self, place: str) -> RemoteFolder | None:
+        """Return the folder behind a URL; None where `place` is a path.
+
+        Raises:
+            RemoteError: It is a URL that cannot be read.
+        """
+        if not is_url(place):
+            return None
+        limit = int(self.limit_gib * 2**30)
+        return RemoteFolder(place, Path(self.folder).expanduser(), limit_bytes=limit, attempts=self.attempts)
+
+
 def _options(url: str) -> dict[str, Any]:
     if urlsplit(url).scheme in ("http", "https"):
         from aiohttp import ClientTimeout
@@ -188,6 +228,15 @@ def _options(url: str) -> dict[str, Any]:
     return {}
 
 
+def _is_final(error: BaseException) -> bool:
+    """Whether asking again will not help: the file is not there, or not for us, or the file system is not installed."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:  # fsspec says so of whatever HTTP answers
+        return getattr(error.__cause__, "status", None) in (401, 403, 404, 410)
+    return isinstance(error, FileNotFoundError | PermissionError | ImportError)
+
+
 def _brief(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
