@@ -119,9 +119,19 @@ class Preemption(Checkpoint):
             raise self._leave
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back as they were; what came since the last batch is delivered then, as to any process."""
+        """Give the signals back as they were; one that came after the last batch has nothing left to ask for."""
+        self._release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back after an error; a process that leaves as asked must not die of a second signal."""
+        if not isinstance(exception, Preempted):
+            self._release()
+
+    def _release(self) -> None:
         if self._before is not None:
             mask, handlers = self._before
+            while signal.sigtimedwait(self.signals, 0) is not None:
+                pass
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -130,9 +140,9 @@ class Preemption(Checkpoint):
     @property
     def asked(self) -> bool:
         """Whether this process has received one of the signals."""
-        pending = signal.sigpending() & set(self.signals)
-        if pending and self._received is None:
-            self._received = min(pending)
+        waiting = signal.sigtimedwait(self.signals, 0)  # takes it, too: it must not be delivered to anybody later
+        if waiting is not None and self._received is None:
+            self._received = signal.Signals(waiting.si_signo)
         return self._received is not None
 
     def _listen(self) -> None:

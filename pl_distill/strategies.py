@@ -9,6 +9,8 @@ Checkpoints are written beside their name and renamed, and one of another number
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,15 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
             DDPStrategy.setup_environment(self)
         else:
             super().setup_environment()
+
+    @contextmanager
+    def model_sharded_context(self) -> Iterator[None]:
+        """Build networks whole, also for ZeRO stage 3, which divides them when it takes them over.
+
+        Lightning would divide each layer as soon as it exists. What a network does to its layers afterwards is lost
+        then, without a word: TinyViT's own initialisation, pretrained weights, and the optimiser's groups by shape.
+        """
+        yield
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint's directory, each process its part; it gets its name when all parts are there."""

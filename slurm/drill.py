@@ -111,10 +111,14 @@ def submit(strategy: str, nodes: int, folder: Path, data: list[str], steps: int)
     return subprocess.run(words, check=True, capture_output=True, text=True, env=environment).stdout.strip()
 
 
+def said(*words: str) -> str:
+    """Return what a command prints."""
+    return subprocess.run(words, capture_output=True, text=True).stdout
+
+
 def show(job: str) -> dict[str, str]:
     """Return what SLURM says about a job."""
-    said = subprocess.run(["scontrol", "show", "job", "-o", job], capture_output=True, text=True).stdout
-    return dict(re.findall(r"(\w+)=(\S*)", said))
+    return dict(re.findall(r"(\w+)=(\S*)", said("scontrol", "show", "job", "-o", job)))
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -164,14 +168,18 @@ def interrupt(job: str, folder: Path, kind: str, generator: random.Random, clust
         wait_for("the lost node is noticed", lambda: show(job)["JobState"] != "RUNNING" or int(show(job)["Restarts"]))
         subprocess.run([HERE / "local_cluster.sh", "up", cluster], check=True, stdout=subprocess.DEVNULL)
     else:
-        subprocess.run(["scancel", f"--signal={kind}", job], check=True)
+        # USR1 to the tasks, the batch script and its children. TERM to the tasks alone, as SLURM does ahead of a
+        # preemption with GraceTime: srun answers it by killing them.
+        if kind == "TERM":
+            wait_for("tasks", lambda: said("squeue", "--noheader", "--steps", "--jobs", job))
+        subprocess.run(["scancel", *(["--full"] if kind == "USR1" else []), f"--signal={kind}", job], check=True)
     wait_for(
         "the job starts again", lambda: int(show(job)["Restarts"]) > restarts and show(job)["JobState"] == "RUNNING"
     )
     done.restart_s = round(time.monotonic() - at, 1)
-    said = state_of(folder)
-    if said.get("state") == "requeued":
-        done.saved = said["step"]
+    state = state_of(folder)
+    if state.get("state") == "requeued":
+        done.saved = state["step"]
     return done
 
 

@@ -27,9 +27,13 @@ rendezvous() {
 # 75: it saved and asks to be started again. Above 128: a task was killed (its node, its memory, a colleague's mistake);
 # the run goes on from its last checkpoint, MAX_CRASHES times in all. Anything else is an error that would come back.
 finish_with() {
-    local code
-    wait "$1"; code=$?
-    while kill -0 "$1" 2> /dev/null; do wait "$1"; code=$?; done  # a trapped signal ends `wait`, not the step
+    local code=127 now
+    interrupted=yes
+    while [ -n "$interrupted" ]; do  # a trapped signal ends `wait`, not the step
+        interrupted=
+        wait "$1"; now=$?
+        if [ "$now" -ne 127 ]; then code=$now; fi  # 127: bash has told the code already
+    done
     case $code in
         0) say "done" ;;
         75) requeue "saved after a signal" ;;

@@ -273,9 +273,7 @@ class DistillationModule(LightningModule):
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Split parameters for the optimiser: matrices and kernels decay; norms, biases and bias tables do not."""
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    # ZeRO-3 has divided the parameters by now: what is left in place has no shape, `ds_shape` is the whole one's.
-    ranks = {name: len(getattr(parameter, "ds_shape", parameter.shape)) for name, parameter in named}
-    decays = {name for name, parameter in named if ranks[name] > 1 and not name.endswith("attention_biases")}
+    decays = {name for name, parameter in named if parameter.ndim > 1 and not name.endswith("attention_biases")}
     return [
         {"params": [parameter for name, parameter in named if name in decays]},
         {"params": [parameter for name, parameter in named if name not in decays], "weight_decay": 0.0},

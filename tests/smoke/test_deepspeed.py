@@ -53,6 +53,12 @@ def test_a_training_that_leaves_in_mid_epoch_ends_like_one_left_alone(name, trai
     assert (state["state"], state["step"], state["starts"]) == ("done", 6, 2)
 
 
+def test_every_stage_of_zero_starts_with_the_same_weights_and_trains_alike(trained):
+    one, two, three = (json.loads((trained / f"zero{stage}-0.json").read_text())["val_loss"][0] for stage in (1, 2, 3))
+    assert one == two
+    assert three == pytest.approx(two, rel=2e-3), "sums in another order; another initialisation made it 0.013"
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_all_starts_of_a_run_are_one_curve(name, trained):
     def curve(run, tag):
