@@ -34,7 +34,8 @@ class BatchNormAgreement(Callback):
             flat = torch.cat([one.flatten() for one in self._statistics])
             mean = trainer.strategy.reduce(flat, reduce_op="mean")
             assert isinstance(mean, Tensor)
-            for one, part in zip(self._statistics, mean.split([one.numel() for one in self._statistics]), strict=True):
+            parts = torch.split(mean, [one.numel() for one in self._statistics])
+            for one, part in zip(self._statistics, parts, strict=True):
                 one.copy_(part.view_as(one))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -72,7 +72,8 @@ class Scaling(Callback):
         if self._ended is not None:
             self._fetches.append(self._began - self._ended)
         if pl_module.device.type == "cuda":
-            self._events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            event: Any = torch.cuda.Event
+            self._events = (event(enable_timing=True), event(enable_timing=True))
             self._events[0].record()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
