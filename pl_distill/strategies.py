@@ -82,10 +82,11 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
         self.barrier("checkpoint has its name")
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint, each process its part.
+        """Read a checkpoint into the engine, each process its part.
 
         Raises:
-            CheckpointError: It was written by another number of processes, among which the optimiser is divided.
+            CheckpointError: It was written by another number of processes, among which the optimiser is divided; or it
+                is damaged or of another architecture.
         """
         parts = len(list(Path(checkpoint_path).glob("checkpoint/*zero_pp_rank_*_optim_states.pt")))
         if parts not in (0, self.world_size):
@@ -95,4 +96,13 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
                 f"{self.world_size} as in this run, since each has its part of the optimiser",
                 f"Resume with {parts} processes; `pl-distill convert` makes one file of the student for any other use.",
             )
-        return super().load_checkpoint(checkpoint_path, weights_only)
+        try:
+            return super().load_checkpoint(checkpoint_path, weights_only)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                checkpoint_path,
+                f"cannot be loaded ({reason[:500]})",
+                "a whole checkpoint of the same architecture",
+                "Use the recipe that the run began with, or another checkpoint.",
+            ) from error

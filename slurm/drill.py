@@ -171,7 +171,7 @@ def interrupt(job: str, folder: Path, kind: str, generator: random.Random, clust
         # USR1 to the tasks, the batch script and its children. TERM to the tasks alone, as SLURM does ahead of a
         # preemption with GraceTime: srun answers it by killing them.
         if kind == "TERM":
-            wait_for("tasks", lambda: said("squeue", "--noheader", "--steps", "--jobs", job))
+            wait_for("tasks", lambda: f"{job}.0" in said("squeue", "--noheader", "--steps", "--jobs", job))
         subprocess.run(["scancel", *(["--full"] if kind == "USR1" else []), f"--signal={kind}", job], check=True)
     wait_for(
         "the job starts again", lambda: int(show(job)["Restarts"]) > restarts and show(job)["JobState"] == "RUNNING"
