@@ -19,6 +19,8 @@ export PATH=$PATH:/usr/sbin:/sbin
 install() {
     local sudo=()
     if [ "$(id -u)" -ne 0 ]; then sudo=(sudo -n); fi
+    exec 9> "${TMPDIR:-/tmp}/pl-distill-slurm-install-$(id -u).lock"
+    flock --wait 300 9 # of several test processes one installs
     command -v slurmctld > /dev/null && command -v munged > /dev/null && return 0
     # A machine without network or rights must say so soon rather than hang a test run.
     local limit=(timeout --kill-after=5 "${INSTALL_SECONDS:-180}")

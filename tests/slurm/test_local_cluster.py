@@ -14,6 +14,8 @@ import pytest
 
 pytestmark = [pytest.mark.slurm, pytest.mark.smoke]
 
+# each of pytest's processes may start a cluster of its own
+PORT = 28817 + 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "slurm" / "local_cluster.sh"
 
@@ -33,7 +35,7 @@ def cluster(tmp_path_factory):
         if ran.returncode:
             pytest.skip(f"SLURM cannot be installed here: {(ran.stderr.strip() or 'out of time').splitlines()[-1]}")
         folder = tmp_path_factory.mktemp("slurm")
-        ran = run(SCRIPT, "up", folder, PL_DISTILL_SLURM_PORT=28817)
+        ran = run(SCRIPT, "up", folder, PL_DISTILL_SLURM_PORT=PORT)
     except subprocess.TimeoutExpired as error:
         pytest.skip(f"SLURM did not come up: {error}")
     if ran.returncode:
@@ -46,7 +48,7 @@ def cluster(tmp_path_factory):
 @pytest.fixture
 def slurm(cluster, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", str(cluster / "slurm.conf"))
-    monkeypatch.setenv("PL_DISTILL_SLURM_PORT", "28817")
+    monkeypatch.setenv("PL_DISTILL_SLURM_PORT", str(PORT))
     monkeypatch.setenv("PL_DISTILL_SLURM_DIR", str(ROOT / "slurm"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PL_DISTILL", str(Path(sys.executable).with_name("pl-distill")))
@@ -64,14 +66,15 @@ def wait(job, seconds=300):
     raise TimeoutError(f"job {job}: {said}")
 
 
-def test_ddp_on_two_nodes_answers_signals_and_survives_a_killed_rank(slurm, tmp_path):
-    words = ["--out", tmp_path, "--signals", 2, "--strategies", "ddp", "--crash", "rank", "--steps", 20]
+def test_ddp_on_two_nodes_answers_a_signal_and_survives_a_killed_rank(slurm, tmp_path, monkeypatch):
+    monkeypatch.setenv("PL_DISTILL_CONTAINER", "nice")  # a wrapper, where a container's start would stand
+    words = ["--out", tmp_path, "--signals", 1, "--strategies", "ddp", "--crash", "rank", "--steps", 12]
     ran = run(sys.executable, ROOT / "slurm" / "drill.py", *words, "--cluster", slurm, timeout=900)
     log = tmp_path / "ddp-interrupted.log"
     assert ran.returncode == 0, ran.stdout + ran.stderr[-3000:] + (log.read_text()[-3000:] if log.exists() else "")
     (trial,) = json.loads((tmp_path / "tally.json").read_text())
     assert trial["nodes"] == 2
-    assert trial["starts"] >= 3
+    assert trial["starts"] == 3
     assert [one["kind"] for one in trial["interruptions"]][-1] == "rank"
     assert all(one["restart_s"] is not None for one in trial["interruptions"])
     assert trial["weights_equal"]
