@@ -130,6 +130,12 @@ def state_of(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def training(folder: Path, start: int) -> bool:
+    """Whether a run is training, in the start of that number, from 1."""
+    state = state_of(folder)
+    return state.get("state") == "running" and state["starts"] == start
+
+
 def wait_for(what: str, condition: Any, seconds: float = PATIENCE_S) -> Any:
     """Wait until `condition` gives something true, and return it."""
     end = time.monotonic() + seconds
@@ -149,14 +155,17 @@ def finish(job: str, folder: Path) -> None:
 
 
 def interrupt(job: str, folder: Path, kind: str, generator: random.Random, cluster: Path) -> Interruption:
-    """Wait for a random moment of a start, do it, and wait for the next start."""
+    """Wait for a random moment, half of them while Python starts, do it, and wait for the job's next start."""
     wait_for(f"job {job} runs", lambda: show(job)["JobState"] == "RUNNING")
     began, restarts = time.monotonic(), int(show(job)["Restarts"])
-    if kind in ("rank", "slurmd"):  # what is killed must be there, and have a checkpoint to go on from
+    crash = kind in ("rank", "slurmd")
+    if crash:  # there must be a checkpoint to go on from
         wait_for("a checkpoint", lambda: (folder / "checkpoints" / "last.ckpt").exists())
-        starts = state_of(folder)["starts"]
-        wait_for("training", lambda: state_of(folder).get("state") == "running" and starts > restarts)
-    time.sleep(generator.uniform(0, 25 if kind in ("USR1", "TERM") else 5))
+    if crash or generator.random() < 0.5:
+        wait_for("training", lambda: training(folder, restarts + 1))
+        time.sleep(generator.uniform(0, 8))
+    else:
+        time.sleep(generator.uniform(0, 25))
     done = Interruption(kind, round(time.monotonic() - began, 1), state_of(folder).get("step", 0))
     if show(job)["JobState"] != "RUNNING":
         raise RuntimeError(f"job {job} ended before the signal: give more --steps")
@@ -256,8 +265,8 @@ def main() -> int:
         trial.seconds = round(time.monotonic() - began, 1)
         compare(trial, alone, folder)
         trials.append(trial)
-    tally = [{**asdict(trial), "good": trial.good} for trial in trials]
-    (out / "tally.json").write_text(json.dumps(tally, indent=2) + "\n")
+        tally = [{**asdict(one), "good": one.good} for one in trials]
+        (out / "tally.json").write_text(json.dumps(tally, indent=2) + "\n")
     print("\nstrategy  nodes  interruptions  answered by a save  starts  weights equal  val/loss equal  one curve")
     for trial in trials:
         saved = sum(one.saved is not None for one in trial.interruptions)
