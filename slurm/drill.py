@@ -130,10 +130,10 @@ def state_of(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def training(folder: Path, start: int) -> bool:
-    """Whether a run is training, in the start of that number, from 1."""
+def training(folder: Path, restarts: int) -> bool:
+    """Whether a run is training, in the job's start of that number, from 0."""
     state = state_of(folder)
-    return state.get("state") == "running" and state["starts"] == start
+    return state.get("state") == "running" and int(state["slurm"].get("restart_count", 0)) == restarts
 
 
 def wait_for(what: str, condition: Any, seconds: float = PATIENCE_S) -> Any:
@@ -162,7 +162,7 @@ def interrupt(job: str, folder: Path, kind: str, generator: random.Random, clust
     if crash:  # there must be a checkpoint to go on from
         wait_for("a checkpoint", lambda: (folder / "checkpoints" / "last.ckpt").exists())
     if crash or generator.random() < 0.5:
-        wait_for("training", lambda: training(folder, restarts + 1))
+        wait_for("training", lambda: training(folder, restarts))
         time.sleep(generator.uniform(0, 8))
     else:
         time.sleep(generator.uniform(0, 25))
