@@ -79,6 +79,7 @@ class Ask(Callback):
         self.batch, self.number, self.step_of_validation = batch, number, step_of_validation
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        Ask.last = pl_module  # an exception leaves nothing else of a fit
         if len(pl_module.seen) == self.batch:
             os.kill(os.getpid(), self.number)
 
@@ -227,3 +228,19 @@ def test_the_state_of_a_run_that_fails_names_the_error(tmp_path):
 def test_a_process_that_leaves_has_the_exit_code(tmp_path):
     code = "from pathlib import Path; from callbacks.preemption import Preempted; raise Preempted('SIGUSR1', Path(), 1)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 75
+
+
+@pytest.mark.parametrize("every", [4, 5])  # five batches make an epoch: validations within it, or after its last
+def test_a_training_that_is_asked_after_every_single_batch_sees_what_it_would_have_seen(every, tmp_path):
+    whole = fit(tmp_path / "whole", val_check_interval=every)
+    seen, validated = [], []
+    for start in range(11):
+        with pytest.raises(Preempted) as left:
+            fit(tmp_path / "left", Ask(0), resume=start > 0, val_check_interval=every)
+        assert left.value.step == start + 1
+        seen += Ask.last.seen
+        validated += Ask.last.validated
+    module = fit(tmp_path / "left", resume=True, val_check_interval=every)
+    assert seen + module.seen == whole.seen
+    assert validated + module.validated == whole.validated
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), whole.parameters(), strict=True))
