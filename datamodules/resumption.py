@@ -28,8 +28,9 @@ def resume_point(trainer: Trainer) -> tuple[int, int]:
     if not loop.restarting or epoch.started <= epoch.processed:  # a new run, or a checkpoint from the end of an epoch
         return int(epoch.processed), 0
     if batch.is_last_batch:  # saved after the last batch, before the epoch was counted; Lightning counts it on restart
-        if not any(isinstance(one, _EpochBegins) for one in trainer.callbacks):
-            trainer.callbacks.append(_EpochBegins())  # type: ignore[attr-defined]  # Lightning adds the list at run time
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # is set at run time
+        if not any(isinstance(one, _EpochBegins) for one in callbacks):
+            callbacks.append(_EpochBegins())
         return int(epoch.processed) + 1, 0
     return int(epoch.processed), int(batch.current.processed)
 

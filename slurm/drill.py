@@ -29,7 +29,7 @@ TRAINERS = {
     "zero2": ["--config", "trainer/deepspeed_stage2.yaml"],
     "zero3": ["--config", "trainer/deepspeed_stage3.yaml"],
 }
-PATIENCE_S = 240.0  # a start of Python with torch took 15 seconds on two busy cores
+PATIENCE_S = 600.0  # a start took 15 seconds on two idle cores, a hundred on busy ones
 
 
 @dataclass

@@ -66,23 +66,36 @@ def wait(job, seconds=300):
     raise TimeoutError(f"job {job}: {said}")
 
 
-def test_ddp_on_two_nodes_answers_a_signal_and_survives_a_killed_rank(slurm, tmp_path, monkeypatch):
-    monkeypatch.setenv("PL_DISTILL_CONTAINER", "nice")  # a wrapper, where a container's start would stand
-    words = ["--out", tmp_path, "--signals", 1, "--strategies", "ddp", "--crash", "rank", "--steps", 12]
-    ran = run(sys.executable, ROOT / "slurm" / "drill.py", *words, "--cluster", slurm, timeout=900)
-    log = tmp_path / "ddp-interrupted.log"
-    assert ran.returncode == 0, ran.stdout + ran.stderr[-3000:] + (log.read_text()[-3000:] if log.exists() else "")
-    (trial,) = json.loads((tmp_path / "tally.json").read_text())
-    assert trial["nodes"] == 2
-    assert trial["starts"] == 3
-    assert [one["kind"] for one in trial["interruptions"]][-1] == "rank"
+def drill(cluster, out, strategy, nodes, *options):
+    """Run the drill; return what it says about its one trial, and the job's log."""
+    words = [sys.executable, ROOT / "slurm" / "drill.py", "--out", out, "--strategies", strategy, "--steps", 12]
+    ran = run(*words, *options, "--cluster", cluster, timeout=1500)
+    log = out / f"{strategy}-interrupted.log"
+    said = log.read_text() if log.exists() else ""
+    assert ran.returncode == 0, ran.stdout + ran.stderr[-3000:] + said[-3000:]
+    (trial,) = json.loads((out / "tally.json").read_text())
+    assert trial["nodes"] == nodes
     assert all(one["restart_s"] is not None for one in trial["interruptions"])
     assert trial["weights_equal"]
     assert trial["validation_equal"]
     assert trial["one_curve"]
-    text = log.read_text()
-    assert "rendezvous at 127.0.0.1:" in text, "an address, no name"
-    assert "asking for a requeue" in text
+    return trial, said
+
+
+def test_ddp_on_two_nodes_answers_a_signal(slurm, tmp_path, monkeypatch):
+    monkeypatch.setenv("PL_DISTILL_CONTAINER", "nice")  # a wrapper, where a container's start would stand
+    trial, said = drill(slurm, tmp_path, "ddp", 2, "--signals", 1)
+    assert trial["starts"] == 2
+    assert trial["interruptions"][0]["saved"] is not None
+    assert "rendezvous at 127.0.0.1:" in said, "an address, no name"
+    assert "saved after a signal; asking for a requeue" in said
+
+
+@pytest.mark.slow
+def test_zero2_on_one_node_survives_a_killed_rank(slurm, tmp_path):
+    trial, said = drill(slurm, tmp_path, "zero2", 1, "--signals", 1, "--crash", "rank")
+    assert [one["kind"] for one in trial["interruptions"]][-1] == "rank"
+    assert "goes on from the last checkpoint; asking for a requeue" in said
 
 
 def test_a_job_that_makes_a_mistake_or_is_cancelled_is_not_started_again(slurm, tmp_path):

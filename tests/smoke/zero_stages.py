@@ -28,6 +28,7 @@ SMALL = [
     "--trainer.val_check_interval=2", "--trainer.num_sanity_val_steps=0", "--trainer.log_every_n_steps=1",
     "--data.batch_size=1", "--data.num_workers=0", "--trainer.enable_model_summary=false",
     "--model.gradient_norms_every=0",
+    "--trainer.limit_val_batches=1",
 ]  # fmt: skip
 LEAVE_AT = 3  # four batches of one frame for each process make an epoch
 
