@@ -6,7 +6,7 @@ another frame's map, every rank has as many batches, and a run that stops in mid
 Augmentation never moves a map: a view is one that the teacher has seen, too, and colour and blur are the student's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,18 +18,19 @@ from torch.utils.data import Dataset
 
 from datamodules.appearance import Appearance
 from datamodules.batch import DistillationBatch
-from datamodules.cache_progress import default_cache
 from datamodules.cached_views import CachedViews
 from datamodules.codecs import Map
 from datamodules.errors import CacheError, UserError
-from datamodules.feature_cache import FeatureCache
 from datamodules.feature_shard import FeatureShard
 from datamodules.preprocessing import Preprocessing
+from datamodules.remote import LocalCopies
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import EpochSampler
 from datamodules.shard_index import IndexedShard, open_shard
-from datamodules.shard_manifest import ShardManifest
+from datamodules.shard_pairs import TrainingShards, cache_beside
 from datamodules.splits import Part
+
+COPIES = LocalCopies()
 
 
 class CachedSample(TypedDict):
@@ -63,6 +64,7 @@ class CachedSamples(Dataset[CachedSample]):
         views: Those that are cached; one is drawn for each sample and epoch.
         appearance: What happens to the student's picture besides.
         seed: Of both; an index beyond the number of samples is one of a later epoch.
+        fetch: Called with the number of a shard before it is read, to bring it here; None where all are local.
     """
 
     def __init__(
@@ -74,11 +76,13 @@ class CachedSamples(Dataset[CachedSample]):
         views: CachedViews,
         appearance: Appearance | None = None,
         seed: int = 0,
+        fetch: Callable[[int], None] | None = None,
     ) -> None:
         self.preprocessing = preprocessing
         self.views = views
         self.appearance = appearance
         self.seed = seed
+        self._fetch = fetch
         self._paths = list(images)
         self._images: dict[int, IndexedShard] = {}
         self._maps = list(maps)
@@ -92,6 +96,8 @@ class CachedSamples(Dataset[CachedSample]):
         epoch, number = divmod(ticket, len(self))
         shard = int(np.searchsorted(self._ends, number, side="right"))
         sample = number - (int(self._ends[shard - 1]) if shard else 0)
+        if self._fetch is not None:
+            self._fetch(shard)
         if shard not in self._images:
             self._images[shard] = open_shard(self._paths[shard], self._sizes[shard])
         images, maps = self._images[shard], self._maps[shard]
@@ -124,14 +130,15 @@ class DistillationDataModule(LightningDataModule):
     """Frames of the training and validation splits with the maps that `pl-distill predict` has cached.
 
     Args:
-        shards: Folder of image shards, as `pl-distill data shards` writes it.
-        cache: Folder of feature shards; by default beside the images, ``pen`` -> ``pen-features``.
+        shards: Folder of image shards, as `pl-distill data shards` writes it; a path or an https, s3 or gs URL.
+        cache: Folder of feature shards, likewise; by default beside the images, ``pen`` -> ``pen-features``.
         batch_size: Frames per step and rank.
         num_workers: Processes per rank that read and decode.
         seed: Of the order of the samples.
         block_shards: Shards that are open at a time; more of them mix better, fewer stay in the page cache.
         appearance: Random colour and blur for the student's picture in training; the teacher has seen it without.
             Crops and mirror images come with the cache: ``pl-distill predict --data.views.count``.
+        copies: Where copies of shards behind URLs lie, and how much room they may take.
 
     Raises:
         UserError: A number is not positive.
@@ -146,19 +153,21 @@ class DistillationDataModule(LightningDataModule):
         seed: int = 0,
         block_shards: int = 16,
         appearance: Appearance | None = None,
+        copies: LocalCopies = COPIES,
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("block_shards", block_shards)):
             if value < 1:
                 raise UserError(f"data.{name}", f"is {value}", "at least 1", "Give a positive number.")
-        self.shards = Path(shards)
-        self.cache = Path(cache) if cache is not None else default_cache(shards)
+        self.shards = shards
+        self.cache = cache if cache is not None else cache_beside(shards)
+        self.copies = copies
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
         self.block_shards = block_shards
         self.appearance = appearance
-        self._opened: tuple[ShardManifest, FeatureCache] | None = None
+        self._opened: TrainingShards | None = None
 
     def setup(self, stage: str) -> None:
         """Open shards and cache.
@@ -172,23 +181,24 @@ class DistillationDataModule(LightningDataModule):
     @property
     def teacher_trunk_sha256(self) -> str:
         """Hash of the trunk that made the cache."""
-        return self._open()[1].manifest.identity.trunk_sha256
+        return self._open().cache.manifest.identity.trunk_sha256
 
     @property
     def map_shape(self) -> tuple[int, int, int]:
         """Shape (C, h, w) of each cached map."""
-        return self._open()[1].manifest.shape
+        return self._open().cache.manifest.shape
 
     @property
     def preprocessing(self) -> Preprocessing:
         """What the teacher's pictures went through, and the student's do."""
-        described = self._open()[1].manifest.identity.preprocessing
-        return Preprocessing.from_description(described, str(self.cache))
+        cache = self._open().cache
+        return Preprocessing.from_description(cache.manifest.identity.preprocessing, str(cache.folder))
 
     @property
     def views(self) -> CachedViews:
         """The views in which the teacher saw each training frame."""
-        return CachedViews.from_description(self._open()[1].manifest.identity.views, str(self.cache))
+        cache = self._open().cache
+        return CachedViews.from_description(cache.manifest.identity.views, str(cache.folder))
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Shuffle the training split; a resumed epoch leaves out what was consumed."""
@@ -199,26 +209,27 @@ class DistillationDataModule(LightningDataModule):
 
     def val_dataloader(self) -> ResumableDataLoader | list[Any]:
         """Go through the validation split in order; no loader where it is empty."""
-        return self._loader("val", training=False) if self._open()[0].splits["val"] else []
+        return self._loader("val", training=False) if self._open().images.splits["val"] else []
 
     def on_after_batch_transfer(self, batch: DistillationBatch, dataloader_idx: int) -> DistillationBatch:
         """Widen the maps to float32 on the device, so that half the bytes travel there."""
         return {**batch, "teacher_map": batch["teacher_map"].float()}
 
-    def _open(self) -> tuple[ShardManifest, FeatureCache]:
+    def _open(self) -> TrainingShards:
         if self._opened is None:
-            images = ShardManifest.load(self.shards)
-            self._opened = (images, FeatureCache.open(self.cache, shards=images))
+            self._opened = TrainingShards(self.shards, self.cache, self.copies)
         return self._opened
 
     def _loader(self, part: Part, *, training: bool) -> ResumableDataLoader:
-        images, cache = self._open()
+        opened = self._open()
+        images = opened.images
         entries = images.splits[part]
         sizes = [entry.samples for entry in entries]
         if not sizes:
             raise CacheError(
                 self.shards, f"has no samples in {part}", "some", "Write the shards with another split (--split)."
             )
+        maps = opened.cache.shards(part)
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
         sampler = TicketSampler(
             sizes,
@@ -232,11 +243,12 @@ class DistillationDataModule(LightningDataModule):
         samples = CachedSamples(
             [images.path(entry) for entry in entries],
             sizes,
-            cache.shards(part),
+            maps,
             self.preprocessing,
             self.views,
             self.appearance if training else None,
             self.seed,
+            opened.fetcher(part, maps, keep=2 * self.block_shards),
         )
         return ResumableDataLoader(
             samples,

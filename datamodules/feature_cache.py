@@ -34,7 +34,12 @@ class FeatureCache:
 
     @classmethod
     def open(
-        cls, folder: Path | str, *, shards: ShardManifest | None = None, expected: CacheIdentity | None = None
+        cls,
+        folder: Path | str,
+        *,
+        shards: ShardManifest | None = None,
+        expected: CacheIdentity | None = None,
+        complete: bool = True,
     ) -> "FeatureCache":
         """Open a cache and see that it is the right one; hashes nothing, see `verify` for that.
 
@@ -42,6 +47,7 @@ class FeatureCache:
             folder: The cache.
             shards: The image shards it must have been made from.
             expected: The teacher and preprocessing it must have been made with.
+            complete: Whether every shard must be there; not where they are copied from elsewhere when they are read.
 
         Raises:
             CacheError: It is unfinished, lacks a shard, or belongs to other images, another teacher or preprocessing.
@@ -54,7 +60,7 @@ class FeatureCache:
             for entry in entries:
                 path = folder / entry.file
                 size = path.stat().st_size if path.exists() else None
-                if size != entry.bytes:
+                if complete and size != entry.bytes:
                     found = "is missing" if size is None else f"has {size} bytes"
                     raise CacheError(path, found, f"{entry.bytes} bytes", REDO_SHARD.format(path))
             if shards is not None:

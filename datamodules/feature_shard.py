@@ -204,12 +204,17 @@ class FeatureShard:
                 f"holds something else for sample {key} ({error})", f"a {self._codec.name} map"
             ) from error
 
+    def close(self) -> None:
+        """Let go of the file; the next access opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_descriptor": None}  # a file descriptor means nothing in a spawned worker
 
     def __del__(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
+        self.close()
 
     def _open(self) -> None:
         try:

@@ -1,15 +1,15 @@
 """A training run that stops in mid-epoch goes on with the batches that it has not seen.
 
 Lightning 2.6 counts the consumed batches but leaves it to the loader to skip them; a plain `DataLoader` starts over
-and trains on the wrong samples in silence. Three things decide where to start (each is held by a test): the count is
+and trains on the wrong samples in silence. Four things decide where to start (each is held by a test): the count is
 `batch_progress.current.processed` (`completed` is one behind in a checkpoint saved in `on_train_batch_end`); it holds
-for the epoch of the checkpoint only; and the sampler must know its epoch before the first ``iter``, because Lightning
-starts the workers before it calls `set_epoch`.
+for the epoch of the checkpoint only; the sampler must know its epoch before the first ``iter``, because Lightning
+starts the workers before it calls `set_epoch`; and an epoch that begins with a restart has to be counted, see below.
 """
 
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.errors import DataError, UserError
@@ -28,6 +28,9 @@ def resume_point(trainer: Trainer) -> tuple[int, int]:
     if not loop.restarting or epoch.started <= epoch.processed:  # a new run, or a checkpoint from the end of an epoch
         return int(epoch.processed), 0
     if batch.is_last_batch:  # saved after the last batch, before the epoch was counted; Lightning counts it on restart
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # is set at run time
+        if not any(isinstance(one, _EpochBegins) for one in callbacks):
+            callbacks.append(_EpochBegins())
         return int(epoch.processed) + 1, 0
     return int(epoch.processed), int(batch.current.processed)
 
@@ -40,6 +43,21 @@ def check_workers(num_workers: int) -> None:
     """
     if num_workers < 0:
         raise UserError("data.num_workers", f"is {num_workers}", "0 or more", "With 0 this process reads itself.")
+
+
+class _EpochBegins(Callback):
+    """Lets Lightning count, and announce, an epoch that begins with a restart after the last batch of the one before.
+
+    Lightning counts the end of that epoch (`_FitLoop.reset`), but takes the next for one that has begun already. Its
+    counts stay one apart, and a later checkpoint from mid-epoch looks like one from an epoch's end: a run that is
+    stopped twice would train on the wrong samples.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loop = trainer.fit_loop
+        batches = loop.epoch_loop
+        if loop.restarted_mid_epoch and batches.restarted_on_train_batch_end and batches.batch_progress.is_last_batch:
+            loop.reset_restart_stage()
 
 
 class ResumableDataLoader(DataLoader[Any]):

@@ -35,6 +35,7 @@ VERBS = {
     "predict": Verb("run the teacher once and cache its features", "lightning"),
     "cache": Verb("show or verify a feature cache, compare codecs", "cache", ("info", "verify", "codecs")),
     "fit": Verb("distil a student from cached features", "lightning"),
+    "convert": Verb("a checkpoint's student as one safetensors file", "convert", ("convert",)),
     "validate": Verb("feature metrics of a student", "lightning"),
     "evaluate": Verb("stream clips through teacher and student and score the tracks", "evaluate", ("evaluate",)),
     "transfer": Verb("score a model on unseen pens of every domain, one table", "transfer", ("transfer",)),

@@ -4,8 +4,13 @@ Lightning 2.6 refuses anything but CUDA (lightning/pytorch/strategies/deepspeed.
 DeepSpeed has a CPU accelerator. What differs: CPU devices are numbered, the refusal is skipped for them, and
 DeepSpeed's shared-memory op, which it would compile at the first start, is left out, so that no compiler is needed;
 gloo does its work.
+
+Checkpoints are written beside their name and renamed, and one of another number of processes is refused by name.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ import torch
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 
+from pl_distill.checkpoint_io import partial_directory, replace_directory
 from pl_distill.errors import CheckpointError
 
 
@@ -54,12 +60,42 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
         else:
             super().setup_environment()
 
+    @contextmanager
+    def model_sharded_context(self) -> Iterator[None]:
+        """Build networks whole, also for ZeRO stage 3, which divides them when it takes them over.
+
+        Lightning would divide each layer as soon as it exists. What a network does to its layers afterwards is lost
+        then, without a word: TinyViT's own initialisation, pretrained weights, and the optimiser's groups by shape.
+        """
+        yield
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint's directory, each process its part; it gets its name when all parts are there."""
+        path = Path(self.broadcast(filepath))
+        if self.is_global_zero:
+            shutil.rmtree(partial_directory(path), ignore_errors=True)
+        self.barrier("checkpoint begins")
+        super().save_checkpoint(checkpoint, partial_directory(path), storage_options)
+        self.barrier("checkpoint is written")
+        if self.is_global_zero:
+            replace_directory(path)
+        self.barrier("checkpoint has its name")
+
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint into the engine.
+        """Read a checkpoint into the engine, each process its part.
 
         Raises:
-            CheckpointError: It is damaged or of another architecture.
+            CheckpointError: It was written by another number of processes, among which the optimiser is divided; or it
+                is damaged or of another architecture.
         """
+        parts = len(list(Path(checkpoint_path).glob("checkpoint/*zero_pp_rank_*_optim_states.pt")))
+        if parts not in (0, self.world_size):
+            raise CheckpointError(
+                checkpoint_path,
+                f"was written by {parts} processes",
+                f"{self.world_size} as in this run, since each has its part of the optimiser",
+                f"Resume with {parts} processes; `pl-distill convert` makes one file of the student for any other use.",
+            )
         try:
             return super().load_checkpoint(checkpoint_path, weights_only)
         except RuntimeError as error:

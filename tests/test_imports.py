@@ -18,7 +18,7 @@ FLOORS = (  # a package may import its own floor's packages only where listed be
     ("deploy",),
     ("evaluation",),
     ("streaming", "losses", "strategies"),
-    ("models",),
+    ("models", "checkpoint_io"),
     ("errors", "assets"),
 )
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}

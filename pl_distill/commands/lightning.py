@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.errors import UserError
+from pl_distill.checkpoint_io import recover_directories
 from pl_distill.commands.parsing import refuse, resolve_recipes
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.checkpoints import find_deepspeed_states, read_checkpoint
@@ -91,7 +92,11 @@ class RecipeCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Refuse a checkpoint that is not there or damaged; ``last`` may be missing before a first run."""
+        """Refuse a checkpoint that is not there or damaged; ``last`` may be missing before a first run.
+
+        One that was being replaced when a run was killed is put back first: ``last`` looks for it.
+        """
+        recover_directories(Path(self.trainer.default_root_dir) / "checkpoints")
         self._check_checkpoint(TrainerFn.FITTING)
 
     def before_validate(self) -> None:

@@ -15,6 +15,7 @@ from datamodules.distillation import DistillationDataModule
 from datamodules.errors import CacheError, ShardError, UserError
 from datamodules.feature_shard import FeatureShardWriter
 from datamodules.preprocessing import Preprocessing
+from datamodules.remote import LocalCopies, RemoteError
 from datamodules.shard_index import IndexedShard
 from datamodules.shards import write_shards
 from datamodules.splits import load_split
@@ -270,3 +271,31 @@ def test_a_killed_training_goes_on_with_the_very_samples_it_had_not_seen(pen, wo
     resumed = _fit(data(), tmp_path, ckpt_path=tmp_path / "step=6.ckpt")
     assert resumed.seen == whole.seen[6:]
     assert torch.equal(resumed.factor, whole.factor)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_behind_a_url_give_the_same_batches_from_a_small_local_folder(pen, workers, tmp_path, monkeypatch):
+    _cache(pen)
+    monkeypatch.setattr("datamodules.remote.IN_USE_S", 0.0)  # of the seconds of this test all are recent
+    pair = max(path.stat().st_size for path in pen.folder.rglob("*.tar"))
+    copies = LocalCopies(str(tmp_path / "copies"), limit_gib=3 * pair / 2**30)  # of four images and four maps
+    local = DistillationDataModule(str(pen.folder), batch_size=4, block_shards=1)
+    remote = DistillationDataModule(
+        f"file://{pen.folder}", batch_size=4, num_workers=workers, block_shards=1, copies=copies
+    )
+    for ours, theirs in zip(remote.train_dataloader(), local.train_dataloader(), strict=True):
+        assert ours["key"] == theirs["key"]
+        assert torch.equal(ours["image"], theirs["image"])
+        assert torch.equal(ours["teacher_map"], theirs["teacher_map"])
+    held = sum(path.stat().st_size for path in (tmp_path / "copies").rglob("*.tar"))
+    assert 0 < held <= 3 * pair + pair, "one more may be on its way in another process"
+
+
+def test_a_shard_that_cannot_be_fetched_ends_the_training_by_name(pen, tmp_path):
+    _cache(pen)
+    copies = LocalCopies(str(tmp_path / "copies"))
+    data = DistillationDataModule(f"file://{pen.folder}", batch_size=4, copies=copies)
+    loader = data.train_dataloader()
+    (pen.folder / "train" / "train-000001.tar").unlink()
+    with pytest.raises(RemoteError, match=r"train-000001.tar: cannot be read"):
+        list(loader)

@@ -60,6 +60,22 @@ def test_all_samples_are_read_and_none_is_repeated_more_than_filling_up_needs(pl
     assert max(counts.values()) == math.ceil(drawn / samples)
 
 
+@given(plan=plans, epoch=st.integers(0, 3), batches=st.integers(1, 6), data=st.data())
+@settings(deadline=None)
+def test_where_the_counts_allow_it_every_sample_is_read_once_an_epoch_also_over_a_resume(plan, epoch, batches, data):
+    samples = plan["ranks"] * plan["batch_size"] * batches
+    cuts = sorted(data.draw(st.lists(st.integers(0, samples), max_size=6)))
+    sizes = np.diff([0, *cuts, samples]).tolist()  # shards of any sizes, also empty ones
+    consumed = data.draw(st.integers(0, batches))
+    counts: Counter = Counter()
+    for sampler in _samplers({**plan, "shard_sizes": sizes}):
+        sampler.set_epoch(epoch)
+        counts.update(index for batch in _batches(sampler)[:consumed] for index in batch)
+        sampler.resume(epoch, consumed)
+        counts.update(index for batch in _batches(sampler) for index in batch)
+    assert counts == dict.fromkeys(range(samples), 1)
+
+
 @given(plan=plans, epoch=st.integers(0, 3), data=st.data())
 @settings(deadline=None)
 def test_a_resumed_epoch_is_the_rest_of_it_and_the_next_epoch_is_whole(plan, epoch, data):
@@ -79,6 +95,15 @@ def test_workers_change_nothing(workers):
     sampler = EpochSampler([5, 3, 4], batch_size=2, seed=7)
     sampler.resume(2, 1)
     assert _batches(sampler, workers) == _batches(sampler)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ranks_with_workers_read_everything_once_between_them_in_equal_steps(ranks, workers):
+    plan = {"shard_sizes": [7, 2, 15, 1, 11], "ranks": ranks, "batch_size": 2, "seed": 3, "block_shards": 2}
+    batches = [_batches(sampler, workers) for sampler in _samplers(plan)]
+    assert {len(one) for one in batches} == {36 // (2 * ranks)}
+    assert sorted(index for one in batches for batch in one for index in batch) == list(range(36))
 
 
 def test_epochs_and_seeds_differ_and_repeat_exactly():

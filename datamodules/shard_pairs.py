@@ -1,0 +1,99 @@
+"""Image shards and their feature shards, brought here from URLs when they are read."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from datamodules.cache_manifest import MANIFEST, CacheManifest, FeatureShardEntry
+from datamodules.cache_progress import default_cache
+from datamodules.codec_basis import BASIS
+from datamodules.feature_cache import FeatureCache
+from datamodules.feature_shard import FeatureShard
+from datamodules.remote import LocalCopies, RemoteFolder, is_url
+from datamodules.shard_manifest import FILE as IMAGE_MANIFEST
+from datamodules.shard_manifest import ShardEntry, ShardManifest
+from datamodules.splits import Part
+
+
+class PairFetcher:
+    """Makes sure that both tars of a shard are on the local disk.
+
+    Args:
+        images: Where the image shards are; None where they are local.
+        maps: Where the feature shards are; None where they are local.
+        entries: Of both, shard by shard.
+        opened: The feature shards, which keep their files open; only those used last may, or deleting a copy would
+            free nothing.
+        keep: How many.
+    """
+
+    def __init__(
+        self,
+        images: RemoteFolder | None,
+        maps: RemoteFolder | None,
+        entries: Sequence[tuple[ShardEntry, FeatureShardEntry]],
+        opened: Sequence[FeatureShard],
+        keep: int,
+    ) -> None:
+        self._images = images
+        self._maps = maps
+        self._entries = entries
+        self._opened = opened
+        self._keep = keep
+        self._recent: OrderedDict[int, None] = OrderedDict()
+
+    def __call__(self, shard: int) -> None:
+        """Bring a shard here, by its number; what is here already is marked as used.
+
+        Raises:
+            RemoteError: It cannot be read.
+        """
+        image, feature = self._entries[shard]
+        if self._images is not None:
+            self._images.fetch(image.file, size=image.bytes, sha256=image.sha256)
+        if self._maps is not None:
+            self._maps.fetch(feature.file, size=feature.bytes, sha256=feature.sha256)
+        self._recent[shard] = None
+        self._recent.move_to_end(shard)
+        if len(self._recent) > self._keep:
+            self._opened[self._recent.popitem(last=False)[0]].close()
+
+
+class TrainingShards:
+    """A folder of image shards and the feature cache beside it, each a path or a URL.
+
+    Args:
+        shards: Of the images.
+        cache: Of the maps.
+        copies: Where copies of remote shards lie.
+
+    Raises:
+        ShardError: The image shards are missing or damaged.
+        CacheError: The cache is unfinished or was made from other images.
+        RemoteError: A URL cannot be read.
+    """
+
+    def __init__(self, shards: str, cache: str, copies: LocalCopies) -> None:
+        self._images = copies.remote(shards)
+        self._maps = copies.remote(cache)
+        self.images = ShardManifest.load(_manifest(shards, self._images, IMAGE_MANIFEST))
+        folder = _manifest(cache, self._maps, MANIFEST)
+        if self._maps is not None and (basis := CacheManifest.load(folder).identity.basis_sha256):
+            self._maps.fetch(BASIS, sha256=basis)
+        self.cache = FeatureCache.open(folder, shards=self.images, complete=self._maps is None)
+
+    def fetcher(self, part: Part, opened: Sequence[FeatureShard], keep: int) -> PairFetcher | None:
+        """Return what brings the shards of a part here; None where all are local."""
+        if self._images is None and self._maps is None:
+            return None
+        pairs = list(zip(self.images.splits[part], self.cache.manifest.splits[part], strict=True))
+        return PairFetcher(self._images, self._maps, pairs, opened, keep)
+
+
+def cache_beside(shards: str) -> str:
+    """Return the cache of an image folder unless another is named: ``pen`` -> ``pen-features``, also of a URL."""
+    return f"{shards.rstrip('/')}-features" if is_url(shards) else str(default_cache(shards))
+
+
+def _manifest(place: str, remote: RemoteFolder | None, name: str) -> Path:
+    return Path(place) if remote is None else remote.fetch(name, fresh=True).parent

@@ -1,0 +1,65 @@
+# What the job scripts of this folder have in common; they source it.
+
+say() { echo "$(date --iso-8601=seconds) job ${SLURM_JOB_ID:-?}, start ${SLURM_RESTART_COUNT:-0}: $*"; }
+
+# Print what explains a difference between two runs.
+environment() {
+    say "nodes ${SLURM_JOB_NODELIST:-none}, ${SLURM_NTASKS:-1} tasks, on $(hostname)"
+    "${PL_DISTILL:-pl-distill}" --version
+    nvidia-smi --query-gpu=index,name,driver_version,memory.total --format=csv,noheader 2> /dev/null || echo "no GPU"
+    env | grep -E '^(SLURM_(JOB|NTASKS|NODEID|RESTART|ARRAY)|CUDA_|NCCL_|GLOO_|OMP_|MASTER_|DS_|TORCH_)' | sort
+}
+
+# Where the ranks meet: this script runs on the job's first node, where rank 0 is, so its own address needs no look-up.
+rendezvous() {
+    local address
+    address=$(scontrol show node "$SLURMD_NODENAME" 2> /dev/null | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
+    case $address in
+        *[!0-9.]* | '') address=$(hostname -I | awk '{print $1}') ;;  # SLURM knows a name only
+    esac
+    export MASTER_ADDR=${MASTER_ADDR:-$address}
+    export MASTER_PORT=${MASTER_PORT:-$((15000 + SLURM_JOB_ID % 20000))}
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
+    say "rendezvous at $MASTER_ADDR:$MASTER_PORT"
+}
+
+# Wait for a step and decide what becomes of the job: finish_with PID
+# 75: it saved and asks to be started again. Above 128: a task was killed (its node, its memory, a colleague's mistake);
+# the run goes on from its last checkpoint, MAX_CRASHES times in all. Anything else is an error that would come back.
+finish_with() {
+    local code=127 now
+    interrupted=yes
+    while [ -n "$interrupted" ]; do  # a trapped signal ends `wait`, not the step
+        interrupted=
+        wait "$1"; now=$?
+        if [ "$now" -ne 127 ]; then code=$now; fi  # 127: bash has told the code already
+    done
+    case $code in
+        0) say "done" ;;
+        75) requeue "saved after a signal" ;;
+        *)
+            if [ "$code" -gt 128 ]; then
+                say "a task was killed (exit code $code)" | tee -a "$run/crashes.log"
+                if [ "$(wc -l < "$run/crashes.log")" -le "${MAX_CRASHES:-3}" ]; then
+                    requeue "goes on from the last checkpoint"
+                else
+                    say "not started again: $run/crashes.log counts more than ${MAX_CRASHES:-3} crashes"
+                fi
+            fi
+            ;;
+    esac
+    exit "$code"
+}
+
+# Ask SLURM for another start, unless somebody has cancelled the job or SLURM requeues it by itself.
+requeue() {
+    local state
+    state=$(scontrol show job "$SLURM_JOB_ID" 2> /dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' | head -n 1)
+    case $state in
+        RUNNING | TIMEOUT | COMPLETING)
+            say "$1; asking for a requeue"
+            if scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi  # SLURM ends this script
+            ;;
+        *) say "$1; no requeue, the job is $state" ;;
+    esac
+}

@@ -1,0 +1,47 @@
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from callbacks.resumed_curves import ResumedCurves
+
+
+class Counter(LightningModule):
+    def __init__(self, value):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.value = value
+
+    def training_step(self, batch, batch_idx):
+        self.log("train/value", self.value)
+        return self.weight**2
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Crash(Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 7:
+            raise KeyError("power cut")
+
+
+def fit(folder, value, *more, ckpt_path=None):
+    trainer = Trainer(
+        accelerator="cpu", max_steps=10, log_every_n_steps=1, default_root_dir=folder, enable_progress_bar=False,
+        enable_model_summary=False, logger=TensorBoardLogger(folder, name="", version=""),
+        callbacks=[ModelCheckpoint(folder, filename="at-{step}", every_n_train_steps=4), ResumedCurves(), *more],
+    )  # fmt: skip
+    trainer.fit(Counter(value), torch.utils.data.DataLoader(range(20)), ckpt_path=ckpt_path, weights_only=False)
+
+
+def test_steps_that_a_crash_has_cost_are_shown_once(tmp_path):
+    with pytest.raises(KeyError, match="power cut"):
+        fit(tmp_path, 1.0, Crash())
+    fit(tmp_path, 2.0, ckpt_path=tmp_path / "at-step=4.ckpt")
+    assert len(list(tmp_path.glob("events*"))) == 2
+    curve = EventAccumulator(str(tmp_path)).Reload().Scalars("train/value")
+    assert [(one.step, one.value) for one in curve] == [(step, 1.0 if step < 4 else 2.0) for step in range(10)]

@@ -1,0 +1,211 @@
+"""Shards behind a real HTTP server on this machine, which can be told to fail."""
+
+import http.server
+import importlib.util
+import os
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import fsspec
+import pytest
+
+from datamodules.errors import UserError
+from datamodules.files import sha256_of
+from datamodules.remote import LocalCopies, RemoteError, RemoteFolder, is_url
+
+
+class _Unreliable(http.server.SimpleHTTPRequestHandler):
+    failures: ClassVar[list[int]] = []  # status codes of the next answers; 0 cuts the body short
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        type(self).asked.append(self.path)
+        if type(self).failures:
+            status = type(self).failures.pop(0)
+            if status:
+                self.send_error(status)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", "5000")
+            self.end_headers()
+            self.wfile.write(b"half of it")
+            self.close_connection = True
+            return
+        super().do_GET()
+
+    def do_HEAD(self):
+        if type(self).failures:
+            self.send_error(type(self).failures.pop(0) or 502)
+            return
+        super().do_HEAD()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder and the URL under which it is served."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    _Unreliable.failures, _Unreliable.asked = [], []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Unreliable, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def write(folder: Path, name: str, size: int) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(os.urandom(size))
+    return path
+
+
+def remote(url, tmp_path, limit=10**9, attempts=4):
+    return RemoteFolder(url, tmp_path / "local", limit_bytes=limit, attempts=attempts, first_wait_s=0.01)
+
+
+def test_a_file_is_copied_once_and_is_the_same(served, tmp_path):
+    folder, url = served
+    path = write(folder, "train/a.tar", 3_000_000)
+    here = remote(url, tmp_path)
+    options = {"size": 3_000_000, "sha256": sha256_of(path)}
+    copy = here.fetch("train/a.tar", **options)
+    assert copy.read_bytes() == path.read_bytes()
+    asked = len(_Unreliable.asked)
+    assert here.fetch("train/a.tar", **options) == copy
+    assert len(_Unreliable.asked) == asked
+
+
+def test_a_server_that_fails_for_a_while_is_asked_again(served, tmp_path, caplog):
+    folder, url = served
+    path = write(folder, "train/a.tar", 5000)
+    _Unreliable.failures = [503, 503, 0, 0]
+    copy = remote(url, tmp_path).fetch("train/a.tar", size=5000, sha256=sha256_of(path))
+    assert copy.read_bytes() == path.read_bytes()
+    assert "attempt 2" in caplog.text
+    assert not list(copy.parent.glob("*partial*"))
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_an_answer_that_will_not_change_is_taken_at_once(status, served, tmp_path):
+    folder, url = served
+    write(folder, "train/a.tar", 5000)
+    _Unreliable.failures = [status] * 9
+    with pytest.raises(RemoteError, match="cannot be read"):
+        remote(url, tmp_path).fetch("train/a.tar", size=5000)
+    assert len(_Unreliable.failures) >= 6
+
+
+def test_a_server_that_keeps_failing_is_named_with_the_number_of_attempts(served, tmp_path):
+    folder, url = served
+    write(folder, "train/a.tar", 5000)
+    _Unreliable.failures = [500] * 50
+    with pytest.raises(RemoteError, match=r"train/a.tar: could not be read in 3 attempts, at last because of .*500"):
+        remote(url, tmp_path, attempts=3).fetch("train/a.tar", size=5000)
+    assert not list((tmp_path / "local").rglob("a.tar"))
+
+
+def test_waits_double(monkeypatch, tmp_path):
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    folder = RemoteFolder("http://127.0.0.1:9", tmp_path, limit_bytes=1, attempts=5, first_wait_s=1)
+    with pytest.raises(RemoteError, match="in 5 attempts"):
+        folder.fetch("train/a.tar")  # nobody listens at the port
+    assert len(waits) == 4
+    assert all(0.5 * 2**n <= wait <= 1.5 * 2**n for n, wait in enumerate(waits))
+
+
+def test_what_is_missing_is_not_asked_for_again(served, tmp_path):
+    _, url = served
+    with pytest.raises(RemoteError, match=r"nothing.tar: cannot be read \(\w+"):
+        remote(url, tmp_path).fetch("train/nothing.tar")
+    assert len(_Unreliable.asked) <= 2
+
+
+def test_another_content_is_refused_however_often_it_comes(served, tmp_path):
+    folder, url = served
+    write(folder, "train/a.tar", 5000)
+    with pytest.raises(RemoteError, match="5000 bytes instead of 6000"):
+        remote(url, tmp_path).fetch("train/a.tar", size=6000)
+    with pytest.raises(RemoteError, match=f"instead of {'0' * 64}"):
+        remote(url, tmp_path).fetch("train/a.tar", size=5000, sha256="0" * 64)
+
+
+def test_what_was_used_least_recently_makes_room(tmp_path):
+    source = tmp_path / "source"
+    for name in "abcd":
+        write(source, f"train/{name}.tar", 1000)
+    here = remote(f"file://{source}", tmp_path, limit=3000)
+    for age, name in ((400, "a"), (300, "b"), (200, "c")):
+        path = here.fetch(f"train/{name}.tar", size=1000)
+        os.utime(path, (time.time() - age, time.time() - age))
+    here.fetch("train/a.tar", size=1000)  # used again
+    here.fetch("train/d.tar", size=1000)
+    assert sorted(path.stem for path in here.folder.rglob("*.tar")) == ["a", "c", "d"]
+    here.fetch("train/b.tar", size=1000)
+    assert sorted(path.stem for path in here.folder.rglob("*.tar")) == ["a", "b", "d"]
+    here.fetch("train/c.tar", size=1000)  # all others are in use
+    assert sorted(path.stem for path in here.folder.rglob("*.tar")) == ["a", "b", "c", "d"]
+
+
+def test_processes_that_ask_at_once_share_one_download(served, tmp_path):
+    folder, url = served
+    write(folder, "train/a.tar", 200_000)
+    here = remote(url, tmp_path)
+    threads = [threading.Thread(target=here.fetch, args=("train/a.tar",), kwargs={"size": 200_000}) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([one for one in _Unreliable.asked if one.endswith("a.tar")]) <= 2
+
+
+def test_an_object_store_of_fsspec_is_read_too(tmp_path):
+    with fsspec.open("memory://bucket/pen/train/a.tar", "wb") as file:
+        file.write(b"x" * 100)
+    assert remote("memory://bucket/pen", tmp_path).fetch("train/a.tar", size=100).read_bytes() == b"x" * 100
+
+
+@pytest.mark.parametrize("url", ["pipe:cat secret", "simplecache::http://host/x", "ftp://host/x", "pipe://x"])
+def test_other_kinds_of_urls_are_refused(url, tmp_path):
+    assert is_url(url)
+    with pytest.raises(RemoteError, match="expected https://, http://, s3://, gs://"):
+        remote(url, tmp_path)
+
+
+@pytest.mark.parametrize("url", ["https://me:secret@host/x", "https://host/x?signature=secret"])
+def test_credentials_are_refused_and_not_repeated(url, tmp_path):
+    with pytest.raises(RemoteError, match="credentials") as caught:
+        remote(url, tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["shards", "/data/shards", "./a:b", "../x"])
+def test_paths_are_no_urls(place):
+    assert not is_url(place)
+    assert LocalCopies().remote(place) is None
+
+
+@pytest.mark.parametrize("file", ["../x.tar", "/etc/passwd", "train/../../x", "", "a\\b"])
+def test_names_that_lead_elsewhere_are_refused(file, tmp_path):
+    with pytest.raises(RemoteError, match="names the file"):
+        remote("https://host/x", tmp_path).fetch(file)
+
+
+def test_a_limit_of_nothing_is_refused():
+    with pytest.raises(UserError, match="limit_gib 0"):
+        LocalCopies(limit_gib=0)
+
+
+def test_a_package_that_is_missing_is_named(tmp_path):
+    if importlib.util.find_spec("s3fs") is not None:
+        pytest.skip("s3fs is installed")
+    with pytest.raises(RemoteError, match="pip install s3fs"):
+        remote("s3://bucket/pen", tmp_path).fetch("manifest.json")

@@ -1,0 +1,115 @@
+"""A real SLURM of two nodes on this machine: jobs that are signalled and killed end with the weights of one left alone.
+
+The full count is a command: see slurm/README.md.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slurm, pytest.mark.smoke]
+
+# each of pytest's processes may start a cluster of its own
+PORT = 28817 + 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "slurm" / "local_cluster.sh"
+
+
+def run(*words, timeout=60, **more):
+    environment = {**os.environ, **{name: str(value) for name, value in more.items()}}
+    return subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=timeout, env=environment)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The folder of a cluster that runs; the tests are skipped where none can."""
+    if os.environ.get("PL_DISTILL_SLURM") != "1":
+        pytest.skip("PL_DISTILL_SLURM=1 installs SLURM where it is missing and starts it; it is not set")
+    try:
+        ran = run(SCRIPT, "install", timeout=420, INSTALL_SECONDS=180)
+        if ran.returncode:
+            pytest.skip(f"SLURM cannot be installed here: {(ran.stderr.strip() or 'out of time').splitlines()[-1]}")
+        folder = tmp_path_factory.mktemp("slurm")
+        ran = run(SCRIPT, "up", folder, PL_DISTILL_SLURM_PORT=PORT)
+    except subprocess.TimeoutExpired as error:
+        pytest.skip(f"SLURM did not come up: {error}")
+    if ran.returncode:
+        run(SCRIPT, "down", folder)
+        pytest.skip(f"SLURM does not start here: {(ran.stderr.strip() or 'no reason given').splitlines()[-1]}")
+    yield folder
+    run(SCRIPT, "down", folder)
+
+
+@pytest.fixture
+def slurm(cluster, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", str(cluster / "slurm.conf"))
+    monkeypatch.setenv("PL_DISTILL_SLURM_PORT", str(PORT))
+    monkeypatch.setenv("PL_DISTILL_SLURM_DIR", str(ROOT / "slurm"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PL_DISTILL", str(Path(sys.executable).with_name("pl-distill")))
+    return cluster
+
+
+def wait(job, seconds=300):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        said = run("scontrol", "show", "job", "-o", job).stdout
+        state = said.partition("JobState=")[2].partition(" ")[0]
+        if state in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"):
+            return state, said
+        time.sleep(0.5)
+    raise TimeoutError(f"job {job}: {said}")
+
+
+def drill(cluster, out, strategy, nodes, *options):
+    """Run the drill; return what it says about its one trial, and the job's log."""
+    words = [sys.executable, ROOT / "slurm" / "drill.py", "--out", out, "--strategies", strategy, "--steps", 12]
+    ran = run(*words, *options, "--cluster", cluster, timeout=1500)
+    log = out / f"{strategy}-interrupted.log"
+    said = log.read_text() if log.exists() else ""
+    assert ran.returncode == 0, ran.stdout + ran.stderr[-3000:] + said[-3000:]
+    (trial,) = json.loads((out / "tally.json").read_text())
+    assert trial["nodes"] == nodes
+    assert all(one["restart_s"] is not None for one in trial["interruptions"])
+    assert trial["weights_equal"]
+    assert trial["validation_equal"]
+    assert trial["one_curve"]
+    return trial, said
+
+
+def test_ddp_on_two_nodes_answers_a_signal(slurm, tmp_path, monkeypatch):
+    monkeypatch.setenv("PL_DISTILL_CONTAINER", "nice")  # a wrapper, where a container's start would stand
+    trial, said = drill(slurm, tmp_path, "ddp", 2, "--signals", 1)
+    assert trial["starts"] == 2
+    assert trial["interruptions"][0]["saved"] is not None
+    assert "rendezvous at 127.0.0.1:" in said, "an address, no name"
+    assert "saved after a signal; asking for a requeue" in said
+
+
+@pytest.mark.slow
+def test_zero2_on_one_node_survives_a_killed_rank(slurm, tmp_path):
+    trial, said = drill(slurm, tmp_path, "zero2", 1, "--signals", 1, "--crash", "rank")
+    assert [one["kind"] for one in trial["interruptions"]][-1] == "rank"
+    assert "goes on from the last checkpoint; asking for a requeue" in said
+
+
+def test_a_job_that_makes_a_mistake_or_is_cancelled_is_not_started_again(slurm, tmp_path):
+    words = ["sbatch", "--parsable", "--ntasks-per-node=1", f"--output={tmp_path}/%j.log", ROOT / "slurm/train.sbatch"]
+    wrong = run(*words, tmp_path / "wrong", "--config", "no/such.yaml").stdout.strip()
+    state, said = wait(wrong)
+    assert state == "FAILED"
+    assert "Restarts=0" in said
+    log = (tmp_path / f"{wrong}.log").read_text()
+    assert "no/such.yaml" in log
+    assert "requeue" not in log
+    other = run(*words, tmp_path / "cancelled", "--config", "distill/pen.yaml").stdout.strip()
+    time.sleep(1)
+    run("scancel", other)
+    state, said = wait(other)
+    assert state == "CANCELLED"
+    assert "Restarts=0" in said

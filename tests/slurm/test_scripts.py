@@ -1,0 +1,86 @@
+"""The job scripts without a SLURM: syntax, what their README names, and what becomes of a job by its exit code."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pl_distill.commands.parsing import find_recipe
+
+FOLDER = Path(__file__).resolve().parents[2] / "slurm"
+README = (FOLDER / "README.md").read_text(encoding="utf-8")
+SCRIPTS = sorted([*FOLDER.glob("*.sbatch"), *FOLDER.glob("*.sh")])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_valid_bash_and_in_the_readme(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    assert f"`{script.name}`" in README
+
+
+@pytest.mark.parametrize("line", [line for line in README.splitlines() if line.startswith("sbatch ")])
+def test_a_command_of_the_readme_names_what_exists(line):
+    words = shlex.split(line)
+    assert (FOLDER.parent / next(word for word in words if word.endswith(".sbatch"))).is_file()
+    for number, word in enumerate(words):
+        if word == "--config":
+            assert Path(find_recipe(words[number + 1])).is_file()
+
+
+def test_without_a_folder_a_script_says_how_it_is_called():
+    for script in FOLDER.glob("*.sbatch"):
+        ran = subprocess.run(["bash", script], capture_output=True, text=True, env={**os.environ, "SLURM_JOB_ID": "1"})
+        assert ran.returncode != 0
+        assert re.search(r"_FOLDER is missing: sbatch .*slurm/" + script.name, ran.stderr)
+
+
+def finish(tmp_path, step, state="RUNNING", crashes=0):
+    """Run `finish_with` over a step, with a scontrol that writes down what it is asked for."""
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir(exist_ok=True)
+    scontrol.write_text(
+        f'#!/bin/bash\nif [ "$1" = show ]; then echo "JobId=7 JobState={state} Reason=None"; exit; fi\n'
+        f'echo "$@" >> {tmp_path}/asked\nexit 1\n'
+    )
+    scontrol.chmod(0o755)
+    (tmp_path / "crashes.log").write_text("killed\n" * crashes)
+    code = f"run={tmp_path}; interrupted=; source {FOLDER}/job.sh; trap 'interrupted=yes' USR1; {step} & finish_with $!"
+    environment = {**os.environ, "PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    ran = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment, timeout=30)
+    asked = tmp_path / "asked"
+    return ran.returncode, asked.read_text().split() if asked.exists() else [], ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "requeued"), [(0, False), (1, False), (2, False), (75, True), (137, True), (139, True)]
+)
+def test_saved_and_killed_jobs_are_requeued_and_no_others(code, requeued, tmp_path):
+    found, asked, _ = finish(tmp_path, f"(exit {code})")
+    assert found == code
+    assert asked == (["requeue", "7"] if requeued else [])
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "PENDING", ""])
+def test_a_job_that_was_cancelled_or_is_requeued_already_is_left_alone(state, tmp_path):
+    _, asked, said = finish(tmp_path, "(exit 75)", state)
+    assert asked == []
+    assert "no requeue" in said
+
+
+def test_a_job_that_keeps_being_killed_is_given_up(tmp_path):
+    _, asked, _ = finish(tmp_path, "(exit 137)", crashes=2)
+    assert asked == ["requeue", "7"]
+    (tmp_path / "asked").unlink()
+    _, asked, said = finish(tmp_path, "(exit 137)", crashes=3)
+    assert asked == []
+    assert "counts more than 3 crashes" in said
+
+
+def test_a_signal_to_the_script_does_not_hide_the_exit_code_of_the_step(tmp_path):
+    step = "(sleep 0.2; kill -USR1 $$; sleep 0.2; kill -USR1 $$; sleep 0.3; exit 75)"
+    found, asked, _ = finish(tmp_path, step)
+    assert found == 75
+    assert asked == ["requeue", "7"]

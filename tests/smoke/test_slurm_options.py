@@ -1,0 +1,36 @@
+"""The trainer's options for a SLURM job, without one."""
+
+import pytest
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+from callbacks.preemption import Preemption
+from callbacks.run_state import RunState
+from pl_distill.checkpoint_io import WholeCheckpointIO
+from pl_distill.commands.lightning import RecipeCLI, run_lightning
+from pl_distill.strategies import CPUDeepSpeedStrategy
+
+pytestmark = pytest.mark.smoke
+
+
+@pytest.mark.parametrize("trainer", ["ddp", "deepspeed_stage2", "deepspeed_stage3"])
+def test_a_job_saves_by_our_callback_and_not_by_lightnings_handler(trainer, cached, tmp_path, monkeypatch):
+    monkeypatch.setattr(RecipeCLI, "_run_subcommand", lambda *_: None)
+    for name, value in {"NODEID": 0, "PROCID": 0, "LOCALID": 0, "NTASKS": 2, "NTASKS_PER_NODE": 2, "JOB_ID": 1}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("SLURM_JOB_NAME", "pl-distill")
+    names = ("distill/pen.yaml", f"trainer/{trainer}.yaml", "trainer/options/slurm.yaml")
+    words = [word for name in names for word in ("--config", name)]
+    here = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.sync_batchnorm=false"]
+    here += ["--trainer.precision=32-true", f"--trainer.default_root_dir={tmp_path}"]
+    run = run_lightning(["fit", *words, *here, *cached("tiny").options])
+    environment = run.trainer._accelerator_connector.cluster_environment
+    assert isinstance(environment, SLURMEnvironment)
+    assert environment.auto_requeue is False
+    kinds = [type(one) for one in run.trainer.callbacks]
+    assert {Preemption, RunState} <= set(kinds)
+    assert kinds.index(Preemption) > kinds.index(RunState), "after every callback that may change the weights"
+    if trainer == "ddp":
+        assert isinstance(run.trainer.strategy.checkpoint_io, WholeCheckpointIO)
+    else:
+        assert isinstance(run.trainer.strategy, CPUDeepSpeedStrategy)
+        assert run.trainer.strategy.zero_stage_3 is (trainer == "deepspeed_stage3")
