@@ -70,7 +70,7 @@ class SamplingPolicy:
         return 3600 / self.per_hour
 
     def slot_of(self, time_s: float) -> int:
-        """Number of the slot that a time lies in, from 1970 on; whole milliseconds, so that no rounding moves a border."""
+        """Number of the slot that a time lies in, from 1970 on; in whole milliseconds, for exact borders."""
         return round(time_s * 1000) * self.per_hour // 3_600_000
 
     def budget_bytes(self, dimension: int) -> int:
@@ -336,6 +336,10 @@ class EmbeddingPool:
     def animal_of(self, track: int) -> str:
         """Name of the animal that a track belongs to; `UNKNOWN` where nobody has said so."""
         return self._animal_of[track]
+
+    def find_track(self, camera: str, session: str, number: int) -> int | None:
+        """Number of the track that the tracker calls `number`; None if it has left nothing here."""
+        return self._tracks.get((camera, session, number))
 
     def track_names(self) -> dict[int, tuple[str, str, int]]:
         """Track -> camera, session and the tracker's number."""

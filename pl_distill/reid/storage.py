@@ -35,8 +35,8 @@ def decode(stored: NDArray[np.generic], scale: NDArray[np.float32], storage: Sto
     """Give the vectors (N, D) back, of unit length again."""
     if storage == "float32":
         return np.ascontiguousarray(stored, np.float32)
-    vectors = stored if storage == "float16" else stored * scale[:, None]
-    return normalised(np.asarray(vectors, np.float32))
+    vectors = stored.astype(np.float32)
+    return normalised(vectors if storage == "float16" else vectors * scale[:, None])
 
 
 def normalised(vectors: Vectors) -> Vectors:
