@@ -1,7 +1,7 @@
 """DINOv3 as an embedder: a picture of one animal in, one vector out; through transformers, timm, or shipped.
 
-Source: facebookresearch/dinov3 (Siméoni et al. 2025). Of ViT-S/16 timm has 21,586,944 parameters; transformers keeps the
-biases of query and value and the mask token that the training left at or near 0, and has 21,596,544.
+Source: facebookresearch/dinov3 (Siméoni et al. 2025). Of ViT-S/16 timm has 21,586,944 parameters; transformers keeps
+the biases of query and value and the mask token that training left at or near 0, and has 21,596,544.
 What differs from both: a missing, unexpected or misshapen tensor is an error, and the answer is one vector of length 1.
 """
 
@@ -9,18 +9,24 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import timm
 import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from transformers.utils import cached_file
 
+from datamodules.clip import Image
+from datamodules.crops import Cropping, crop_animals
+from datamodules.files import write_json
 from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError
 from pl_distill.models.sam3_source import quiet_transformers
@@ -29,7 +35,7 @@ PEN_EMBEDDER = "pen_embedder"
 MODEL_TYPE = "dinov3_vit"
 TIMM_FAMILY = "dinov3"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_PREPROCESSOR = "preprocessor_config.json"
+_PREPROCESSOR, _CROPPING = "preprocessor_config.json", "cropping.json"
 
 
 class Backbone(Protocol):
@@ -48,11 +54,12 @@ class Embedder(nn.Module):
         architecture: Its name and arguments, as plain values.
         dimension: Length D of an embedding.
         image_size: Side S in pixels that pictures are scaled to.
+        cropping: How animals are cut out for it.
         mean: Of the training data, per channel, 0-1.
         std: The same.
 
     Attributes:
-        identity: SHA-256 over architecture, preprocessing and weights: what a store of embeddings belongs to.
+        identity: SHA-256 over architecture, cropping, preprocessing and weights: what a store of embeddings belongs to.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Embedder(nn.Module):
         architecture: Mapping[str, Any],
         dimension: int,
         image_size: int,
+        cropping: Cropping,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
@@ -68,17 +76,30 @@ class Embedder(nn.Module):
         self.backbone = backbone
         self.dimension = dimension
         self.image_size = image_size
+        self.cropping = cropping
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
         self.requires_grad_(False).eval()
-        self.identity = _identity(backbone, {**architecture, "size": image_size, "mean": mean, "std": std})
+        settings = {"size": image_size, "mean": mean, "std": std, "cropping": asdict(cropping)}
+        self.identity = _identity(backbone, {**architecture, **settings})
 
     @property
     def feature_dimension(self) -> int:
         """Length of what `describe` gives beside the embedding."""
         return 2 * self.dimension
+
+    def crop(self, frame_rgb: Image, boxes_xyxy: NDArray[Any], masks: NDArray[np.bool_] | None = None) -> Tensor:
+        """Cut animals out as this embedder wants them, uint8 (N, 3, S, S): `crop_animals` with its `cropping`.
+
+        Raises:
+            DataError: An animal cannot be cut out; `croppable` says which.
+        """
+        how = self.cropping
+        return crop_animals(
+            frame_rgb, boxes_xyxy, masks, how.margin, how.blank_background, self.image_size, align=how.align
+        )
 
     def embed(self, crops: Tensor) -> Tensor:
         """Give one vector of length 1 for each picture: the class token, as DINOv3's own evaluations of retrieval do.
@@ -147,7 +168,9 @@ class TimmBackbone(nn.Module):
         return tokens[:, 0], tokens[:, self.model.num_prefix_tokens :]
 
 
-def load_embedder(source: str | Path = PEN_EMBEDDER, device: torch.device | str = "cpu") -> Embedder:
+def load_embedder(
+    source: str | Path = PEN_EMBEDDER, device: torch.device | str = "cpu", cropping: Cropping | None = None
+) -> Embedder:
     """Load an embedder, frozen, in float32.
 
     Args:
@@ -155,6 +178,7 @@ def load_embedder(source: str | Path = PEN_EMBEDDER, device: torch.device | str 
             timm; a hub name of either (``facebook/dinov3-vits16-pretrain-lvd1689m``,
             ``timm/vit_small_patch16_dinov3.lvd1689m``); or timm's own name (``vit_small_patch16_dinov3``).
         device: Where it shall run.
+        cropping: How animals are cut out for it; None takes what is stored beside it, or the default.
 
     Raises:
         CheckpointError: There is no such thing, it is damaged, of another family, or its tensors do not fit.
@@ -165,7 +189,7 @@ def load_embedder(source: str | Path = PEN_EMBEDDER, device: torch.device | str 
         if name in shipped:
             name = str(shipped[name])
         elif timm.is_model(name) and TIMM_FAMILY in name:
-            return _load_timm(name, name).to(device)
+            return _load_timm(name, name, cropping or Cropping()).to(device)
         elif not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
             raise CheckpointError(
                 name,
@@ -177,10 +201,11 @@ def load_embedder(source: str | Path = PEN_EMBEDDER, device: torch.device | str 
     config = _read_json(name, "config.json")
     if config is None:
         raise CheckpointError(name, "has no config.json", "an embedder's folder or hub name", "Correct the path.")
+    cropping = _read_cropping(name) if cropping is None else cropping
     if config.get("model_type") == MODEL_TYPE:
-        return _load_transformers(name).to(device)
+        return _load_transformers(name, cropping).to(device)
     if TIMM_FAMILY in str(config.get("architecture")):
-        return _load_timm(f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}", name).to(device)
+        return _load_timm(f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}", name, cropping).to(device)
     raise CheckpointError(
         f"{name}/config.json",
         f"describes {config.get('model_type') or config.get('architecture')!r}",
@@ -189,13 +214,16 @@ def load_embedder(source: str | Path = PEN_EMBEDDER, device: torch.device | str 
     )
 
 
-def save_embedder(model: Any, folder: Path, image_size: int, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write a `DINOv3ViTModel` and its preprocessing as `load_embedder` reads them.
+def save_embedder(
+    model: Any, folder: Path, image_size: int, cropping: Cropping, *, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write a `DINOv3ViTModel`, its preprocessing and its cropping as `load_embedder` reads them.
 
     Args:
         model: The network; left as it is.
         folder: Is made if need be.
         image_size: Side of the pictures that it was trained on.
+        cropping: How animals are cut out for it.
         dtype: Of the stored weights.
     """
     weights = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
@@ -210,10 +238,11 @@ def save_embedder(model: Any, folder: Path, image_size: int, *, dtype: torch.dty
         "image_mean": list(IMAGENET_MEAN),
         "image_std": list(IMAGENET_STD),
     }
-    (folder / _PREPROCESSOR).write_text(json.dumps(preprocessing, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / _PREPROCESSOR, preprocessing)
+    write_json(folder / _CROPPING, asdict(cropping))
 
 
-def _load_transformers(name: str) -> Embedder:
+def _load_transformers(name: str, cropping: Cropping) -> Embedder:
     try:
         config = DINOv3ViTConfig.from_pretrained(name)
         with quiet_transformers():
@@ -237,7 +266,9 @@ def _load_transformers(name: str) -> Embedder:
     mean = tuple(preprocessing.get("image_mean", IMAGENET_MEAN))
     std = tuple(preprocessing.get("image_std", IMAGENET_STD))
     architecture = {key: getattr(config, key) for key in _SHAPES}
-    return Embedder(TransformersBackbone(model), architecture, int(config.hidden_size), int(image_size), mean, std)
+    return Embedder(
+        TransformersBackbone(model), architecture, int(config.hidden_size), int(image_size), cropping, mean, std
+    )
 
 
 _SHAPES = (
@@ -256,7 +287,7 @@ _SHAPES = (
 """What of a configuration changes the function of the network beside its weights."""
 
 
-def _load_timm(spelled: str, name: str) -> Embedder:
+def _load_timm(spelled: str, name: str, cropping: Cropping) -> Embedder:
     try:
         model = timm.create_model(spelled, pretrained=True, num_classes=0)
     except (
@@ -273,7 +304,17 @@ def _load_timm(spelled: str, name: str) -> Embedder:
     architecture = {"timm": str(settings.get("architecture", name)).split(".")[0]}
     size = int(settings["input_size"][-1])
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
-    return Embedder(TimmBackbone(model), architecture, int(model.num_features), size, mean, std)
+    return Embedder(TimmBackbone(model), architecture, int(model.num_features), size, cropping, mean, std)
+
+
+def _read_cropping(name: str) -> Cropping:
+    stored = _read_json(name, _CROPPING)
+    try:
+        return Cropping() if stored is None else Cropping(**stored)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{name}/{_CROPPING}", f"is not understood ({error})", "margin, blank_background, align", "Copy it again."
+        ) from error
 
 
 def _read_json(name: str, file: str) -> dict[str, Any] | None:
