@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import timm
@@ -25,7 +25,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from transformers.utils import cached_file
 
 from datamodules.clip import Image
-from datamodules.crops import Cropping, crop_animals
+from datamodules.crops import Cropping, crop_animals, croppable
 from datamodules.files import write_json
 from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError
@@ -101,6 +101,22 @@ class Embedder(nn.Module):
             frame_rgb, boxes_xyxy, masks, how.margin, how.blank_background, self.image_size, align=how.align
         )
 
+    def describe_animals(
+        self, frame_rgb: Image, boxes_xyxy: NDArray[Any], masks: NDArray[np.bool_] | None = None
+    ) -> "Described":
+        """Cut the animals of a frame out and describe them; what cannot be cut out (`croppable`) is left out.
+
+        Args:
+            frame_rgb: Picture (H, W, 3), uint8.
+            boxes_xyxy: Shape (N, 4), pixels.
+            masks: Shape (N, H, W), or None: then nothing is blanked or aligned.
+        """
+        used = masks if self.cropping.needs_masks else None
+        rows = np.flatnonzero(croppable(boxes_xyxy, (frame_rgb.shape[0], frame_rgb.shape[1]), used))
+        crops = self.crop(frame_rgb, boxes_xyxy[rows], None if used is None else used[rows])
+        embeddings, features = self.describe(crops)
+        return Described(rows, crops, embeddings, features)
+
     def embed(self, crops: Tensor) -> Tensor:
         """Give one vector of length 1 for each picture: the class token, as DINOv3's own evaluations of retrieval do.
 
@@ -139,6 +155,22 @@ class Embedder(nn.Module):
             size = (self.image_size, self.image_size)
             images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
         return (images - self.mean) / self.std
+
+
+class Described(NamedTuple):
+    """Animals of one frame as an embedder sees them; M of them.
+
+    Args:
+        rows: Which of the animals that were asked for, (M,), rising.
+        crops: Pictures, uint8, (M, 3, S, S).
+        embeddings: Shape (M, D), float32, of length 1.
+        features: Shape (M, 2 D), float32, for a behaviour head.
+    """
+
+    rows: NDArray[np.int64]
+    crops: Tensor
+    embeddings: Tensor
+    features: Tensor
 
 
 class TransformersBackbone(nn.Module):
