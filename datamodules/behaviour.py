@@ -210,7 +210,9 @@ class BehaviourWindows(Dataset[int]):
         ]
         labels = [class_indices(clip.behaviour, mapping, classes) for clip, _ in kept]
         usable = [mask & (label >= 0) for (_, mask), label in zip(kept, labels, strict=True)]
-        self.rows = np.concatenate([r[u] for r, u in zip(rows, usable, strict=True)] or [np.zeros((0, width), np.int64)])
+        self.rows = np.concatenate(
+            [r[u] for r, u in zip(rows, usable, strict=True)] or [np.zeros((0, width), np.int64)]
+        )
         self.labels = np.concatenate([lb[u] for lb, u in zip(labels, usable, strict=True)] or [np.zeros(0, np.int64)])
         self.counts: NDArray[np.int64] = np.bincount(self.labels, minlength=len(classes))
 

@@ -56,9 +56,7 @@ def step_of(frame: NDArray[np.int32], animal: NDArray[np.int32]) -> int:
     return int(np.bincount(gaps[gaps > 0]).argmax()) if (gaps > 0).any() else 1
 
 
-def window_rows(
-    frame: NDArray[np.int32], animal: NDArray[np.int32], window: Window, step: int
-) -> NDArray[np.int64]:
+def window_rows(frame: NDArray[np.int32], animal: NDArray[np.int32], window: Window, step: int) -> NDArray[np.int64]:
     """Find the rows of the window around each of M rows, which are by animal and then by frame.
 
     Args:

@@ -201,7 +201,6 @@ def _cut(
         return np.asarray(turned, np.uint8)
     length = max(1, round(side))
     left, top = round(middle[0] - length / 2), round(middle[1] - length / 2)
-    height, width = picture.shape[:2]
     cut = picture[max(0, top) : max(0, top + length), max(0, left) : max(0, left + length)]
     if cut.shape[:2] != (length, length):
         inside = cut

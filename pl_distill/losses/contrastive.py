@@ -1,7 +1,7 @@
 """Pull embeddings of one animal together and push those of others apart.
 
-Source: Khosla et al. 2020, "Supervised contrastive learning" (arXiv 2004.11362), equation 2: the mean over the positives
-stands outside of the logarithm.
+Source: Khosla et al. 2020, "Supervised contrastive learning" (arXiv 2004.11362), equation 2: the mean over the
+positives stands outside of the logarithm.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """What does an animal do: heads over an embedder's features, for one frame or for a short time.
 
-`FrameHead` is a perceptron on the features of one frame. `TemporalHead` is a small transformer over the features and the
-motion around it: walk and standing look alike in one frame.
+`FrameHead` is a perceptron on the features of one frame. `TemporalHead` is a small transformer over the features and
+the motion around it: walk and standing look alike in one frame.
 """
 
 import json
@@ -109,7 +109,11 @@ class TemporalHead(nn.Module):
         super().__init__()
         self.window = window
         self.pictures = pictures
-        self.see = nn.Sequential(nn.LayerNorm(features), nn.Dropout(dropout), nn.Linear(features, hidden)) if pictures else None
+        self.see = (
+            nn.Sequential(nn.LayerNorm(features), nn.Dropout(dropout), nn.Linear(features, hidden))
+            if pictures
+            else None
+        )
         self.move = nn.Linear(2 * len(MOTION), hidden)  # values, and how they differ from the moment's
         self.place = nn.Parameter(0.02 * torch.randn(window.length, hidden))
         layer = nn.TransformerEncoderLayer(

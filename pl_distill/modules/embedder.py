@@ -32,8 +32,8 @@ class EmbedderModule(LightningModule):
     """Train an embedder on crops whose animal is known.
 
     Logs ``train/`` and ``val/`` with ``loss``, ``identity_loss`` and ``behaviour_loss``; and of validation, whose herds
-    are others, ``val/rank1``: how often the nearest crop of another day is the same animal, ``val/mean_ap``, both within
-    a pen, and ``val/behaviour_top1`` of the probe. All in percent.
+    are others, ``val/rank1``: how often the nearest crop of another day is the same animal, and ``val/mean_ap``, both
+    within a pen, and ``val/behaviour_top1`` of the probe. All in percent.
 
     Args:
         hidden_size: Length of an embedding.
