@@ -194,8 +194,10 @@ def _cut(
         # Scaled first, without aliasing, then turned at the size that is asked for.
         wider = int(np.ceil(size * np.sqrt(2))) + 2
         square = _cut(picture, middle, side * wider / size, 0.0, wider)
-        turn = cv2.getRotationMatrix2D(((wider - 1) / 2, (wider - 1) / 2), np.degrees(angle), 1.0)
-        turn[:, 2] -= (wider - size) / 2
+        turn = np.asarray(
+            cv2.getRotationMatrix2D(((wider - 1) / 2, (wider - 1) / 2), np.degrees(angle), 1.0), np.float64
+        )
+        turn[:, 2] -= np.float64((wider - size) / 2)
         blank = BLANK if picture.ndim == 3 else 0
         turned = cv2.warpAffine(square, turn, (size, size), flags=cv2.INTER_LINEAR, borderValue=blank)
         return np.asarray(turned, np.uint8)

@@ -25,7 +25,8 @@ MOTION = (
 and log aspect per second; the largest part of the box that another covers; distance of the nearest other middle in body
 lengths."""
 
-_NEAR, _FAR = 1, 3  # frames to either side over which fast and slow movement are measured
+_NEAR, REACH = 1, 3
+"""Observations to either side over which fast and slow movement are measured."""
 _FARTHEST = 5.0  # body lengths
 
 
@@ -59,7 +60,7 @@ def motion_of(
         change, _ = _change(rows, frame, log_size, _NEAR, fps)
         out[rows, 4:6] = np.clip(velocity, -4, 4)
         out[rows, 6] = np.clip(speed, 0, 4)
-        out[rows, 7] = np.clip(_change(rows, frame, middle, _FAR, fps)[1] / body[rows], 0, 4)
+        out[rows, 7] = np.clip(_change(rows, frame, middle, REACH, fps)[1] / body[rows], 0, 4)
         out[rows, 8] = np.clip(change.sum(1), -4, 4)
         out[rows, 9] = np.clip(change[:, 0] - change[:, 1], -4, 4)
     out[:, 10], out[:, 11] = _neighbours(frame, boxes, middle, body)

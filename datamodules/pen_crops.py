@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -265,8 +265,8 @@ def _stain(picture: NDArray[np.float32], rng: np.random.Generator) -> None:
     centre = tuple(int(value) for value in rng.uniform(0.1, 0.9, 2) * size)
     axes = tuple(max(1, int(value)) for value in rng.uniform(0.02, 0.10, 2) * size)
     cv2.ellipse(cover, centre, axes, float(rng.uniform(0, 180)), 0, 360, float(rng.uniform(0.2, 0.7)), -1)
-    cover = cv2.GaussianBlur(cover, (0, 0), size / 60)
-    picture += cover[..., None] * (np.array((74, 60, 46), np.float32) - picture)
+    soft = np.asarray(cv2.GaussianBlur(cover, (0, 0), size / 60), np.float32)
+    picture += soft[..., None] * (np.array((74, 60, 46), np.float32) - picture)
 
 
 def _file(folder: Path, pen: DrawnPen) -> Path:
@@ -296,7 +296,7 @@ def _draw(path: Path, pen: DrawnPen, frames: int, seconds_apart: float, size: in
             animals += [frame.codes[n] for n in seen]
             days += [day] * len(seen)
             behaviours += [BEHAVIOURS.index(frame.behaviours[n]) for n in seen]
-    content = {
+    content: dict[str, NDArray[Any]] = {
         "layers": np.concatenate(layers) if layers else np.zeros((0, size, size, 4), np.uint8),
         "animals": np.array(animals, np.int16),
         "behaviours": np.array(behaviours, np.int16),

@@ -65,7 +65,6 @@ def draw_precision_recall(
 
 
 def _pixels(figure: Figure) -> Image:
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
-    buffer: Any = canvas.buffer_rgba()
-    return np.ascontiguousarray(np.asarray(buffer)[..., :3])
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
