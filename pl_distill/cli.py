@@ -38,6 +38,7 @@ VERBS = {
     "evaluate": Verb("stream clips through teacher and student and score the tracks", "evaluate", ("evaluate",)),
     "transfer": Verb("score a model on unseen pens of every domain, one table", "transfer", ("transfer",)),
     "release": Verb("write a trained SAM 3 in half precision, with its model card", "release", ("release",)),
+    "embed": Verb("describe every animal of clips, for behaviour and identity", "embed", ("embed",)),
     "ablate": Verb("train and score students of several losses, one table", "ablate", ("ablate",)),
     "track": Verb("follow the animals of a video or a camera", "track", ("track",), first="--video"),
     "report": Verb("one HTML file from results", "report", ("report",)),
