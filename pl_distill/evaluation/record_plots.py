@@ -1,4 +1,4 @@
-"""Pictures of a record that a farmer and a reviewer can read: timeline, day by hour, drift with events, associations."""
+"""Pictures of a record for farmers and reviewers: timeline, day by hour, drift with events, associations."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +26,8 @@ _REST = "#d8d5cd"
 _INK, _EVENT = "#22262c", "#b5382f"
 _STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888", "text.color": _INK,
-    "axes.labelcolor": _INK, "xtick.color": "#555", "ytick.color": "#555", "legend.frameon": False, "axes.titlesize": 11,
-    "axes.titlelocation": "left", "axes.titleweight": "bold",
+    "axes.labelcolor": _INK, "xtick.color": "#555", "ytick.color": "#555", "legend.frameon": False,
+    "axes.titlesize": 11, "axes.titlelocation": "left", "axes.titleweight": "bold",
 }  # fmt: skip
 
 

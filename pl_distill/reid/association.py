@@ -191,7 +191,7 @@ def _check_numbers(animals: int, cases: int, kind: Kind, level: float) -> None:
         one_sd = next(n for n in range(2, 10_000) if detectable_effect(n, n, level) <= 1)
         raise ConfigError(
             f"kind '{kind}'", f"has {cases} animals with an outcome among {animals}", needed,
-            f"Watch more: an effect of one standard deviation takes about {one_sd} animals with it and as many without.",
+            f"Watch more: an effect of one standard deviation takes {one_sd} animals with it and {one_sd} without.",
         )  # fmt: skip
 
 

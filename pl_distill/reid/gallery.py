@@ -94,8 +94,11 @@ class MeanGallery:
     def of(cls, animals: Sequence[str], vectors: Vectors) -> "MeanGallery":
         """Average vectors (M, D) of animals (M,)."""
         names, codes = np.unique(np.asarray(animals, dtype=np.str_), return_inverse=True)
-        sums = np.zeros((len(names), vectors.shape[1]), np.float64)
-        np.add.at(sums, codes, vectors)
+        if (np.diff(codes) < 0).any():
+            order = np.argsort(codes, kind="stable")
+            codes, vectors = codes[order], vectors[order]
+        starts = np.searchsorted(codes, np.arange(len(names)))
+        sums = np.add.reduceat(vectors, starts, axis=0) if len(names) else np.zeros((0, vectors.shape[1]))
         return cls(tuple(map(str, names)), normalised(sums.astype(np.float32)))
 
     def scores(self, queries: Vectors) -> NDArray[np.float32]:
