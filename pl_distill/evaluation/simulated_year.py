@@ -11,10 +11,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from datamodules.crops import croppable
 from datamodules.files import atomic_path
 from datamodules.pen import EVALUATION_SEED, PenRenderer, Year, load_pen_config, simulate
 from pl_distill.errors import ConfigError
@@ -26,6 +30,7 @@ DAY_S = 86_400.0
 FIRST_DAY = date(2026, 1, 1)
 _EPOCH_DAYS = (FIRST_DAY - date(1970, 1, 1)).days
 _NOON_S = 12 * 3600
+_BATCH = 256  # crops that are embedded at a time
 
 
 @dataclass(frozen=True)
@@ -96,33 +101,33 @@ def time_of(day: float) -> float:
 
 
 def draw_year(plan: YearPlan, embedder: Embedder, folder: Path, progress: Callable[[int], None]) -> DrawnYear:
-    """Draw and embed; what a killed run finished is not repeated.
+    """Draw and embed; what a killed run drew is not drawn again, nor for another embedder that wants the same crops.
 
     Args:
         plan: What to draw.
         embedder: Describes the animals.
-        folder: Gets one file a pen, and thumbnails.
-        progress: Called with 1 after each drawn day of a pen.
+        folder: Gets one file of crops a pen, and thumbnails.
+        progress: Called with the number of days that a pen has got.
     """
+    names: list[str] = []
     parts = []
     for pen in range(plan.pens):
+        wanted = {**asdict(plan), "pens": 1, "pen": pen, **asdict(embedder.cropping), "size": embedder.image_size}
+        key = json.dumps(wanted, sort_keys=True)
         path = folder / f"pen-{pen:03d}.npz"
-        key = json.dumps({**asdict(plan), "pens": 1, "pen": pen, "embedder": embedder.identity}, sort_keys=True)
-        part = _read_part(path, key)
-        if part is None:
-            part = _draw_pen(plan, pen, embedder, Thumbnails(folder), progress)
+        drawn = _read_part(path, key)
+        if drawn is None:
+            drawn = _draw_pen(plan, pen, embedder, Thumbnails(folder), progress)
             with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, key=np.array(key), **part)
+                np.savez(file, key=np.array(key), **drawn)
         else:
             progress(len(plan.drawn_days))
-        parts.append(part)
-    names: list[str] = []
-    animals = []
-    for part in parts:
-        animals.append(part["animals"] + len(names))
-        names += [str(name) for name in part["names"]]
-    days, views, vectors = (np.concatenate([part[name] for part in parts]) for name in ("days", "views", "vectors"))
-    return DrawnYear(tuple(names), np.concatenate(animals), days, views, vectors, embedder.identity)
+        crops = torch.from_numpy(drawn["crops"])
+        vectors = np.concatenate([embedder.embed(part).cpu().numpy() for part in crops.split(_BATCH)])
+        parts.append((drawn["animals"] + len(names), drawn["days"], drawn["views"], vectors))
+        names += [str(name) for name in drawn["names"]]
+    animals, days, views, vectors = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return DrawnYear(tuple(names), animals, days, views, vectors, embedder.identity)
 
 
 class Archive:
@@ -173,13 +178,13 @@ def sampling_days(days: int, per_hour: int) -> NDArray[np.float64]:
 
 def _draw_pen(
     plan: YearPlan, pen: int, embedder: Embedder, thumbnails: Thumbnails, progress: Callable[[int], None]
-) -> dict[str, NDArray[np.generic]]:
+) -> dict[str, NDArray[Any]]:
     config, seed = load_pen_config(plan.domain), EVALUATION_SEED + plan.seed + pen
     every = max(1, round(plan.seconds_apart * config.fps))
     year = Year()
     names = [f"pen-{pen:03d}-{number:02d}" for number in range(config.num_animals)]
     rows: list[tuple[int, int, int]] = []
-    vectors: list[Vectors] = []
+    crops: list[Tensor] = []
     for day in plan.drawn_days:
         clip = f"day-{day:03d}"
         when = f"{FIRST_DAY + timedelta(days=day):%Y_%m_%d}"
@@ -189,25 +194,33 @@ def _draw_pen(
                 continue
             frame = renderer.render(state)
             seen = np.flatnonzero(frame.visible)
-            described = embedder.describe_animals(frame.image, frame.boxes_xyxy[seen], frame.masks[seen])
-            embeddings = described.embeddings.cpu().numpy()
-            for place, row in enumerate(described.rows):
-                number = frame.codes[seen[row]] - 1
+            boxes, masks = frame.boxes_xyxy[seen], frame.masks[seen]
+            used = masks if embedder.cropping.needs_masks else None
+            seen = seen[croppable(boxes, (config.height, config.width), used)]
+            boxes, masks = frame.boxes_xyxy[seen], frame.masks[seen]
+            cut = embedder.crop(frame.image, boxes, masks if embedder.cropping.needs_masks else None)
+            for row, crop in zip(seen, cut, strict=True):
+                number = frame.codes[row] - 1
                 rows.append((number, day, state.index // every))
-                vectors.append(embeddings[place])
+                crops.append(crop)
                 if state.index == 0:
-                    crop = described.crops[place].permute(1, 2, 0).numpy()
-                    thumbnails.offer(names[number], time_of(day), crop)
+                    thumbnails.offer(names[number], time_of(day), crop.permute(1, 2, 0).numpy())
         progress(1)
     animals, days, views = np.array(rows, np.int64).T
-    return {"names": np.array(names), "animals": animals, "days": days, "views": views, "vectors": np.stack(vectors)}
+    return {
+        "names": np.array(names),
+        "animals": animals,
+        "days": days,
+        "views": views,
+        "crops": torch.stack(crops).numpy(),
+    }
 
 
-def _read_part(path: Path, key: str) -> dict[str, NDArray[np.generic]] | None:
-    """Give a pen that was drawn before by the same plan and embedder."""
+def _read_part(path: Path, key: str) -> dict[str, NDArray[Any]] | None:
+    """Give what was drawn before of the same plan, for embedders that want the same crops."""
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as stored:
         if str(stored["key"]) != key:
             return None
-        return {name: stored[name] for name in ("names", "animals", "days", "views", "vectors")}
+        return {name: stored[name] for name in ("names", "animals", "days", "views", "crops")}
