@@ -369,7 +369,7 @@ def _read_json(name: str, file: str) -> dict[str, Any] | None:
 
 
 def _unreadable(name: str, error: Exception) -> CheckpointError:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
+    first = " ".join(str(error).split())[:300] or type(error).__name__
     fix = "Give the name of another, or a folder; a gated repository needs `hf auth login`."
     return CheckpointError(name, f"cannot be loaded: {first}", "a DINOv3 vision transformer", fix)
 
