@@ -16,7 +16,7 @@ FLOORS = (  # a package may import its own floor's packages only where listed be
     ("commands",),
     ("modules",),  # a training may log a score of evaluation; evaluation knows no training
     ("evaluation",),
-    ("streaming", "losses", "strategies"),
+    ("streaming", "losses", "reid", "strategies"),
     ("models",),
     ("errors", "assets"),
 )
