@@ -63,7 +63,8 @@ class CropVariety:
         blank: Range of how far the background fades.
         zoom: Range of the factor on the crop's side; above 1 the square is wider.
         shift: Largest shift, as a part of the side.
-        turn_deg: Largest turn to either side; half of the crops are turned upside down, too.
+        turn_deg: Largest turn to either side.
+        reverse: Part of the crops that are turned by half a circle, too: masks do not always tell the ends apart.
         gain: Range of the factor on brightness.
         tint: Largest relative change of a single colour.
         noise: Largest standard deviation of noise, in grey levels.
@@ -74,6 +75,7 @@ class CropVariety:
     zoom: tuple[float, float] = (0.9, 1.15)
     shift: float = 0.04
     turn_deg: float = 12.0
+    reverse: float = 0.1
     gain: tuple[float, float] = (0.55, 1.25)
     tint: float = 0.08
     noise: float = 5.0
@@ -244,7 +246,7 @@ def collate(pens: Sequence[CropBatch]) -> CropBatch:
 def vary(layers: NDArray[np.uint8], variety: CropVariety, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Give a varied crop (S, S, 3) of a stored one (S, S, 4)."""
     size = layers.shape[0]
-    turn = rng.uniform(-variety.turn_deg, variety.turn_deg) + 180.0 * int(rng.integers(2))
+    turn = rng.uniform(-variety.turn_deg, variety.turn_deg) + 180.0 * bool(rng.random() < variety.reverse)
     matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), turn, 1 / rng.uniform(*variety.zoom))
     matrix[:, 2] += rng.uniform(-variety.shift, variety.shift, 2) * size
     moved = np.asarray(cv2.warpAffine(layers, matrix, (size, size), borderValue=(*BLANK, 0)), np.uint8)
