@@ -1,23 +1,30 @@
 """Who keeps what a `Monitor` sees: a file of lines, a pool of embeddings with the record of each animal."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
+from pl_distill.assets import shipped_models
+from pl_distill.models.behaviour_head import MODEL_TYPE, PEN_BEHAVIOUR, BehaviourModel, load_behaviour
+from pl_distill.models.dinov3 import Embedder
 from pl_distill.monitor import Observation
 from pl_distill.reid.identifier import Identifier
-from pl_distill.reid.longitudinal import RecordWriter, Sighting
+from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
+from pl_distill.reid.pool import EmbeddingPool
 
 ANIMALS = "animals.jsonl"
+RECORD = "record"
 
 
 class AnimalLines:
     """``animals.jsonl``: a line of JSON for each animal and observed frame, written as it comes.
 
     Keys: `image_id` counts frames from 1 as `tracks.txt` does; `track_id`; `time_s` since the first frame; `bbox` left,
-    top, width, height in pixels; `behaviour` and its `probability`, null without a head; `animal`, where a pool knows it.
+    top, width, height in pixels; `behaviour` and its `probability`, null without a head; `animal`, where it is known.
 
     Args:
         path: The file; an older one is replaced.
@@ -86,7 +93,46 @@ class PoolSink:
             )
 
     def close(self) -> None:
-        """Write what is left and let go of the camera's name."""
+        """Write what is left of the record."""
         if self.record is not None:
             self.record.close()
-        self.identifier.close()
+
+
+def open_behaviour(source: str | None, embedder: Embedder) -> BehaviourModel | None:
+    """Load a behaviour head; without a name the shipped one where it belongs to the embedder, otherwise none."""
+    if source is not None:
+        return load_behaviour(source)
+    if PEN_BEHAVIOUR not in shipped_models(MODEL_TYPE):
+        return None
+    head = load_behaviour(PEN_BEHAVIOUR)
+    return head if head.embedder == embedder.identity else None
+
+
+@contextmanager
+def open_pool(
+    folder: Path,
+    embedder: Embedder,
+    behaviour: BehaviourModel | None,
+    camera: str,
+    started: datetime,
+    place: PenMap,
+) -> Iterator[PoolSink]:
+    """Open a pool with the record beside it, for one run of one camera.
+
+    Args:
+        folder: Holds ``pool.duckdb`` and ``record/``; made if need be.
+        embedder: Makes the embeddings; a pool of another one is refused.
+        behaviour: Names the classes of the record.
+        camera: Its name; another process that has it is refused.
+        started: When observations count from 0; names the session, too.
+        place: Where things are in the picture.
+
+    Raises:
+        PoolError: The pool is of another embedder, damaged, or in use.
+    """
+    classes = () if behaviour is None else behaviour.classes
+    with (
+        EmbeddingPool(folder, embedder.identity, embedder.dimension) as pool,
+        Identifier(pool, camera, started.isoformat(timespec="milliseconds")) as identifier,
+    ):
+        yield PoolSink(identifier, RecordWriter(folder / RECORD, camera, place, classes), started.timestamp())
