@@ -12,7 +12,7 @@ from pl_distill.evaluation.models import is_student, open_model, plan_models
 from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, track_stream
 from pl_distill.models.dinov3 import PEN_EMBEDDER, load_embedder
-from pl_distill.monitor import Monitor
+from pl_distill.monitor import Monitor, Sink
 from pl_distill.monitor_sinks import ANIMALS, AnimalLines, open_behaviour, open_pool
 from pl_distill.reid.longitudinal import PenMap
 from pl_distill.streaming import PruningPolicy
@@ -98,7 +98,7 @@ def track(
             keeper = None
             if pool is not None:
                 keeper = stack.enter_context(open_pool(pool, model_of_animals, head, camera, started, place))
-            sinks = [*([] if keeper is None else [keeper]), AnimalLines(out / ANIMALS, keeper)]
+            sinks: list[Sink] = [*([] if keeper is None else [keeper]), AnimalLines(out / ANIMALS, keeper)]
             monitor = Monitor(model_of_animals, head, sinks)
         done = track_stream(
             source, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames, monitor=monitor

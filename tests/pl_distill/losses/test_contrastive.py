@@ -31,3 +31,12 @@ def test_an_animal_seen_once_is_a_negative_only():
     assert torch.isfinite(both)
     assert both > supervised_contrastive(embeddings[:2], torch.tensor([0, 0]))
     assert supervised_contrastive(embeddings, torch.arange(3)) == 0
+
+
+def test_only_samples_of_one_group_are_compared():
+    embeddings = F.normalize(torch.randn(8, 4, generator=torch.manual_seed(0)), dim=1)
+    labels, groups = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]), torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    apart = [supervised_contrastive(embeddings[at], labels[at]) for at in (groups == 0, groups == 1)]
+    together = supervised_contrastive(embeddings, labels, groups=groups)
+    torch.testing.assert_close(together, (apart[0] + apart[1]) / 2)
+    assert supervised_contrastive(embeddings, labels) > together
