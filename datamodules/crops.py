@@ -27,8 +27,9 @@ class Cropping:
         margin: Added on every side, as a part of the longer side: 0.1 makes the square 1.2 times as long.
         blank_background: How far everything but the animal fades into `BLANK`: 0 keeps it, 1 removes it. Between
             them an animal stands out, and its neighbours and the feeder can still be seen. Needs masks.
-        align: Whether animals are turned so that their long axis lies level. From above an animal is seen in every
-            direction, and a network that need not learn them all tells more animals apart. Needs masks.
+        align: Whether animals are turned so that their long axis lies level and their slimmer end, mostly the head, to
+            the right. From above an animal is seen in every direction, and a network that need not learn them all
+            tells more animals apart. Needs masks.
     """
 
     margin: float = 0.1
@@ -166,23 +167,22 @@ def _inside(box_xyxy: NDArray[Any]) -> tuple[slice, slice]:
 
 
 def _lie_of(mask: NDArray[np.bool_], box_xyxy: NDArray[Any]) -> tuple[tuple[float, float], float, float]:
-    """Middle, length and direction (radians, clockwise in the picture, -pi/2 to pi/2) of what a mask shows in a box."""
+    """Middle, length and direction (radians, clockwise in the picture) of what a mask shows in a box."""
     rows, columns = _inside(box_xyxy)
     y, x = np.nonzero(mask[rows, columns])
     points = np.stack([x + columns.start + 0.5, y + rows.start + 0.5])
     centre = points.mean(1, keepdims=True)
     values, axes = np.linalg.eigh(np.cov(points) if points.shape[1] > 2 else np.eye(2))
+    along = axes[:, 1]  # rising eigenvalues: the second axis is the long one
     if values[1] < _LONGER**2 * values[0]:
-        axes = np.eye(2)[::-1]  # rising eigenvalues: the second axis is the long one
-    along = axes[:, 1] if axes[0, 1] >= 0 else -axes[:, 1]
+        along = np.array((1.0, 0.0))
+    elif ((along @ (points - centre)) ** 3).sum() < 0:
+        along = -along  # the long thin tail of the shape is the slimmer end
     across = np.array((-along[1], along[0]))
-    ranges = [
-        (float((axis @ (points - centre)).min()), float((axis @ (points - centre)).max())) for axis in (along, across)
-    ]
-    middle = centre[:, 0] + sum(
-        (low + high) / 2 * axis for (low, high), axis in zip(ranges, (along, across), strict=True)
-    )
-    length = max(high - low for low, high in ranges) + 1
+    away = np.stack([along, across]) @ (points - centre)  # (2, pixels)
+    low, high = away.min(1), away.max(1)
+    middle = centre[:, 0] + (low + high)[0] / 2 * along + (low + high)[1] / 2 * across
+    length = float((high - low).max()) + 1
     return (float(middle[0]), float(middle[1])), length, float(np.arctan2(along[1], along[0]))
 
 

@@ -44,6 +44,8 @@ def motion_of(
     Returns:
         Shape (M, len(MOTION)), float32, all of the order of 1.
     """
+    if not len(frame):
+        return np.zeros((0, len(MOTION)), np.float32)
     boxes = boxes_xyxy.astype(np.float64)
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
@@ -52,7 +54,7 @@ def motion_of(
     out = np.zeros((len(boxes), len(MOTION)), np.float32)
     out[:, 0:2] = 2 * middle / (width, height) - 1
     out[:, 2:4] = log_size + 2
-    starts = np.flatnonzero(np.r_[True, animal[1:] != animal[:-1]]) if len(animal) else np.zeros(0, int)
+    starts = np.flatnonzero(np.r_[True, animal[1:] != animal[:-1]])
     for first, last in zip(starts, np.r_[starts[1:], len(animal)], strict=True):
         rows = np.arange(first, last)
         velocity, speed = _change(rows, frame, middle, _NEAR, fps)
@@ -83,7 +85,7 @@ def _neighbours(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     overlap, nearest = np.zeros(len(boxes)), np.full(len(boxes), _FARTHEST)
     order = np.argsort(frame, kind="stable")
-    borders = np.flatnonzero(np.r_[True, np.diff(frame[order]) > 0]) if len(frame) else np.zeros(0, int)
+    borders = np.flatnonzero(np.r_[True, np.diff(frame[order]) > 0])
     for first, last in zip(borders, np.r_[borders[1:], len(order)], strict=True):
         rows = order[first:last]
         if len(rows) < 2:

@@ -27,6 +27,7 @@ from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.errors import UserError
 from datamodules.files import atomic_path, write_json
 from datamodules.pen import load_pen_config, pen_frames
+from datamodules.pen.coats import mark_map
 from datamodules.pen.seeds import generator
 from datamodules.pen_training import DrawnPen, PenShare, plan_pens
 from datamodules.resumption import ResumableDataLoader, resume_point
@@ -46,6 +47,7 @@ class CropBatch(NamedTuple):
         pens: Number of the pen, (B,), int64.
         behaviours: Index into `BEHAVIOURS`, (B,), int64.
         days: 0 or 1: on which of the pen's two days, (B,), int64.
+        marks: Where the animal's marks lie, (B, 72), float32: see `datamodules.pen.coats.mark_map`.
     """
 
     images: Tensor
@@ -53,6 +55,7 @@ class CropBatch(NamedTuple):
     pens: Tensor
     behaviours: Tensor
     days: Tensor
+    marks: Tensor
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class CropVariety:
         blank: Range of how far the background fades.
         zoom: Range of the factor on the crop's side; above 1 the square is wider.
         shift: Largest shift, as a part of the side.
-        turn_deg: Largest turn to either side; half of the crops are turned upside down, too.
+        turn_deg: Largest turn to either side.
+        reverse: Part of the crops that are turned by half a circle, too: masks do not always tell the ends apart.
         gain: Range of the factor on brightness.
         tint: Largest relative change of a single colour.
         noise: Largest standard deviation of noise, in grey levels.
@@ -74,6 +78,7 @@ class CropVariety:
     zoom: tuple[float, float] = (0.9, 1.15)
     shift: float = 0.04
     turn_deg: float = 12.0
+    reverse: float = 0.1
     gain: tuple[float, float] = (0.55, 1.25)
     tint: float = 0.08
     noise: float = 5.0
@@ -166,16 +171,16 @@ class PenCropsDataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableDataLoader:
         """Give varied batches; an epoch sees each pen once, on whichever rank; resumable in mid-epoch."""
         assert self.trainer is not None
-        files = [_file(self.folder, pen) for pen in self.parts["train"]]
+        pens = self.parts["train"]
         sampler = EpochSampler(
-            [len(files)],
+            [len(pens)],
             batch_size=self.pens_per_batch,
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
             seed=self.seed,
         )
         sampler.resume(*resume_point(self.trainer))
-        crops = PenCrops(files, self.crops_per_animal, self.blank, self.variety, self.seed)
+        crops = PenCrops(self.folder, pens, self.crops_per_animal, self.blank, self.variety, self.seed)
         return ResumableDataLoader(
             crops,
             sampler,
@@ -186,15 +191,16 @@ class PenCropsDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[CropBatch]:
         """Give every crop of a pen as one batch, as they are."""
-        files = [_file(self.folder, pen) for pen in self.parts["val"]]
-        return DataLoader(PenCrops(files, None, self.blank, None, self.seed), batch_size=1, collate_fn=collate)
+        crops = PenCrops(self.folder, self.parts["val"], None, self.blank, None, self.seed)
+        return DataLoader(crops, batch_size=1, collate_fn=collate)
 
 
 class PenCrops(Dataset[CropBatch]):
     """Crops of one pen at a time.
 
     Args:
-        files: One a pen.
+        folder: Holds one file a pen.
+        pens: Which.
         per_animal: How many crops of each animal, drawn anew each time; None gives all.
         blank: How far the background fades where nothing varies.
         variety: How crops vary; None leaves them as they are.
@@ -202,19 +208,26 @@ class PenCrops(Dataset[CropBatch]):
     """
 
     def __init__(
-        self, files: Sequence[Path], per_animal: int | None, blank: float, variety: CropVariety | None, seed: int
+        self,
+        folder: Path,
+        pens: Sequence[DrawnPen],
+        per_animal: int | None,
+        blank: float,
+        variety: CropVariety | None,
+        seed: int,
     ) -> None:
-        self.files = tuple(files)
+        self.folder, self.pens = folder, tuple(pens)
         self.per_animal = per_animal
         self.blank = blank
         self.variety = variety
         self._rng = np.random.default_rng(seed)
+        self._marks: dict[tuple[int, int], NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.pens)
 
     def __getitem__(self, index: int) -> CropBatch:
-        stored = load_file(self.files[index])
+        stored = load_file(_file(self.folder, self.pens[index]))
         animals = stored["animals"]
         rows = np.arange(len(animals))
         if self.per_animal is not None:
@@ -233,7 +246,17 @@ class PenCrops(Dataset[CropBatch]):
             torch.full((len(rows),), index),
             torch.from_numpy(stored["behaviours"][rows].astype(np.int64)),
             torch.from_numpy(stored["days"][rows].astype(np.int64)),
+            torch.from_numpy(self._marks_of(index, animals)[rows]),
         )
+
+
+    def _marks_of(self, index: int, animals: NDArray[np.int16]) -> NDArray[np.float32]:
+        pen = self.pens[index]
+        for code in np.unique(animals).tolist():
+            if (index, code) not in self._marks:
+                coat = load_pen_config(pen.domain).coat
+                self._marks[index, code] = mark_map(coat, pen.seed, code - 1).ravel()
+        return np.stack([self._marks[index, code] for code in animals.tolist()])
 
 
 def collate(pens: Sequence[CropBatch]) -> CropBatch:
@@ -244,7 +267,7 @@ def collate(pens: Sequence[CropBatch]) -> CropBatch:
 def vary(layers: NDArray[np.uint8], variety: CropVariety, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Give a varied crop (S, S, 3) of a stored one (S, S, 4)."""
     size = layers.shape[0]
-    turn = rng.uniform(-variety.turn_deg, variety.turn_deg) + 180.0 * int(rng.integers(2))
+    turn = rng.uniform(-variety.turn_deg, variety.turn_deg) + 180.0 * bool(rng.random() < variety.reverse)
     matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), turn, 1 / rng.uniform(*variety.zoom))
     matrix[:, 2] += rng.uniform(-variety.shift, variety.shift, 2) * size
     moved = np.asarray(cv2.warpAffine(layers, matrix, (size, size), borderValue=(*BLANK, 0)), np.uint8)

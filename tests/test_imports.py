@@ -16,6 +16,8 @@ FLOORS = (  # a package may import its own floor's packages only where listed be
     ("commands",),
     ("modules",),  # a training may log a score of evaluation; evaluation knows no training
     ("evaluation",),
+    ("monitor_sinks",),
+    ("monitor",),
     ("streaming", "losses", "reid", "strategies"),
     ("models",),
     ("errors", "assets"),

@@ -10,14 +10,15 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 
 
-def shipped_models(model_type: str = "sam3_video") -> dict[str, Path]:
-    """Return the folder of each shipped model of a kind by its name, ``pen_teacher``.
+def shipped_models(*model_types: str) -> dict[str, Path]:
+    """Return the folder of each shipped model of some kinds by its name, ``pen_teacher``.
 
     Args:
-        model_type: What config.json calls it: ``sam3_video``, ``dinov3_vit`` (embedders).
+        *model_types: What config.json calls them: ``dinov3_convnext``; none stands for ``sam3_video``.
     """
+    wanted = model_types or ("sam3_video",)
     return {
         path.parent.name: path.parent
         for path in sorted(_FOLDER.glob("*/config.json"))
-        if json.loads(path.read_text(encoding="utf-8")).get("model_type") == model_type
+        if json.loads(path.read_text(encoding="utf-8")).get("model_type") in wanted
     }

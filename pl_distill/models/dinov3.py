@@ -19,23 +19,30 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DINOv3ViTConfig, DINOv3ViTModel
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 from transformers.utils import cached_file
 
 from datamodules.clip import Image
 from datamodules.crops import Cropping, crop_animals, croppable
-from datamodules.files import write_json
+from datamodules.files import atomic_path, write_json
 from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError
 from pl_distill.models.sam3_source import quiet_transformers
+from pl_distill.models.student_io import load_strictly
 
 PEN_EMBEDDER = "pen_embedder"
-MODEL_TYPE = "dinov3_vit"
+FAMILY: Mapping[str, tuple[Any, Any]] = {
+    "dinov3_vit": (DINOv3ViTConfig, DINOv3ViTModel),
+    "dinov3_convnext": (DINOv3ConvNextConfig, DINOv3ConvNextModel),
+}
+"""What config.json calls the kinds of network that DINOv3 comes in, and their classes."""
+
 TIMM_FAMILY = "dinov3"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_PREPROCESSOR, _CROPPING = "preprocessor_config.json", "cropping.json"
+_PREPROCESSOR, _CROPPING, _HEAD = "preprocessor_config.json", "cropping.json", "head.safetensors"
 
 
 class Backbone(Protocol):
@@ -57,6 +64,9 @@ class Embedder(nn.Module):
         cropping: How animals are cut out for it.
         mean: Of the training data, per channel, 0-1.
         std: The same.
+        head: Reads all patch tokens in their order, (h*w*C) to 2 D values, and answers instead of the class token: the
+            first half is the embedding. Where crops are aligned a place in the crop is a place on the animal, and a
+            small network need not learn to carry places in its class token. None for DINOv3 itself.
 
     Attributes:
         identity: SHA-256 over architecture, cropping, preprocessing and weights: what a store of embeddings belongs to.
@@ -71,9 +81,11 @@ class Embedder(nn.Module):
         cropping: Cropping,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
+        head: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.head = head
         self.dimension = dimension
         self.image_size = image_size
         self.cropping = cropping
@@ -83,7 +95,7 @@ class Embedder(nn.Module):
         self.std: Tensor
         self.requires_grad_(False).eval()
         settings = {"size": image_size, "mean": mean, "std": std, "cropping": asdict(cropping)}
-        self.identity = _identity(backbone, {**architecture, **settings})
+        self.identity = _identity(self, {**architecture, **settings})
 
     @property
     def feature_dimension(self) -> int:
@@ -120,6 +132,8 @@ class Embedder(nn.Module):
     def embed(self, crops: Tensor) -> Tensor:
         """Give one vector of length 1 for each picture: the class token, as DINOv3's own evaluations of retrieval do.
 
+        With a `head` its first half instead.
+
         Args:
             crops: RGB (N, 3, H, W), uint8 or float of 0..1, on any device.
 
@@ -130,15 +144,19 @@ class Embedder(nn.Module):
 
     @torch.inference_mode()
     def describe(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Give embeddings (N, D), and features (N, 2 D) for a head: class token beside the mean of the patch tokens.
+        """Give embeddings (N, D), and features (N, 2 D) for a behaviour head: class token and mean of the patch tokens.
 
-        The class token says which animal it is, the patches how it lies there; DINOv3's linear probes take both.
+        The class token says which animal it is, the patches how it lies there; DINOv3's linear probes take both. With a
+        `head` they are its two halves.
         """
         if not len(crops):
             empty = torch.zeros(0, self.dimension, device=self.mean.device)
             return empty, torch.zeros(0, self.feature_dimension, device=self.mean.device)
         cls, patches = self.backbone(self.prepare(crops))
         cls, patches = cls.float(), patches.float()
+        if self.head is not None:
+            features = self.head(patches.flatten(1))
+            return F.normalize(features[:, : self.dimension], dim=-1), features
         return F.normalize(cls, dim=-1), torch.cat([cls, patches.mean(1)], dim=-1)
 
     def prepare(self, crops: Tensor) -> Tensor:
@@ -174,12 +192,18 @@ class Described(NamedTuple):
 
 
 class TransformersBackbone(nn.Module):
-    """A `DINOv3ViTModel`."""
+    """A `DINOv3ViTModel`, or a `DINOv3ConvNextModel`, whose class token is the mean of its map."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self._skip = 1 + model.config.num_register_tokens
+        self._skip = 1 + getattr(model.config, "num_register_tokens", 0)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a token."""
+        config = self.model.config
+        return int(config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Backbone`."""
@@ -216,7 +240,7 @@ def load_embedder(
         CheckpointError: There is no such thing, it is damaged, of another family, or its tensors do not fit.
     """
     name = str(source)
-    shipped = shipped_models(MODEL_TYPE)
+    shipped = shipped_models(*FAMILY)
     if not Path(name).is_dir():
         if name in shipped:
             name = str(shipped[name])
@@ -234,35 +258,46 @@ def load_embedder(
     if config is None:
         raise CheckpointError(name, "has no config.json", "an embedder's folder or hub name", "Correct the path.")
     cropping = _read_cropping(name) if cropping is None else cropping
-    if config.get("model_type") == MODEL_TYPE:
-        return _load_transformers(name, cropping).to(device)
+    if config.get("model_type") in FAMILY:
+        return _load_transformers(name, str(config["model_type"]), cropping).to(device)
     if TIMM_FAMILY in str(config.get("architecture")):
         return _load_timm(f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}", name, cropping).to(device)
     raise CheckpointError(
         f"{name}/config.json",
         f"describes {config.get('model_type') or config.get('architecture')!r}",
-        f"model_type {MODEL_TYPE!r} or a timm architecture with {TIMM_FAMILY!r}",
-        "Give a DINOv3 vision transformer.",
+        f"model_type {' or '.join(FAMILY)}, or a timm architecture with {TIMM_FAMILY!r}",
+        "Give a DINOv3.",
     )
 
 
 def save_embedder(
-    model: Any, folder: Path, image_size: int, cropping: Cropping, *, dtype: torch.dtype = torch.float16
+    model: Any,
+    folder: Path,
+    image_size: int,
+    cropping: Cropping,
+    head: nn.Linear | None = None,
+    *,
+    dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write a `DINOv3ViTModel`, its preprocessing and its cropping as `load_embedder` reads them.
+    """Write a DINOv3 of transformers, its preprocessing and its cropping as `load_embedder` reads them.
 
     Args:
         model: The network; left as it is.
         folder: Is made if need be.
         image_size: Side of the pictures that it was trained on.
         cropping: How animals are cut out for it.
+        head: Of the patch tokens, if it has one.
         dtype: Of the stored weights.
     """
     weights = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
     with quiet_transformers():
         model.save_pretrained(folder, state_dict=weights)
+    if head is not None:
+        tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in head.state_dict().items()}
+        with atomic_path(folder / _HEAD) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
     preprocessing = {
-        "image_processor_type": "DINOv3ViTImageProcessor",
+        "image_processor_type": "DINOv3ViTImageProcessor",  # of both kinds
         "do_resize": True,
         "size": {"height": image_size, "width": image_size},
         "do_rescale": True,
@@ -274,11 +309,12 @@ def save_embedder(
     write_json(folder / _CROPPING, asdict(cropping))
 
 
-def _load_transformers(name: str, cropping: Cropping) -> Embedder:
+def _load_transformers(name: str, model_type: str, cropping: Cropping) -> Embedder:
+    config_class, model_class = FAMILY[model_type]
     try:
-        config = DINOv3ViTConfig.from_pretrained(name)
+        config = config_class.from_pretrained(name)
         with quiet_transformers():
-            model, report = DINOv3ViTModel.from_pretrained(
+            model, report = model_class.from_pretrained(
                 name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             )
     except (OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
@@ -297,10 +333,11 @@ def _load_transformers(name: str, cropping: Cropping) -> Embedder:
     image_size = size.get("height", config.image_size) if isinstance(size, dict) else size
     mean = tuple(preprocessing.get("image_mean", IMAGENET_MEAN))
     std = tuple(preprocessing.get("image_std", IMAGENET_STD))
-    architecture = {key: getattr(config, key) for key in _SHAPES}
-    return Embedder(
-        TransformersBackbone(model), architecture, int(config.hidden_size), int(image_size), cropping, mean, std
-    )
+    architecture = {key: getattr(config, key) for key in _SHAPES if hasattr(config, key)}
+    backbone = TransformersBackbone(model)
+    head = _read_head(name, backbone, int(image_size))
+    dimension = backbone.dimension if head is None else head.out_features // 2
+    return Embedder(backbone, architecture, dimension, int(image_size), cropping, mean, std, head)
 
 
 _SHAPES = (
@@ -315,6 +352,8 @@ _SHAPES = (
     "rope_theta",
     "num_register_tokens",
     "use_gated_mlp",
+    "hidden_sizes",
+    "depths",
 )
 """What of a configuration changes the function of the network beside its weights."""
 
@@ -339,6 +378,22 @@ def _load_timm(spelled: str, name: str, cropping: Cropping) -> Embedder:
     return Embedder(TimmBackbone(model), architecture, int(model.num_features), size, cropping, mean, std)
 
 
+def _read_head(name: str, backbone: "TransformersBackbone", image_size: int) -> nn.Linear | None:
+    path = _find(name, _HEAD)
+    if path is None:
+        return None
+    try:
+        tensors = {key: tensor.float() for key, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(f"{name}/{_HEAD}", error) from error
+    with torch.inference_mode():
+        _, patches = backbone(torch.zeros(1, 3, image_size, image_size))
+    outputs = tensors["bias"].shape[0] if "bias" in tensors and tensors["bias"].ndim == 1 else 2
+    head = nn.Linear(patches[0].numel(), outputs - outputs % 2)
+    load_strictly(head, tensors, f"{name}/{_HEAD}")
+    return head
+
+
 def _read_cropping(name: str) -> Cropping:
     stored = _read_json(name, _CROPPING)
     try:
@@ -350,6 +405,19 @@ def _read_cropping(name: str) -> Cropping:
 
 
 def _read_json(name: str, file: str) -> dict[str, Any] | None:
+    found = _find(name, file)
+    if found is None:
+        return None
+    try:
+        content = json.loads(found.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(f"{name}/{file}", error) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{name}/{file}", "is no JSON object", "keys and values", "Copy it again.")
+    return content
+
+
+def _find(name: str, file: str) -> Path | None:
     try:
         found = cached_file(
             name,
@@ -358,25 +426,20 @@ def _read_json(name: str, file: str) -> dict[str, Any] | None:
             _raise_exceptions_for_gated_repo=True,
             _raise_exceptions_for_connection_errors=True,
         )
-        if found is None:
-            return None
-        content = json.loads(Path(found).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _unreadable(f"{name}/{file}", error) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{name}/{file}", "is no JSON object", "keys and values", "Copy it again.")
-    return content
+    return None if found is None else Path(found)
 
 
 def _unreadable(name: str, error: Exception) -> CheckpointError:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
+    first = " ".join(str(error).split())[:300] or type(error).__name__
     fix = "Give the name of another, or a folder; a gated repository needs `hf auth login`."
     return CheckpointError(name, f"cannot be loaded: {first}", "a DINOv3 vision transformer", fix)
 
 
-def _identity(backbone: nn.Module, architecture: Mapping[str, Any]) -> str:
+def _identity(embedder: nn.Module, architecture: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(architecture, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(backbone.state_dict().items()):
+    for name, tensor in sorted(embedder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         if not tensor.is_meta:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -1,8 +1,9 @@
-"""Train a small vision transformer of DINOv3's kind to tell animals apart, and what they do.
+"""Train a small vision transformer of DINOv3's family to tell the animals of pens apart, and what they do.
 
-Source: supervised contrastive learning on identity for the class token, which re-identification uses; a linear probe of
-the behaviour on the mean of the patch tokens, so that they keep how the animal lies there. DINOv3 itself is trained
-without labels on 1.7 billion pictures; a pen and a CPU afford neither.
+DINOv3 itself is trained without labels on 1.7 billion pictures; a pen and a CPU afford neither. Three signals stand for
+them: where the marks of the animal's coat lie, which the pen knows and a network learns from the first step on; the
+animal's identity, by supervised contrast with the others of its pen; and the behaviour, so that half of the features
+keep how it lies there. Contrast alone stays at chance for hundreds of steps: all embeddings first fall into one point.
 """
 
 from functools import partial
@@ -18,6 +19,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from datamodules.crops import Cropping
 from datamodules.edinburgh_output import BEHAVIOURS
+from datamodules.pen.coats import MARK_MAP
 from datamodules.pen_crops import CropBatch
 from pl_distill.losses.contrastive import supervised_contrastive
 from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD, TransformersBackbone, save_embedder
@@ -31,18 +33,21 @@ AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 class EmbedderModule(LightningModule):
     """Train an embedder on crops whose animal is known.
 
-    Logs ``train/`` and ``val/`` with ``loss``, ``identity_loss`` and ``behaviour_loss``; and of validation, whose herds
-    are others, ``val/rank1``: how often the nearest crop of another day is the same animal, and ``val/mean_ap``, both
-    within a pen, and ``val/behaviour_top1`` of the probe. All in percent.
+    Logs ``train/`` and ``val/`` with ``loss`` and its terms ``marks_loss`` (part of the variance that is not explained,
+    0-1), ``identity_loss`` and ``behaviour_loss``; and of validation, whose herds are others, in percent ``val/rank1``
+    (how often the nearest crop of another day is the same animal) and ``val/mean_ap``, both within a pen, and
+    ``val/behaviour_top1`` of a linear probe.
 
     Args:
-        hidden_size: Length of an embedding.
+        hidden_size: Width of the transformer.
         layers: Of the transformer.
         heads: Of its attention.
         patch_size: Side of a patch in pixels.
         image_size: Side of a crop in pixels.
+        dimension: Length of an embedding.
         cropping: How animals are cut out for it when it is used.
         temperature: Of the contrastive loss.
+        identity_weight: Of the contrastive loss; that of the marks has 1.
         behaviour_weight: Of the behaviour's cross-entropy.
         optimizer: Called with two groups of parameters, decayed and not decayed.
         warmup: Steps in which the learning rate rises.
@@ -53,22 +58,24 @@ class EmbedderModule(LightningModule):
     def __init__(
         self,
         hidden_size: int = 128,
-        layers: int = 6,
+        layers: int = 3,
         heads: int = 4,
-        patch_size: int = 12,
+        patch_size: int = 16,
         image_size: int = 96,
+        dimension: int = 128,
         cropping: Cropping | None = None,
         temperature: float = 0.1,
+        identity_weight: float = 1.0,
         behaviour_weight: float = 0.5,
         optimizer: OptimizerCallable = AdamW,
-        warmup: int = 50,
+        warmup: int = 30,
         cooldown: float = 0.3,
         attention: str = "eager",
     ) -> None:
         super().__init__()
         self.shape = {
             "hidden_size": hidden_size,
-            "intermediate_size": 4 * hidden_size,
+            "intermediate_size": 3 * hidden_size,
             "num_hidden_layers": layers,
             "num_attention_heads": heads,
             "num_register_tokens": 1,
@@ -76,8 +83,10 @@ class EmbedderModule(LightningModule):
             "image_size": image_size,
         }
         self.image_size = image_size
+        self.dimension = dimension
         self.cropping = Cropping(margin=0.1, blank_background=0.7, align=True) if cropping is None else cropping
         self.temperature = temperature
+        self.identity_weight = identity_weight
         self.behaviour_weight = behaviour_weight
         self.build_optimizer = optimizer
         self.warmup = warmup
@@ -98,24 +107,37 @@ class EmbedderModule(LightningModule):
             model = DINOv3ViTModel(DINOv3ViTConfig(**self.shape))
             model.set_attn_implementation(self.attention)
         self.backbone = TransformersBackbone(model)
-        self.probe = nn.Linear(self.shape["hidden_size"], len(BEHAVIOURS))
+        tokens = (self.image_size // self.shape["patch_size"]) ** 2
+        self.head = nn.Linear(tokens * self.shape["hidden_size"], 2 * self.dimension)
+        self.marks = nn.Linear(self.dimension, MARK_MAP[0] * MARK_MAP[1])
+        self.probe = nn.Linear(self.dimension, len(BEHAVIOURS))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map crops (B, 3, S, S), 0-1, to embeddings (B, D) of length 1 and logits of the behaviours (B, 16)."""
-        cls, patches = self.backbone((images - self.mean) / self.std)
-        return F.normalize(cls.float(), dim=-1), self.probe(patches.float().mean(1)).float()
+        """Map crops (B, 3, S, S), 0-1, to the two halves of their features: identity and posture, (B, D) each."""
+        _, patches = self.backbone((images - self.mean) / self.std)
+        identity, posture = self.head(patches.flatten(1)).float().split(self.dimension, dim=1)
+        return identity, posture
 
     def training_step(self, batch: CropBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         return self._step(batch, "train")[0]
 
     def _step(self, batch: CropBatch, stage: str) -> tuple[Tensor, Tensor, Tensor]:
-        embeddings, logits = self(batch.images)
+        identity, posture = self(batch.images)
+        embeddings = F.normalize(identity, dim=-1)
         with torch.autocast(self.device.type, enabled=False):
-            identity = supervised_contrastive(embeddings, batch.animals, self.temperature)
-            behaviour = F.cross_entropy(logits, batch.behaviours)
-        loss = identity + self.behaviour_weight * behaviour
-        terms = {"loss": loss, "identity_loss": identity, "behaviour_loss": behaviour}
+            logits = self.probe(posture)
+            terms = {
+                "marks_loss": F.mse_loss(self.marks(identity), batch.marks) / batch.marks.var(),
+                "identity_loss": supervised_contrastive(embeddings, batch.animals, self.temperature, batch.pens),
+                "behaviour_loss": F.cross_entropy(logits, batch.behaviours),
+            }
+        loss = (
+            terms["marks_loss"]
+            + self.identity_weight * terms["identity_loss"]
+            + self.behaviour_weight * terms["behaviour_loss"]
+        )
+        terms = {"loss": loss, **terms}
         for name, value in terms.items():
             self.log(
                 f"{stage}/{name}",
@@ -157,7 +179,7 @@ class EmbedderModule(LightningModule):
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> Path:
         """Write the embedder as `load_embedder` reads it."""
-        save_embedder(self.backbone.model, Path(folder), self.image_size, self.cropping, dtype=dtype)
+        save_embedder(self.backbone.model, Path(folder), self.image_size, self.cropping, self.head, dtype=dtype)
         return Path(folder)
 
 
