@@ -249,7 +249,6 @@ class PenCrops(Dataset[CropBatch]):
             torch.from_numpy(self._marks_of(index, animals)[rows]),
         )
 
-
     def _marks_of(self, index: int, animals: NDArray[np.int16]) -> NDArray[np.float32]:
         pen = self.pens[index]
         for code in np.unique(animals).tolist():
