@@ -165,8 +165,8 @@ def project(folder: Path, pool: EmbeddingPool) -> None:
             shown[key] = np.asarray(cv2.resize(picture, (_THUMBNAIL, _THUMBNAIL)), np.uint8)
         sprites.append(shown[key])
     times = pd.to_datetime(stored.times_s, unit="s").strftime("%Y-%m-%d %H:%M")
-    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
-        writer.add_embedding(  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_embedding(
             torch.from_numpy(stored.vectors),
             metadata=[[str(name), when] for name, when in zip(stored.animals, times, strict=True)],
             metadata_header=["animal", "time"],

@@ -92,7 +92,7 @@ def draw_heat_map(path: Path, hours: pd.DataFrame, animal: str, behaviours: Sequ
             for (day, hour), (seconds, seen) in zip(sums.index, sums.to_numpy(), strict=True):
                 if seen > 0:
                     grid[hour, (day - days[0]).days] = 100 * seconds / seen
-            extent = (mdates.date2num(days[0]), mdates.date2num(days[-1]) + 1, 24, 0)
+            extent = (_number(days[0]), _number(days[-1]) + 1, 24, 0)
             top = max(1.0, float(np.nanpercentile(grid, 99)))
             image = axes.imshow(
                 grid, aspect="auto", extent=extent, cmap="viridis", vmin=0, vmax=top, interpolation="nearest"
@@ -183,14 +183,13 @@ def _short(name: str) -> str:
 
 
 def _words(name: str) -> str:
-    return {"distance_m": "way walked"}.get(
-        name, _short(name).replace("nose_to_nose", "nose-to-nose").replace("_", " ")
-    )
+    known = {"distance_m": "way walked", "feeder_s": "time at the feeder", "drinker_s": "time at a drinker"}
+    return known.get(name, _short(name).replace("nose_to_nose", "nose-to-nose").replace("_", " "))
 
 
 def _mark(axes: Axes, outcomes: Sequence[Outcome], *, label: bool) -> None:
     for one in outcomes:
-        when = mdates.date2num(one.day)
+        when = _number(one.day)
         axes.axvline(when, color=_EVENT, lw=1.2, ls="--")
         if label:
             axes.annotate(
@@ -200,7 +199,12 @@ def _mark(axes: Axes, outcomes: Sequence[Outcome], *, label: bool) -> None:
 
 
 def _date_axis(axes: Axes) -> None:
-    locator = mdates.AutoDateLocator()
+    locator = mdates.AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.margins(x=0)
+
+
+def _number(day: Any) -> float:
+    """Give a day as matplotlib counts it."""
+    return float(mdates.date2num(day))  # type: ignore[no-untyped-call]

@@ -119,11 +119,11 @@ def draw_year(plan: YearPlan, embedder: Embedder, folder: Path, progress: Callab
         if drawn is None:
             drawn = _draw_pen(plan, pen, embedder, Thumbnails(folder), progress)
             with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, key=np.array(key), **drawn)
+                np.savez(file, allow_pickle=False, key=np.array(key), **drawn)
         else:
             progress(len(plan.drawn_days))
         crops = torch.from_numpy(drawn["crops"])
-        vectors = np.concatenate([embedder.embed(part).cpu().numpy() for part in crops.split(_BATCH)])
+        vectors = np.concatenate([embedder.embed(part).cpu().numpy() for part in torch.split(crops, _BATCH)])
         parts.append((drawn["animals"] + len(names), drawn["days"], drawn["views"], vectors))
         names += [str(name) for name in drawn["names"]]
     animals, days, views, vectors = (np.concatenate(part) for part in zip(*parts, strict=True))

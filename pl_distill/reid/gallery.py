@@ -51,7 +51,11 @@ class SightingsGallery:
 
     @classmethod
     def of(
-        cls, animals: Sequence[str], times_s: NDArray[np.float64], vectors: Vectors, decay_per_day: float = 0.0
+        cls,
+        animals: Sequence[str] | NDArray[np.str_],
+        times_s: NDArray[np.float64],
+        vectors: Vectors,
+        decay_per_day: float = 0.0,
     ) -> "SightingsGallery":
         """Group vectors (M, D) of animals (M,) seen at times (M,); no copy if they are grouped already."""
         labels = np.asarray(animals, dtype=np.str_)
@@ -91,7 +95,7 @@ class MeanGallery:
     means: Vectors
 
     @classmethod
-    def of(cls, animals: Sequence[str], vectors: Vectors) -> "MeanGallery":
+    def of(cls, animals: Sequence[str] | NDArray[np.str_], vectors: Vectors) -> "MeanGallery":
         """Average vectors (M, D) of animals (M,)."""
         names, codes = np.unique(np.asarray(animals, dtype=np.str_), return_inverse=True)
         if (np.diff(codes) < 0).any():

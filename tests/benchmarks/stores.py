@@ -1,9 +1,9 @@
-"""Judge stores for the pool: ``pip install lancedb sqlite-vec apsw usearch``, then ``python -m tests.benchmarks.stores``.
+"""Judge stores for the pool: ``pip install lancedb sqlite-vec apsw usearch``, ``python -m tests.benchmarks.stores``.
 
-Each gets the same unit vectors of eight animals: most in bulk, then one row an animal in a commit of its own, as a tracker
-writes. Reported: bytes a vector on disk, time of a commit early and late, of opening, of the best match of one query, of
-deleting an animal, bytes after it. A package that is not installed is passed over. arm64 wheels and licences do not need
-running: they are in docs/animal-record.md.
+Each gets the same unit vectors of eight animals: most in bulk, then one row an animal in a commit of its own, as a
+tracker writes. Reported: bytes a vector on disk, time of a commit early and late, of opening, of the best match of one
+query, of deleting an animal, bytes after it. A package that is not installed is passed over. arm64 wheels and licences
+do not need running: they are in docs/animal-record.md.
 """
 
 import argparse
