@@ -34,6 +34,7 @@ def build(
     """Make a record from annotated clips; `track --pool --record` makes one from what it follows.
 
     A clip's day is its folder, its time of day its number: clip 000012 of five minutes begins an hour after the first.
+    Annotated identities count within their clip only, so that the clip's name is part of the animal's.
     Example: pl-distill record build --clips data/pen --out runs/record --map.pixels_per_m 100
 
     Args:
@@ -55,7 +56,7 @@ def build(
             )
             for index, animals in sorted(clip.annotations.items()):
                 sightings = [
-                    Sighting(name, box, behaviour)
+                    Sighting(f"{clip.name}:{name}", box, behaviour)
                     for name, box, behaviour, visible in zip(
                         animals.identities, animals.boxes_xyxy, animals.behaviours, animals.visible, strict=True
                     )

@@ -101,25 +101,29 @@ def score_year(year: DrawnYear, how: YearScoring) -> YearScores:
             "scoring.validation_days", f"is {how.validation_days}, which leaves none of the gaps {how.gaps}",
             "two drawn days with a gap between", "Raise it, or draw more days.",
         )  # fmt: skip
-    by_decay = {
-        decay: np.mean([_rank1(*galleries.ask("sightings", day, gap, decay)) for day, gap in valid])
-        for decay in _DECAYS
-    }
-    decay = max(_DECAYS, key=lambda one: by_decay[one])
+    # A gallery of a year is large: whatever is asked of one is asked before the next is made.
+    tried = [
+        [galleries.ask("sightings", day, gap, decay) for decay in _DECAYS] + [galleries.ask("mean", day, gap, 0.0)]
+        for day, gap in valid
+    ]
+    hits = [np.mean([_rank1(*asked[place]) for asked in tried]) for place in range(len(_DECAYS))]
+    best = int(np.argmax(hits))
+    decay = _DECAYS[best]
     policies: dict[str, MatchPolicy] = {}
-    for method in METHODS:
-        asked = [galleries.ask(method, day, gap, decay) for day, gap in valid]
-        scores, truth = (np.concatenate(part) for part in zip(*asked, strict=True))
+    for method, place in (("sightings", best), ("mean", len(_DECAYS))):
+        scores, truth = (np.concatenate(part) for part in zip(*(asked[place] for asked in tried), strict=True))
         policies[method] = calibrate(scores, truth).policy
     rows = []
     for gap in how.gaps:
         days = days_after(gap, how.validation_days, int(year.days.max()), how.test_days)
         if not days:
             continue
+        asked_of: dict[str, list[tuple[Scores, NDArray[np.int64], NDArray[np.float64]]]] = {one: [] for one in METHODS}
+        for day in days:
+            for method in METHODS:
+                asked_of[method].append(galleries.ask_all(method, day, gap, decay))
         for method in METHODS:
-            asked = [galleries.ask(method, day, gap, decay) for day in days]
-            scores, truth = (np.concatenate(part) for part in zip(*asked, strict=True))
-            precision = np.concatenate([galleries.precision(method, day, gap, decay) for day in days])
+            scores, truth, precision = (np.concatenate(part) for part in zip(*asked_of[method], strict=True))
             linked = _linked(year, method, gap, decay, policies[method], how)
             rows.append(
                 GapScores(
@@ -193,17 +197,19 @@ class _Galleries:
         )
         return gallery.scores(asked), truth
 
-    def precision(self, method: str, day: int, gap: int, decay: float) -> NDArray[np.float64]:
-        """Average precision (Q,); of the mean gallery over one vector an animal."""
-        truth, asked = self._queries(day)
+    def ask_all(
+        self, method: str, day: int, gap: int, decay: float
+    ) -> tuple[Scores, NDArray[np.int64], NDArray[np.float64]]:
+        """The same, and the average precision (Q,); of the mean gallery over one vector an animal."""
+        scores, truth = self.ask(method, day, gap, decay)
         if method == "mean":
-            scores, _ = self.ask(method, day, gap, decay)
-            return average_precision(scores.astype(float), np.arange(scores.shape[1])[None] == truth[:, None])
-        known = self.rows(day - gap)
+            right = np.arange(scores.shape[1])[None] == truth[:, None]
+            return scores, truth, average_precision(scores.astype(float), right)
+        known, (_, asked) = self.rows(day - gap), self._queries(day)
         thin = np.linspace(0, len(known.animals) - 1, min(_MOST_RANKED, len(known.animals))).astype(int)
         age = (known.times_s.max() - known.times_s[thin]) / DAY_S
         likeness = (asked @ known.vectors[thin].T).astype(float) - decay * age
-        return average_precision(likeness, known.animals[thin][None] == truth[:, None])
+        return scores, truth, average_precision(likeness, known.animals[thin][None] == truth[:, None])
 
     def _queries(self, day: int) -> tuple[NDArray[np.int64], Vectors]:
         mine = self._year.asked & (self._year.days == day)
