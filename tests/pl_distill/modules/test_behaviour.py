@@ -148,6 +148,7 @@ def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(hea
         *("fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "features")),
         *("--model.head", head, "--trainer.default_root_dir", str(tmp_path / "run"), "--data.batch_size", "64"),
         *("--trainer.max_steps", "60", "--trainer.val_check_interval", "30", "--model.hidden", "32"),
+        *("--model.baseline_steps", "20"),
         *("--trainer.callbacks", "callbacks.behaviour_pictures.BehaviourPictures"),
         *("--trainer.callbacks+", "callbacks.sam3_export.Sam3Export"),
         *("--trainer.callbacks.folder", str(tmp_path / "model")),
@@ -174,6 +175,7 @@ def test_random_frames_are_scored_under_their_own_name(tmp_path):
         *("fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "features")),
         *("--data.division", "random_frames", "--trainer.default_root_dir", str(tmp_path / "run")),
         *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--model.head", "frame"),
+        *("--model.baseline_steps", "2"),
         *("--trainer.callbacks", "callbacks.behaviour_pictures.BehaviourPictures"),
     ]
     assert main(words) == 0
