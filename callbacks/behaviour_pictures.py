@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.files import write_json
 from pl_distill.evaluation.behaviour_plots import draw_confusion, draw_precision_recall
@@ -46,7 +47,7 @@ class BehaviourPictures(Callback):
         content = {
             "schema": RESULTS_SCHEMA,
             "stage": stage,
-            "part": "val" if trainer.fitting else pl_module.data.part,  # type: ignore[attr-defined]
+            "part": "val" if trainer.state.fn == TrainerFn.FITTING else pl_module.data.part,
             "division": pl_module.data.division,
             "embedder": pl_module.data.embedder,
             "head": pl_module.kind,
@@ -55,5 +56,5 @@ class BehaviourPictures(Callback):
             "baselines": {name: asdict(one) for name, one in pl_module.baselines.items()},
         }
         write_json(Path(trainer.default_root_dir) / RESULTS, content)
-        if not trainer.fitting:  # type: ignore[attr-defined]
+        if trainer.state.fn != TrainerFn.FITTING:
             print(scores.table())

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -131,7 +132,7 @@ class BehaviourDataModule(LightningDataModule):
     def val_dataloader(self) -> ResumableDataLoader:
         """Give the windows of the validation part in order; `validate` those of `part`."""
         assert self.trainer is not None
-        return self._loader("val" if self.trainer.fitting else self.part)  # type: ignore[attr-defined]
+        return self._loader("val" if self.trainer.state.fn == TrainerFn.FITTING else self.part)
 
     def _loader(self, part: Part) -> ResumableDataLoader:
         assert self.trainer is not None

@@ -27,13 +27,16 @@ from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.errors import UserError
 from datamodules.files import atomic_path, write_json
 from datamodules.pen import load_pen_config, pen_frames
-from datamodules.pen.coats import mark_map
+from datamodules.pen.coats import MARK_MAP, mark_map
 from datamodules.pen.seeds import generator
 from datamodules.pen_training import DrawnPen, PenShare, plan_pens
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import EpochSampler
 
 PLAN = "pens.json"
+MIN_PIXELS = 64
+"""Animals of which less is seen are left out."""
+
 CROPS_VERSION = 1
 """Raise it when the same plan cuts something else."""
 
@@ -232,14 +235,14 @@ class PenCrops(Dataset[CropBatch]):
         rows = np.arange(len(animals))
         if self.per_animal is not None:
             chosen = [np.flatnonzero(animals == animal) for animal in np.unique(animals)]
-            rows = np.concatenate(
-                [self._rng.choice(of_one, self.per_animal, replace=len(of_one) < self.per_animal) for of_one in chosen]
-            )
+            picked = [self._rng.choice(one, self.per_animal, replace=len(one) < self.per_animal) for one in chosen]
+            rows = np.concatenate([*picked, rows[:0]])
         layers = stored["layers"][rows]
         if self.variety is None:
             images = fade(layers[..., :3], layers[..., 3:], self.blank)
         else:
-            images = np.stack([vary(layer, self.variety, self._rng) for layer in layers])
+            varied = [vary(layer, self.variety, self._rng) for layer in layers]
+            images = np.array(varied, np.uint8).reshape(layers[..., :3].shape)
         return CropBatch(
             torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255,
             torch.from_numpy(animals[rows].astype(np.int64)) + 1000 * index,
@@ -255,7 +258,8 @@ class PenCrops(Dataset[CropBatch]):
             if (index, code) not in self._marks:
                 coat = load_pen_config(pen.domain).coat
                 self._marks[index, code] = mark_map(coat, pen.seed, code - 1).ravel()
-        return np.stack([self._marks[index, code] for code in animals.tolist()])
+        marks = [self._marks[index, code] for code in animals.tolist()]
+        return np.array(marks, np.float32).reshape(-1, MARK_MAP[0] * MARK_MAP[1])
 
 
 def collate(pens: Sequence[CropBatch]) -> CropBatch:
@@ -310,7 +314,7 @@ def _draw(path: Path, pen: DrawnPen, frames: int, seconds_apart: float, size: in
     for day, clip in enumerate(("a", "b")):
         for frame in pen_frames(config, seed=pen.seed, frames=frames // 2, every=every, clip=clip, day=clip):
             masks = frame.masks
-            seen = [n for n in range(len(frame.codes)) if frame.visible[n] and masks[n].sum() >= 200]
+            seen = [n for n in range(len(frame.codes)) if frame.visible[n] and masks[n].sum() >= MIN_PIXELS]
             if not seen:
                 continue
             margin = float(rng.uniform(0.05, 0.15))

@@ -20,7 +20,6 @@ from datamodules.behaviour import BehaviourWindows
 from datamodules.behaviour_windows import Window
 from pl_distill.models.behaviour_head import TemporalHead
 
-BASELINE_STEPS = 300
 _BATCH, _LEARNING_RATE = 256, 2e-3
 
 
@@ -94,7 +93,12 @@ def majority_baseline(train: BehaviourWindows, judged: BehaviourWindows, classes
 
 
 def motion_baseline(
-    train: BehaviourWindows, judged: BehaviourWindows, classes: Sequence[str], window: Window, weights: Tensor
+    train: BehaviourWindows,
+    judged: BehaviourWindows,
+    classes: Sequence[str],
+    window: Window,
+    weights: Tensor,
+    steps: int,
 ) -> BehaviourScores:
     """Score a temporal head that sees no picture, only where boxes are and how they move.
 
@@ -104,13 +108,14 @@ def motion_baseline(
         classes: Names.
         window: What the head looks at.
         weights: Of the classes in the loss, (C,): the same as the model's.
+        steps: Of its training.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         head = TemporalHead(1, len(classes), window, hidden=64, dropout=0.1, pictures=False)
         optimizer = torch.optim.AdamW(head.parameters(), lr=_LEARNING_RATE, weight_decay=0.01)
-        schedule: Any = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=BASELINE_STEPS)
-        for _ in range(BASELINE_STEPS):
+        schedule: Any = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
+        for _ in range(steps):
             rows = torch.randint(len(train), (_BATCH,)).tolist()
             batch = train.collate(rows)
             loss = F.cross_entropy(head(batch.features, batch.motion, batch.present), batch.classes, weights)

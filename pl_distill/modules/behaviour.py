@@ -42,6 +42,7 @@ class BehaviourModule(LightningModule):
             0 leaves all alike, 1 gives all classes the same say. 0.5 by default: at 1 the rarest, of a few hundred
             windows, would rule.
         smoothing: Part of the target that is spread over all classes: labels change within a frame or two of the truth.
+        baseline_steps: For which the head without pictures is trained.
         optimizer: Called with two groups of parameters, decayed and not decayed.
         warmup: Steps in which the learning rate rises.
         cooldown: Part of the run in which the learning rate falls to 0, at its end.
@@ -54,6 +55,7 @@ class BehaviourModule(LightningModule):
         dropout: float = 0.2,
         balance: float = 0.5,
         smoothing: float = 0.02,
+        baseline_steps: int = 300,
         optimizer: OptimizerCallable = AdamW,
         warmup: int = 50,
         cooldown: float = 0.4,
@@ -64,6 +66,7 @@ class BehaviourModule(LightningModule):
         self.dropout = dropout
         self.balance = balance
         self.smoothing = smoothing
+        self.baseline_steps = baseline_steps
         self.build_optimizer = optimizer
         self.warmup = warmup
         self.cooldown = cooldown
@@ -119,7 +122,9 @@ class BehaviourModule(LightningModule):
         )
         self.baselines = {
             "majority": majority_baseline(train, val, names),
-            "geometry_and_motion": motion_baseline(train, val, names, self.data.window, self._weights.cpu()),
+            "geometry_and_motion": motion_baseline(
+                train, val, names, self.data.window, self._weights.cpu(), self.baseline_steps
+            ),
         }
         for name, scores in self.baselines.items():
             print(f"baseline {name:<20} top-1 {scores.top1:5.1f} %  macro-F1 {scores.macro_f1:5.1f} %")

@@ -53,12 +53,15 @@ def clips(tmp_path_factory):
     return folder
 
 
-def separable(folder, *, seed: int = 0) -> None:
+PEN_DAYS = ("2026_01_01", "2026_01_02", "2026_01_21", "2026_01_26")
+
+
+def separable(folder, days: tuple[str, ...] = PEN_DAYS, *, seed: int = 0) -> None:
     """Features that name the behaviour, beside boxes that say nothing."""
     rng = np.random.default_rng(seed)
     labels = [BEHAVIOURS.index(name) for name in ("sleep", "eat", "walk")]
     entries = {}
-    for day in ("2026_01_01", "2026_01_02", "2026_01_21", "2026_01_26"):
+    for day in days:
         frame, animal = np.tile(np.arange(40, dtype=np.int32), 4), np.repeat(np.arange(4, dtype=np.int32), 40)
         kind = rng.choice(3, 160, p=(0.6, 0.3, 0.1))
         features = rng.normal(0, 0.3, (160, 6)).astype(np.float16)
@@ -148,6 +151,7 @@ def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(hea
         *("fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "features")),
         *("--model.head", head, "--trainer.default_root_dir", str(tmp_path / "run"), "--data.batch_size", "64"),
         *("--trainer.max_steps", "60", "--trainer.val_check_interval", "30", "--model.hidden", "32"),
+        *("--model.baseline_steps", "20"),
         *("--trainer.callbacks", "callbacks.behaviour_pictures.BehaviourPictures"),
         *("--trainer.callbacks+", "callbacks.sam3_export.Sam3Export"),
         *("--trainer.callbacks.folder", str(tmp_path / "model")),
@@ -168,12 +172,16 @@ def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(hea
     assert (model.embedder, model.fps, model.kind) == ("abc", 6.0, head)
 
 
-def test_random_frames_are_scored_under_their_own_name(tmp_path):
-    separable(tmp_path / "features")
+@pytest.mark.parametrize(
+    ("recipe", "days"), [("pen", PEN_DAYS), ("edinburgh", ("2019_11_05", "2019_11_22", "2019_12_02"))]
+)
+def test_random_frames_are_scored_under_their_own_name(recipe, days, tmp_path):
+    separable(tmp_path / "features", days)
     words = [
-        *("fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "features")),
+        *("fit", "--config", f"behaviour/{recipe}.yaml", "--data.features", str(tmp_path / "features")),
         *("--data.division", "random_frames", "--trainer.default_root_dir", str(tmp_path / "run")),
         *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--model.head", "frame"),
+        *("--model.baseline_steps", "2"),
         *("--trainer.callbacks", "callbacks.behaviour_pictures.BehaviourPictures"),
     ]
     assert main(words) == 0
