@@ -41,11 +41,18 @@ VERBS = {
     "transfer": Verb("score a model on unseen pens of every domain, one table", "transfer", ("transfer",)),
     "window": Verb("scores and bytes against the pruning window, one table", "window", ("window",)),
     "release": Verb("write a trained SAM 3 in half precision, with its model card", "release", ("release",)),
+    "embed": Verb("describe every animal of clips, for behaviour and identity", "embed", ("embed",)),
     "ablate": Verb("train and score students of several losses, one table", "ablate", ("ablate",)),
     "track": Verb("follow the animals of a video or a camera", "track", ("track",), first="--video"),
     "budget": Verb("predict parameters, memory and speed of a recipe's systems, without a GPU", "budget", ("budget",)),
     "export": Verb("write a student as ONNX, checked against the network", "export", ("export",)),
     "package": Verb("write everything that a device needs into one folder", "package", ("package",)),
+    "record": Verb(
+        "the record of each animal: build, ask, join outcomes, draw",
+        "record",
+        ("build", "simulate", "query", "associate", "plot"),
+    ),
+    "reid": Verb("a pool's animals; re-identification over a year", "reid", ("info", "merge", "split", "undo", "year")),
     "report": Verb("one HTML file from results", "report", ("report",)),
 }
 

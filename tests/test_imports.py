@@ -17,7 +17,9 @@ FLOORS = (  # a package may import its own floor's packages only where listed be
     ("modules",),  # a training may log a score of evaluation; evaluation knows no training
     ("deploy",),
     ("evaluation",),
-    ("streaming", "losses", "strategies"),
+    ("monitor_sinks",),
+    ("monitor",),
+    ("streaming", "losses", "reid", "strategies"),
     ("models", "checkpoint_io"),
     ("errors", "assets"),
 )

@@ -4,6 +4,7 @@ All animals of a pen share one family of hues; what tells them apart are the pla
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ Skin = NDArray[np.float32]
 """RGB, shape (AROUND, ALONG, 3): rows go once around the part, the back in the middle, columns from rear to front."""
 
 ALONG, AROUND = 144, 192
+MARK_MAP = (6, 12)
+_SEEN = 36  # rows to either side of the back's middle that a camera overhead sees well
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class CoatOf:
     eye: Colour
 
 
+@lru_cache(maxsize=32)  # a pen that is drawn day after day keeps its coats; callers make new arrays of them
 def make_coat(family_name: Coat, seed: int, number: int) -> CoatOf:
     """Draw the skin of animal `number` of the pen that `seed` names."""
     family, rng = FAMILIES[family_name], generator(seed, "coat", number)
@@ -100,6 +104,22 @@ def make_coat(family_name: Coat, seed: int, number: int) -> CoatOf:
         _colour(base * 0.86),
         (26.0, 20.0, 20.0),
     )
+
+
+def mark_map(family_name: Coat, seed: int, number: int) -> NDArray[np.float32]:
+    """Say where the marks of animal `number` lie on its back: what tells it from the others of its pen.
+
+    Returns:
+        Shape `MARK_MAP`, float32: rows from flank to flank as seen from above with the head to the right, columns from
+        rear to front; the cover by marks less its mean, about -1 to 3.
+    """
+    family, skin = FAMILIES[family_name], make_coat(family_name, seed, number).trunk
+    towards = np.array(family.mark) - np.array(family.base)
+    cover = (skin - np.median(skin.reshape(-1, 3), axis=0)) @ towards / (towards @ towards)
+    rows, columns = MARK_MAP
+    seen = cover[AROUND // 2 - _SEEN : AROUND // 2 + _SEEN]
+    cells = seen.reshape(rows, 2 * _SEEN // rows, columns, ALONG // columns).mean((1, 3))
+    return np.asarray((cells - cells.mean()) / 0.2, np.float32)
 
 
 def _plain(base: Points, family: Family, rng: np.random.Generator) -> Skin:

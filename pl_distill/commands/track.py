@@ -1,6 +1,8 @@
 """`pl-distill track`: follow the animals of a video or a camera."""
 
 import math
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +14,15 @@ from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.models import is_student, open_model, plan_models
 from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, track_stream
+from pl_distill.models.dinov3 import PEN_EMBEDDER, load_embedder
+from pl_distill.monitor import Monitor, Sink
+from pl_distill.monitor_sinks import ANIMALS, AnimalLines, open_behaviour, open_pool
+from pl_distill.reid.longitudinal import PenMap
 from pl_distill.streaming import PruningPolicy
 
 DEFAULT_POLICY = PruningPolicy(mode="bounded", encode_singly=True)  # a camera may run for months, on a small device
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DEFAULT_PLACE = PenMap()
 
 
 def track(
@@ -29,6 +36,12 @@ def track(
     max_frames: int | None = None,
     picture_fps: float = 6.0,
     patience_s: float = 600.0,
+    pool: Path | None = None,
+    camera: str = "camera",
+    began: str | None = None,
+    embedder: str = PEN_EMBEDDER,
+    behaviour: str | None = None,
+    place: PenMap = DEFAULT_PLACE,
     policy: PruningPolicy = DEFAULT_POLICY,
     device: str = "auto",
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
@@ -38,7 +51,10 @@ def track(
 
     Everything is written as it goes: tracks.txt (MOTChallenge), masks.jsonl (COCO run-length masks), annotated.mp4,
     events.log (tracks that end, cameras that drop out) and run.json. Ctrl-C ends a camera's run.
+    With a pool or a behaviour head every animal is described, too: animals.jsonl says what each did and, with a pool,
+    who it is, over gaps, days and restarts.
     Example: pl-distill track pen.mp4 --model runs/demo/student --out runs/pen
+    Example: pl-distill track pen.mp4 --model pen_teacher --out runs/pen --pool runs/pool --behaviour pen_behaviour
     Example: pl-distill track rtsp://user:password@10.0.0.7/pen --model facebook/sam3 --prompt pig --out runs/camera
 
     Args:
@@ -54,6 +70,13 @@ def track(
         max_frames: Only the first so many frames.
         picture_fps: Frames per second that pictures stand for; videos and cameras have their own.
         patience_s: How long to reach for a camera that dropped out, in seconds.
+        pool: Folder of the embeddings that outlive this run (pool.duckdb) and of the hours of each animal (record/).
+        camera: Name of the camera in the pool; two cameras need two names.
+        began: When a video began, as 2026-01-31T08:00:00 (UTC unless it says otherwise). By default now, as a camera.
+        embedder: Describes the animals for pool and behaviour: a shipped one, a folder, a hub name, a DINOv3 of timm.
+        behaviour: Names what they do: a shipped head (pen_behaviour) or a folder. By default with a pool the shipped
+            head, if it belongs to the embedder.
+        place: Where feeder and drinkers are in the picture, and how large a metre is: for the record.
         policy: What the tracker forgets, and when tracks end. By default nothing may grow; `evaluate` uses exact.
         device: cpu, cuda, cuda:1, or auto.
         precision: Of weights and activations.
@@ -68,11 +91,25 @@ def track(
         )
     if teacher is not None and not is_student(model):
         raise ConfigError("--teacher", f"is given, but {model} is no student", "a student in --model", "Leave it out.")
+    started = _start(began)
     source = open_source(video, picture_fps=picture_fps, patience_s=patience_s)
     opened = open_model(plan_models(model, teacher)[-1], prompt, choose_device(device), DTYPES[precision])
     for note in opened.notes:
         print(f"note: {note}")
-    done = track_stream(source, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames)
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        monitor = None
+        if pool is not None or behaviour is not None:
+            model_of_animals = load_embedder(embedder, choose_device(device))
+            head = open_behaviour(behaviour, model_of_animals)
+            keeper = None
+            if pool is not None:
+                keeper = stack.enter_context(open_pool(pool, model_of_animals, head, camera, started, place))
+            sinks: list[Sink] = [*([] if keeper is None else [keeper]), AnimalLines(out / ANIMALS, keeper)]
+            monitor = Monitor(model_of_animals, head, sinks)
+        done = track_stream(
+            source, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames, monitor=monitor
+        )
     speed = f"{done.frames_per_second:.2f} frames/s in the tracker"
     print(f"{done.state} after {done.frames} frames with {done.tracks} tracks, {speed}\n")
     print(f"tracks    {out / TRACKS}")
@@ -80,6 +117,21 @@ def track(
         print(f"masks     {out / MASKS}")
     if annotated and done.frames:
         print(f"video     {out / VIDEO}")
+    if monitor is not None:
+        print(f"animals   {out / ANIMALS}")
+    if pool is not None:
+        print(f"pool      {pool}")
     print(f"events    {out / EVENTS}")
     if done.state == "stopped" and source.num_frames is not None:
         raise SystemExit(130)  # as the shell has it for Ctrl-C; a camera's run has no other end
+
+
+def _start(began: str | None) -> datetime:
+    """Read when a video began."""
+    if began is None:
+        return datetime.now(UTC)
+    try:
+        started = datetime.fromisoformat(began)
+    except ValueError as error:
+        raise ConfigError(f"--began {began}", "is no time", "a time as 2026-01-31T08:00:00", "Correct it.") from error
+    return started if started.tzinfo is not None else started.replace(tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 import platform
 import time
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from datamodules.sources import Source
 from pl_distill.evaluation.event_log import events_to
 from pl_distill.evaluation.models import OpenedModel
 from pl_distill.evaluation.track_output import TrackOutput
+from pl_distill.monitor import Monitor
 from pl_distill.streaming import PruningPolicy, StreamingTracker
 
 RUN, EVENTS = "run.json", "events.log"
@@ -54,6 +56,7 @@ def track_stream(
     video: bool,
     masks: bool,
     max_frames: int | None,
+    monitor: Monitor | None = None,
 ) -> TrackedStream:
     """Give every frame of a source to a tracker, and write tracks, masks, video, events and a record into `out`.
 
@@ -67,6 +70,7 @@ def track_stream(
         video: Whether to write the annotated video.
         masks: Whether to write the masks.
         max_frames: Only the first so many frames.
+        monitor: Describes the animals and hands them on; closed at the end.
 
     Raises:
         ClipError: The source is damaged further on, or a camera did not come back; what was written stays.
@@ -99,6 +103,7 @@ def track_stream(
         StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy) as tracker,
         TrackOutput(out, fps=source.fps, video=video, masks=masks) as output,
         tqdm(total=total, desc="track", unit="frame") as bar,
+        closing(monitor) if monitor is not None else nullcontext(),
     ):
         try:
             for frame in islice(source.frames(), max_frames):
@@ -106,6 +111,8 @@ def track_stream(
                 tracks = tracker.update(frame.image, frame.timestamp_s)
                 done.tracker_s += time.perf_counter() - began
                 output.write(frame, tracks)
+                if monitor is not None:
+                    monitor.update(frame.image, tracks, frame.index, frame.timestamp_s)
                 done.frames, done.tracks = done.frames + 1, done.tracks + len(set(tracks.ids) - alive)
                 alive = (alive | set(tracks.ids)) & set(tracker.session.obj_ids)
                 bar.set_postfix_str(f"{len(tracks)} animals now, {done.tracks} tracks", refresh=False)

@@ -1,0 +1,104 @@
+"""Short times around a moment: what a behaviour head looks at, the same in training and live."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.edinburgh_output import BEHAVIOURS
+from datamodules.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which observations around a moment a head looks at.
+
+    Args:
+        past: Observations before it.
+        future: Observations after it; a live answer is late by these.
+    """
+
+    past: int = 6
+    future: int = 6
+
+    def __post_init__(self) -> None:
+        if self.past < 0 or self.future < 0:
+            raise DataError("window", f"is {self.past} and {self.future}", "0 observations or more", "Correct it.")
+
+    @property
+    def length(self) -> int:
+        """Observations in all."""
+        return self.past + 1 + self.future
+
+
+class BehaviourBatch(NamedTuple):
+    """Windows of B animals and moments, T observations each.
+
+    Args:
+        features: What the embedder gave, (B, T, F), float32; 0 where nothing was seen.
+        motion: What boxes tell, (B, T, len(MOTION)), float32; 0 where nothing was seen.
+        present: Where the animal was seen, (B, T), bool; the moment itself always.
+        classes: Index of the behaviour's class, (B,), int64.
+    """
+
+    features: Tensor
+    motion: Tensor
+    present: Tensor
+    classes: Tensor
+
+
+def step_of(frame: NDArray[np.int32], animal: NDArray[np.int32]) -> int:
+    """Return how many video frames lie between two observations: the most frequent distance, 1 if there is none."""
+    gaps = np.diff(frame)[np.diff(animal) == 0]
+    return int(np.bincount(gaps[gaps > 0]).argmax()) if (gaps > 0).any() else 1
+
+
+def window_rows(frame: NDArray[np.int32], animal: NDArray[np.int32], window: Window, step: int) -> NDArray[np.int64]:
+    """Find the rows of the window around each of M rows, which are by animal and then by frame.
+
+    Args:
+        frame: Number of the video frame, (M,).
+        animal: Number of the animal, (M,).
+        window: Which observations.
+        step: Video frames between two of them.
+
+    Returns:
+        Shape (M, T), row numbers; -1 where the animal was not seen at that moment.
+    """
+    if not len(frame):
+        return np.zeros((0, window.length), np.int64)
+    span = int(frame.max()) + 2 * step * window.length + 1  # so that no window reaches into another animal's keys
+    keys = animal.astype(np.int64) * 2 * span + frame
+    wanted = keys[:, None] + step * np.arange(-window.past, window.future + 1)
+    found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[found] == wanted, found, -1)
+
+
+def check_classes(where: str, mapping: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Check a mapping from raw labels to classes and return the classes, in the order of their first mention.
+
+    Raises:
+        DataError: A raw label is unknown, or is neither mapped nor dropped.
+    """
+    unknown = [label for label in mapping if label not in BEHAVIOURS]
+    missing = [label for label in BEHAVIOURS if label not in mapping]
+    if unknown or missing:
+        found = f"has the unknown label {unknown[0]!r}" if unknown else f"does not say what becomes of {missing[0]!r}"
+        raise DataError(
+            where,
+            found,
+            f"a class or null for each of {', '.join(BEHAVIOURS)}",
+            "Add it: null drops a label on purpose.",
+        )
+    return tuple(dict.fromkeys(name for name in mapping.values() if name is not None))
+
+
+def class_indices(
+    behaviour: NDArray[np.int16], mapping: Mapping[str, str | None], classes: Sequence[str]
+) -> NDArray[np.int64]:
+    """Map raw labels, indices into `BEHAVIOURS`, to classes; -1 for what is dropped or unknown."""
+    table = [-1 if mapping[label] is None else classes.index(str(mapping[label])) for label in BEHAVIOURS]
+    return np.array([*table, -1], np.int64)[behaviour]  # -1 picks the last

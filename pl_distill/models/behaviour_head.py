@@ -1,0 +1,210 @@
+"""What does an animal do: heads over an embedder's features, for one frame or for a short time.
+
+`FrameHead` is a perceptron on the features of one frame. `TemporalHead` is a small transformer over the features and
+the motion around it: walk and standing look alike in one frame.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from datamodules.behaviour_windows import Window
+from datamodules.files import atomic_path, write_json
+from datamodules.motion import MOTION
+from pl_distill.assets import shipped_models
+from pl_distill.errors import CheckpointError
+from pl_distill.models.student_io import load_strictly
+
+MODEL_TYPE = "behaviour_head"
+PEN_BEHAVIOUR = "pen_behaviour"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class FrameHead(nn.Module):
+    """Perceptron with dropout and GELU on the features of the moment itself.
+
+    Args:
+        features: Length of an embedder's features.
+        classes: How many behaviours.
+        window: Of which only the moment is looked at.
+        hidden: Width.
+        dropout: Part of the hidden values that training sets to 0.
+        motion: Whether the moment's motion is looked at beside the features.
+        pictures: Whether the features are looked at; without them it is the baseline of geometry and motion.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        window: Window,
+        hidden: int = 192,
+        dropout: float = 0.2,
+        motion: bool = False,
+        pictures: bool = True,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.motion, self.pictures = motion, pictures
+        width = features * pictures + len(MOTION) * motion
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, features: Tensor, motion: Tensor, present: Tensor) -> Tensor:
+        """Map windows to logits.
+
+        Args:
+            features: Shape (B, T, F).
+            motion: Shape (B, T, len(MOTION)).
+            present: Shape (B, T), bool; False where the animal was not seen.
+
+        Returns:
+            Shape (B, classes).
+        """
+        now = self.window.past
+        parts = ([features[:, now]] if self.pictures else []) + ([motion[:, now]] if self.motion else [])
+        logits: Tensor = self.layers(torch.cat(parts, -1))
+        return logits
+
+
+class TemporalHead(nn.Module):
+    """Transformer over a window of features and motion; the moment's token is classified.
+
+    Args:
+        features: Length of an embedder's features.
+        classes: How many behaviours.
+        window: What is looked at.
+        hidden: Width of a token.
+        layers: Of the transformer.
+        heads: Of its attention.
+        dropout: Part of the values that training sets to 0.
+        pictures: Whether the features are looked at; without them it is the baseline of geometry and motion.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        window: Window,
+        hidden: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.2,
+        pictures: bool = True,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.pictures = pictures
+        self.see = (
+            nn.Sequential(nn.LayerNorm(features), nn.Dropout(dropout), nn.Linear(features, hidden))
+            if pictures
+            else None
+        )
+        self.move = nn.Linear(2 * len(MOTION), hidden)  # values, and how they differ from the moment's
+        self.place = nn.Parameter(0.02 * torch.randn(window.length, hidden))
+        layer = nn.TransformerEncoderLayer(
+            hidden, heads, 2 * hidden, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.out = nn.Sequential(nn.LayerNorm(hidden), nn.Dropout(dropout), nn.Linear(hidden, classes))
+
+    def forward(self, features: Tensor, motion: Tensor, present: Tensor) -> Tensor:
+        """See `FrameHead`; the moment itself is always present."""
+        now = self.window.past
+        tokens = self.place + self.move(torch.cat([motion, motion - motion[:, now : now + 1]], -1))
+        if self.see is not None:
+            tokens = tokens + self.see(features)
+        hidden = self.layers(tokens, src_key_padding_mask=~present)
+        logits: Tensor = self.out(hidden[:, now])
+        return logits
+
+
+HeadKind = Literal["frame", "temporal"]
+HEADS: dict[HeadKind, type[FrameHead] | type[TemporalHead]] = {"frame": FrameHead, "temporal": TemporalHead}
+
+
+@dataclass(frozen=True)
+class BehaviourModel:
+    """A trained head with what is needed to use it.
+
+    Args:
+        head: The network, in eval mode.
+        kind: Which it is.
+        classes: Names of the behaviours, in the order of the logits.
+        window: What it looks at.
+        fps: Observations per second that it was trained on.
+        embedder: Identity of the embedder whose features it was trained on.
+    """
+
+    head: nn.Module
+    kind: HeadKind
+    classes: tuple[str, ...]
+    window: Window
+    fps: float
+    embedder: str
+
+
+def save_behaviour(folder: Path, model: BehaviourModel, arguments: dict[str, Any]) -> None:
+    """Write a head in float16 as `load_behaviour` reads it.
+
+    Args:
+        folder: Is made if need be.
+        model: The head.
+        arguments: What builds the head again, beside its window.
+    """
+    weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.head.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
+    content = {
+        "model_type": MODEL_TYPE,
+        "kind": model.kind,
+        "arguments": arguments,
+        "window": asdict(model.window),
+        "classes": list(model.classes),
+        "fps": model.fps,
+        "embedder": model.embedder,
+    }
+    write_json(folder / CONFIG, content)
+
+
+def load_behaviour(source: str | Path = PEN_BEHAVIOUR) -> BehaviourModel:
+    """Load a head, in float32 and eval mode.
+
+    Args:
+        source: A shipped one (``pen_behaviour``) or a folder.
+
+    Raises:
+        CheckpointError: There is none, it is damaged, or its weights do not fit its description.
+    """
+    shipped = shipped_models(MODEL_TYPE)
+    folder = shipped.get(str(source), Path(source))
+    fix = "Give the folder that a training of behaviour/*.yaml exported, or a shipped one: " + (
+        ", ".join(shipped) or "none"
+    )
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        weights = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
+        if content.get("model_type") != MODEL_TYPE:
+            raise CheckpointError(folder / CONFIG, f"describes {content.get('model_type')!r}", repr(MODEL_TYPE), fix)
+        window = Window(**content["window"])
+        head = HEADS[content["kind"]](window=window, **content["arguments"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(folder, f"cannot be read ({error})", "a behaviour head", fix) from error
+    load_strictly(head, weights, folder / WEIGHTS)
+    return BehaviourModel(
+        head.eval(), content["kind"], tuple(content["classes"]), window, float(content["fps"]), str(content["embedder"])
+    )

@@ -1,0 +1,134 @@
+"""Name behaviours as frames come: the same windows as in training, a little late.
+
+A window needs what follows its moment, and so does the movement at its end: an answer is late by `lag` observations.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.behaviour_windows import window_rows
+from datamodules.motion import REACH, motion_of
+from pl_distill.models.behaviour_head import BehaviourModel
+
+
+class NamedBehaviours(NamedTuple):
+    """What the animals of one observed frame were doing; N of them.
+
+    Args:
+        tick: Number of the observation.
+        ids: Of the tracks.
+        behaviours: Name of each one's most probable class.
+        probabilities: Of that class, 0-1, (N,).
+    """
+
+    tick: int
+    ids: tuple[int, ...]
+    behaviours: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+
+
+class _Seen(NamedTuple):
+    tick: int
+    ids: tuple[int, ...]
+    boxes_xyxy: NDArray[np.float32]
+    features: Tensor  # (N, F)
+    width: int
+    height: int
+
+
+class BehaviourStream:
+    """Takes the animals of frame after frame, and names what they did `lag` observations ago.
+
+    Args:
+        model: The head, on the CPU or where it shall run.
+    """
+
+    def __init__(self, model: BehaviourModel) -> None:
+        self.model = model
+        self.lag = model.window.future + REACH
+        self._keep = model.window.past + REACH
+        self._seen: deque[_Seen] = deque()
+        self._done = -1  # the last tick that was named
+
+    def push(
+        self,
+        tick: int,
+        ids: tuple[int, ...],
+        boxes_xyxy: NDArray[np.float32],
+        features: Tensor,
+        frame_size: tuple[int, int],
+    ) -> list[NamedBehaviours]:
+        """Take one observation and name those that are old enough.
+
+        Args:
+            tick: Its number, rising; a number that is left out is a moment that nobody saw.
+            ids: Of the tracks, (N,).
+            boxes_xyxy: Shape (N, 4), pixels.
+            features: What the embedder gave, (N, F).
+            frame_size: Height and width of the frame.
+        """
+        if self._seen and tick <= self._seen[-1].tick:
+            raise ValueError(f"tick {tick} follows {self._seen[-1].tick}")
+        height, width = frame_size
+        self._seen.append(_Seen(tick, ids, boxes_xyxy, features, width, height))
+        named = list(self._name(tick - self.lag))
+        while self._seen[0].tick < self._done - self._keep:
+            self._seen.popleft()
+        return named
+
+    def flush(self) -> list[NamedBehaviours]:
+        """Name what is left, by what has been seen; the stream can go on with later ticks."""
+        named = list(self._name(self._seen[-1].tick)) if self._seen else []
+        self._seen.clear()
+        return named
+
+    def _name(self, last: int) -> Iterator[NamedBehaviours]:
+        for seen in [one for one in self._seen if self._done < one.tick <= last]:
+            self._done = seen.tick
+            yield self._name_one(seen)
+
+    def _name_one(self, moment: _Seen) -> NamedBehaviours:
+        if not moment.ids:
+            return NamedBehaviours(moment.tick, (), (), np.zeros(0, np.float32))
+        window = self.model.window
+        first, last = moment.tick - window.past - REACH, moment.tick + window.future + REACH
+        around = [one for one in self._seen if first <= one.tick <= last]
+        ids = np.concatenate([np.array(one.ids, np.int64) for one in around])
+        ticks = np.concatenate([np.full(len(one.ids), one.tick) for one in around])
+        boxes = np.concatenate([one.boxes_xyxy.reshape(-1, 4) for one in around])
+        order = np.lexsort((ticks, ids))
+        frame = (ticks[order] - first).astype(np.int32)
+        _, animal = np.unique(ids[order], return_inverse=True)
+        motion = motion_of(
+            frame,
+            animal.astype(np.int32),
+            boxes[order],
+            fps=self.model.fps,
+            width=moment.width,
+            height=moment.height,
+        )
+        now = np.flatnonzero(ticks[order] == moment.tick)
+        rows = window_rows(frame, animal.astype(np.int32), window, 1)[now]
+        present = rows >= 0
+        features = torch.cat([one.features for one in around])[torch.from_numpy(order)]
+        device = features.device
+        keep = torch.from_numpy(present).to(device)
+        with torch.inference_mode():
+            logits = self.model.head(
+                torch.where(keep[..., None], features[torch.from_numpy(rows).to(device)].float(), 0.0),
+                torch.from_numpy(np.where(present[..., None], motion[rows], 0)).to(device),
+                keep,
+            )
+            probabilities, classes = logits.float().softmax(1).max(1)
+        return NamedBehaviours(
+            moment.tick,
+            tuple(ids[order][now].tolist()),
+            tuple(self.model.classes[number] for number in classes.tolist()),
+            probabilities.cpu().numpy(),
+        )

@@ -1,0 +1,187 @@
+"""Train a behaviour head on an embedder's features."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F
+
+from datamodules.behaviour import BehaviourDataModule
+from datamodules.behaviour_windows import BehaviourBatch
+from pl_distill.errors import ConfigError
+from pl_distill.evaluation.behaviour_scores import (
+    BehaviourScores,
+    majority_baseline,
+    motion_baseline,
+    score_behaviours,
+)
+from pl_distill.models.behaviour_head import HEADS, BehaviourModel, HeadKind, save_behaviour
+from pl_distill.modules.distillation import parameter_groups
+from pl_distill.modules.schedules import schedule
+
+AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
+
+
+class BehaviourModule(LightningModule):
+    """Train a head that names what an animal does.
+
+    Logs ``train/loss``, ``val/loss``, and in percent ``val/top1``, ``val/macro_f1`` and for each class
+    ``val/recall_<class>`` and ``val/precision_<class>``; with a random division of frames the stage is called
+    ``val_random_frames``. Before training it prints the scores of two baselines, the most frequent class and a head
+    that sees boxes but no pictures.
+
+    Args:
+        head: ``temporal`` looks at a window of features and motion, ``frame`` at the features of one frame.
+        hidden: Width of the head.
+        dropout: Part of the hidden values that training sets to 0.
+        balance: How far rare classes weigh more in the loss: a class of n windows weighs n to the power of minus this;
+            0 leaves all alike, 1 gives all classes the same say. 0.5 by default: at 1 the rarest, of a few hundred
+            windows, would rule.
+        smoothing: Part of the target that is spread over all classes: labels change within a frame or two of the truth.
+        baseline_steps: For which the head without pictures is trained.
+        optimizer: Called with two groups of parameters, decayed and not decayed.
+        warmup: Steps in which the learning rate rises.
+        cooldown: Part of the run in which the learning rate falls to 0, at its end.
+    """
+
+    def __init__(
+        self,
+        head: HeadKind = "temporal",
+        hidden: int = 128,
+        dropout: float = 0.2,
+        balance: float = 0.5,
+        smoothing: float = 0.02,
+        baseline_steps: int = 300,
+        optimizer: OptimizerCallable = AdamW,
+        warmup: int = 50,
+        cooldown: float = 0.4,
+    ) -> None:
+        super().__init__()
+        self.kind = head
+        self.hidden = hidden
+        self.dropout = dropout
+        self.balance = balance
+        self.smoothing = smoothing
+        self.baseline_steps = baseline_steps
+        self.build_optimizer = optimizer
+        self.warmup = warmup
+        self.cooldown = cooldown
+        self.baselines: dict[str, BehaviourScores] = {}
+        self.scores: BehaviourScores | None = None
+        self.probabilities, self.targets = torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)
+        self._found: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def data(self) -> BehaviourDataModule:
+        """The data module, which knows classes, window and embedder.
+
+        Raises:
+            ConfigError: The trainer has another one.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, BehaviourDataModule):
+            raise ConfigError("data", f"is a {type(data).__name__}", "a BehaviourDataModule", "See behaviour/pen.yaml.")
+        return data
+
+    @property
+    def stage(self) -> str:
+        """What validation is called: scores of random frames never stand under the name of days."""
+        return "val" if self.data.division == "days" else f"val_{self.data.division}"
+
+    def configure_model(self) -> None:
+        """Build the head for the data's features and classes, once."""
+        if hasattr(self, "net"):
+            return
+        self.arguments = {
+            "features": self.data.feature_size,
+            "classes": len(self.data.class_names),
+            "hidden": self.hidden,
+            "dropout": self.dropout,
+        }
+        self.net = HEADS[self.kind](window=self.data.window, **self.arguments)  # type: ignore[arg-type]
+
+    def class_weights(self) -> Tensor:
+        """Return the weight of each class in the loss, (C,), with a mean of 1 over the windows of training."""
+        counts = torch.from_numpy(self.data.windows("train").counts).double().clamp(min=1)
+        weights = counts**-self.balance
+        return (weights * counts.sum() / (weights * counts).sum()).float()
+
+    def on_fit_start(self) -> None:
+        """Print and log the baselines."""
+        self._weights = self.class_weights().to(self.device)
+        if not self.trainer.is_global_zero:
+            return
+        train, val, names = self.data.windows("train"), self.data.windows("val"), self.data.class_names
+        shares = ", ".join(f"{name} {count}" for name, count in zip(names, train.counts, strict=True))
+        print(
+            f"{len(train)} windows to train on ({shares}), {len(val)} to validate on, divided by {self.data.division}"
+        )
+        self.baselines = {
+            "majority": majority_baseline(train, val, names),
+            "geometry_and_motion": motion_baseline(
+                train, val, names, self.data.window, self._weights.cpu(), self.baseline_steps
+            ),
+        }
+        for name, scores in self.baselines.items():
+            print(f"baseline {name:<20} top-1 {scores.top1:5.1f} %  macro-F1 {scores.macro_f1:5.1f} %")
+            if self.logger is not None:
+                tags = {f"baseline/{name}_top1": scores.top1, f"baseline/{name}_macro_f1": scores.macro_f1}
+                self.logger.log_metrics(tags, 0)
+
+    def forward(self, batch: BehaviourBatch) -> Tensor:
+        """Map windows to logits (B, C)."""
+        logits: Tensor = self.net(batch.features, batch.motion, batch.present)
+        return logits
+
+    def training_step(self, batch: BehaviourBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        logits = self(batch).float()
+        loss = F.cross_entropy(logits, batch.classes, self._weights, label_smoothing=self.smoothing)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to collect."""
+        self._found = []
+
+    def validation_step(self, batch: BehaviourBatch, batch_idx: int) -> None:
+        """Collect probabilities."""
+        logits = self(batch).float()
+        loss = F.cross_entropy(logits, batch.classes)
+        self.log(f"{self.stage}/loss", loss, batch_size=len(logits), sync_dist=True)
+        self._found.append((logits.softmax(1), batch.classes))
+
+    def on_validation_epoch_end(self) -> None:
+        """Score what was collected; on several processes that of all."""
+        probabilities = torch.cat([found[0] for found in self._found])
+        targets = torch.cat([found[1] for found in self._found])
+        if self.trainer.world_size > 1:
+            probabilities = torch.cat(list(self.all_gather(probabilities)))
+            targets = torch.cat(list(self.all_gather(targets)))
+        self.probabilities, self.targets = probabilities.cpu(), targets.cpu()
+        scores = score_behaviours(self.probabilities, self.targets, self.data.class_names)
+        self.scores = scores
+        self.log(f"{self.stage}/top1", scores.top1, prog_bar=True)
+        self.log(f"{self.stage}/macro_f1", scores.macro_f1, prog_bar=True)
+        rows = zip(scores.classes, scores.recall, scores.precision, scores.support, strict=True)
+        for name, recall, precision, support in rows:
+            if support:
+                self.log(f"{self.stage}/recall_{name}", recall)
+                self.log(f"{self.stage}/precision_{name}", precision)
+
+    def configure_optimizers(self) -> Any:
+        """Decay only what multiplies; the learning rate is a trapezoid."""
+        optimizer = self.build_optimizer(parameter_groups(self))
+        return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the head as `load_behaviour` reads it."""
+        model = BehaviourModel(
+            self.net, self.kind, self.data.class_names, self.data.window, self.data.fps, self.data.embedder["identity"]
+        )
+        save_behaviour(Path(folder), model, self.arguments)
+        return Path(folder)

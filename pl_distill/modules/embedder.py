@@ -1,0 +1,190 @@
+"""Train a small vision transformer of DINOv3's family to tell the animals of pens apart, and what they do.
+
+DINOv3 itself is trained without labels on 1.7 billion pictures; a pen and a CPU afford neither. Three signals stand for
+them: where the marks of the animal's coat lie, which the pen knows and a network learns from the first step on; the
+animal's identity, by supervised contrast with the others of its pen; and the behaviour, so that half of the features
+keep how it lies there. Contrast alone stays at chance for hundreds of steps: all embeddings first fall into one point.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+from datamodules.crops import Cropping
+from datamodules.edinburgh_output import BEHAVIOURS
+from datamodules.pen.coats import MARK_MAP
+from datamodules.pen_crops import CropBatch
+from pl_distill.losses.contrastive import supervised_contrastive
+from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD, TransformersBackbone, save_embedder
+from pl_distill.models.sam3_source import quiet_transformers
+from pl_distill.modules.distillation import parameter_groups
+from pl_distill.modules.schedules import schedule
+
+AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
+
+
+class EmbedderModule(LightningModule):
+    """Train an embedder on crops whose animal is known.
+
+    Logs ``train/`` and ``val/`` with ``loss`` and its terms ``marks_loss`` (part of the variance that is not explained,
+    0-1), ``identity_loss`` and ``behaviour_loss``; and of validation, whose herds are others, in percent ``val/rank1``
+    (how often the nearest crop of another day is the same animal) and ``val/mean_ap``, both within a pen, and
+    ``val/behaviour_top1`` of a linear probe.
+
+    Args:
+        hidden_size: Width of the transformer.
+        layers: Of the transformer.
+        heads: Of its attention.
+        patch_size: Side of a patch in pixels.
+        image_size: Side of a crop in pixels.
+        dimension: Length of an embedding.
+        cropping: How animals are cut out for it when it is used.
+        temperature: Of the contrastive loss.
+        identity_weight: Of the contrastive loss; that of the marks has 1.
+        behaviour_weight: Of the behaviour's cross-entropy.
+        optimizer: Called with two groups of parameters, decayed and not decayed.
+        warmup: Steps in which the learning rate rises.
+        cooldown: Part of the run in which the learning rate falls to 0, at its end.
+        attention: `transformers`' implementation; "eager" is faster on CPUs for a few tokens.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int = 128,
+        layers: int = 3,
+        heads: int = 4,
+        patch_size: int = 16,
+        image_size: int = 96,
+        dimension: int = 128,
+        cropping: Cropping | None = None,
+        temperature: float = 0.1,
+        identity_weight: float = 1.0,
+        behaviour_weight: float = 0.5,
+        optimizer: OptimizerCallable = AdamW,
+        warmup: int = 30,
+        cooldown: float = 0.3,
+        attention: str = "eager",
+    ) -> None:
+        super().__init__()
+        self.shape = {
+            "hidden_size": hidden_size,
+            "intermediate_size": 3 * hidden_size,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_register_tokens": 1,
+            "patch_size": patch_size,
+            "image_size": image_size,
+        }
+        self.image_size = image_size
+        self.dimension = dimension
+        self.cropping = Cropping(margin=0.1, blank_background=0.7, align=True) if cropping is None else cropping
+        self.temperature = temperature
+        self.identity_weight = identity_weight
+        self.behaviour_weight = behaviour_weight
+        self.build_optimizer = optimizer
+        self.warmup = warmup
+        self.cooldown = cooldown
+        self.attention = attention
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+        self._ranks: list[Tensor] = []
+        self._precisions: list[Tensor] = []
+
+    def configure_model(self) -> None:
+        """Build the network, once."""
+        if hasattr(self, "backbone"):
+            return
+        with quiet_transformers():
+            model = DINOv3ViTModel(DINOv3ViTConfig(**self.shape))
+            model.set_attn_implementation(self.attention)
+        self.backbone = TransformersBackbone(model)
+        tokens = (self.image_size // self.shape["patch_size"]) ** 2
+        self.head = nn.Linear(tokens * self.shape["hidden_size"], 2 * self.dimension)
+        self.marks = nn.Linear(self.dimension, MARK_MAP[0] * MARK_MAP[1])
+        self.probe = nn.Linear(self.dimension, len(BEHAVIOURS))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map crops (B, 3, S, S), 0-1, to the two halves of their features: identity and posture, (B, D) each."""
+        _, patches = self.backbone((images - self.mean) / self.std)
+        identity, posture = self.head(patches.flatten(1)).float().split(self.dimension, dim=1)
+        return identity, posture
+
+    def training_step(self, batch: CropBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        return self._step(batch, "train")[0]
+
+    def _step(self, batch: CropBatch, stage: str) -> tuple[Tensor, Tensor, Tensor]:
+        identity, posture = self(batch.images)
+        embeddings = F.normalize(identity, dim=-1)
+        with torch.autocast(self.device.type, enabled=False):
+            logits = self.probe(posture)
+            terms = {
+                "marks_loss": F.mse_loss(self.marks(identity), batch.marks) / batch.marks.var(),
+                "identity_loss": supervised_contrastive(embeddings, batch.animals, self.temperature, batch.pens),
+                "behaviour_loss": F.cross_entropy(logits, batch.behaviours),
+            }
+        loss = (
+            terms["marks_loss"]
+            + self.identity_weight * terms["identity_loss"]
+            + self.behaviour_weight * terms["behaviour_loss"]
+        )
+        terms = {"loss": loss, **terms}
+        for name, value in terms.items():
+            self.log(
+                f"{stage}/{name}",
+                value,
+                prog_bar=name == "loss",
+                batch_size=len(batch.images),
+                sync_dist=stage != "train",
+            )
+        return loss, embeddings, logits
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        self._ranks, self._precisions = [], []
+
+    def validation_step(self, batch: CropBatch, batch_idx: int) -> None:
+        """Look for every crop of the second day among those of the first; a batch is one pen."""
+        _, embeddings, logits = self._step(batch, "val")
+        top1 = 100 * (logits.argmax(1) == batch.behaviours).float().mean()
+        self.log("val/behaviour_top1", top1, batch_size=len(batch.images), sync_dist=True)
+        queries, gallery = batch.days == 1, batch.days == 0
+        if not queries.any() or not gallery.any():
+            return
+        order = (embeddings[queries] @ embeddings[gallery].T).argsort(1, descending=True)
+        hits = batch.animals[gallery][order] == batch.animals[queries][:, None]
+        known = hits.any(1)
+        self._ranks.append(hits[known, 0].float())
+        self._precisions.append(average_precision(hits[known]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores."""
+        for name, values in (("rank1", self._ranks), ("mean_ap", self._precisions)):
+            if values:
+                self.log(f"val/{name}", 100 * torch.cat(values).mean(), prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """Decay only what multiplies; the learning rate is a trapezoid."""
+        optimizer = self.build_optimizer(parameter_groups(self))
+        return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> Path:
+        """Write the embedder as `load_embedder` reads it."""
+        save_embedder(self.backbone.model, Path(folder), self.image_size, self.cropping, self.head, dtype=dtype)
+        return Path(folder)
+
+
+def average_precision(hits: Tensor) -> Tensor:
+    """Return the average precision, 0-1, of each ranking (Q, G), bool, best first; each with a hit."""
+    ranks = torch.arange(1, hits.shape[1] + 1, device=hits.device)
+    precision = hits.cumsum(1) / ranks
+    return (precision * hits).sum(1) / hits.sum(1)

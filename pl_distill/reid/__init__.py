@@ -1,0 +1,1 @@
+"""The animal over time: a pool of embeddings, matching against it, and the longitudinal record."""

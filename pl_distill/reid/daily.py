@@ -1,0 +1,121 @@
+"""From hours to days: one table of daily quantities, and how far each animal is from its own past."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_PER_HOUR = {
+    "distance_m": "m/h",
+    "feeder_visits": "1/h",
+    "feeder_s": "s/h",
+    "drinker_visits": "1/h",
+    "drinker_s": "s/h",
+}
+_MEANS = {"neighbours": "seen_s", "drift": "embeddings"}
+_NO_BEHAVIOURS = {"seen_s", "distance_m", "feeder_s", "drinker_s", "nearest_s"}
+_ENOUGH_SEEN_S = 600.0
+
+
+@dataclass(frozen=True)
+class DailyTable:
+    """Quantities of animals by days.
+
+    Args:
+        animals: (A,) names.
+        days: (T,) without gaps.
+        names: (F,) of the quantities: distances and visits per tracked hour, behaviours in % of the tracked time.
+        values: (F, A, T); NaN on days on which an animal was hardly seen.
+    """
+
+    animals: tuple[str, ...]
+    days: tuple[date, ...]
+    names: tuple[str, ...]
+    values: Floats
+
+    def day_index(self, day: date) -> int:
+        """Place of a day; below 0 or T and above outside of the record."""
+        return (day - self.days[0]).days
+
+
+def daily_table(hours: pd.DataFrame) -> DailyTable:
+    """Add the hours of each animal and day up, over all cameras."""
+    animal_codes, animals = pd.factorize(hours["animal"], sort=True)
+    day_number = hours["hour"].dt.tz_convert(None).to_numpy().astype("datetime64[D]").astype(np.int64)
+    first, last = int(day_number.min()), int(day_number.max())
+    span = last - first + 1
+    cell = animal_codes * span + (day_number - first)
+    shape = (len(animals), span)
+
+    def total(column: Floats) -> Floats:
+        sums: Floats = np.bincount(cell, np.nan_to_num(column), shape[0] * shape[1]).astype(float).reshape(shape)
+        return sums
+
+    seen = total(hours["seen_s"].to_numpy(float))
+    enough = seen >= _ENOUGH_SEEN_S
+    tracked_h = np.where(enough, seen, np.nan) / 3600
+    names, values = [], []
+    for name in _PER_HOUR:
+        names.append(name)
+        values.append(total(hours[name].to_numpy(float)) / tracked_h)
+    for name, weight in _MEANS.items():
+        weights = hours[weight].to_numpy(float) * hours[name].notna().to_numpy()
+        sums = total(weights)
+        names.append(name)
+        ratio = total(hours[name].to_numpy(float) * weights) / np.where(sums > 0, sums, np.nan)
+        values.append(np.where(enough, ratio, np.nan))
+    for name in hours.columns:
+        if name.endswith("_s") and name not in _NO_BEHAVIOURS:
+            names.append(f"{name.removesuffix('_s')}_percent")
+            values.append(100 * total(hours[name].to_numpy(float)) / (3600 * tracked_h))
+    start = date(1970, 1, 1) + timedelta(days=first)
+    days = tuple(start + timedelta(days=number) for number in range(span))
+    return DailyTable(tuple(map(str, animals)), days, tuple(names), np.stack(values))
+
+
+def own_change(values: Floats, window: int = 3, gap: int = 7, baseline: int = 21, least: int = 7) -> Floats:
+    """Compare the last days of each animal with its own past; no day after t enters what is said of day t.
+
+    Args:
+        values: (F, A, T).
+        window: Days that are averaged, t included.
+        gap: Days between the newest day and the end of the baseline.
+        baseline: Days of the baseline.
+        least: Days of the baseline that must be there.
+
+    Returns:
+        (F, A, T): mean of the window less mean of the baseline, less the herd's mean of that day, in standard
+        deviations between animals; NaN where too little is known.
+    """
+    recent, _ = _trailing_mean(values, window, 0)
+    past, known = _trailing_mean(values, baseline, gap)
+    change = np.where(known >= least, recent - past, np.nan)
+    there = np.isfinite(change)
+    number = there.sum(axis=1, keepdims=True)
+    herd = np.where(there, change, 0).sum(axis=1, keepdims=True) / np.maximum(number, 1)
+    change = np.where(number >= 2, change - herd, np.nan)
+    count = np.isfinite(change).sum(axis=(1, 2), keepdims=True)
+    spread = np.sqrt(np.nansum(change**2, axis=(1, 2), keepdims=True) / np.maximum(count, 1))
+    result: Floats = change / np.where(spread > 0, spread, np.nan)
+    return result
+
+
+def _trailing_mean(values: Floats, length: int, shift: int) -> tuple[Floats, Floats]:
+    """Mean of the `length` days that end `shift` days before each, and how many of them are known."""
+    there = np.isfinite(values)
+    sums = _window_sum(np.where(there, values, 0), length, shift)
+    known = _window_sum(there.astype(float), length, shift)
+    return np.where(known > 0, sums / np.maximum(known, 1), np.nan), known
+
+
+def _window_sum(values: Floats, length: int, shift: int) -> Floats:
+    days = values.shape[-1]
+    running = np.concatenate((np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)), axis=-1)
+    end = np.clip(np.arange(days) + 1 - shift, 0, days)
+    begin = np.clip(np.arange(days) + 1 - shift - length, 0, days)
+    window: Floats = running[..., end] - running[..., begin]
+    return window

@@ -1,0 +1,188 @@
+"""Links the tracker's short identities into animals, over gaps, days and restarts.
+
+One identifier serves one camera. A track is asked about when enough of its embeddings are in; all that wait in a frame
+are matched together, so that no two of them become one animal. Every link is in the pool's log and can be undone.
+"""
+
+import fcntl
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+
+from pl_distill.reid.gallery import BoundedGallery, choose_by_age
+from pl_distill.reid.identities import link, new_name
+from pl_distill.reid.matching import MatchPolicy, match_frame
+from pl_distill.reid.pool import UNKNOWN, EmbeddingPool, PoolError, Sample
+from pl_distill.reid.storage import Vectors
+
+
+@dataclass(frozen=True)
+class IdentifierPolicy:
+    """When a track is asked about, and what is held in memory.
+
+    Args:
+        evidence: Embeddings of a track before it is asked about.
+        patience: Embeddings after which a track that stays unsure becomes a new animal, or its best guess in a herd
+            that is complete.
+        per_animal: The most vectors of one animal in memory.
+        decay_per_day: What a day of age takes off a vector's cosine.
+        match: Threshold, margin and size of the herd.
+    """
+
+    evidence: int = 4
+    patience: int = 24
+    per_animal: int = 512
+    decay_per_day: float = 0.0
+    match: MatchPolicy = field(default_factory=MatchPolicy)
+
+
+@dataclass
+class _Waiting:
+    """A track that is not recognised yet."""
+
+    times_s: list[float] = field(default_factory=list)
+    vectors: list[Vectors] = field(default_factory=list)
+
+
+class Identifier:
+    """Says which animal each track of a camera is.
+
+    Args:
+        pool: Where embeddings are kept; its animals are the gallery.
+        camera: Name of the camera.
+        session: Name of this run of the tracker; track numbers start anew in each.
+        policy: When to ask, and how.
+
+    Raises:
+        PoolError: Another process or identifier has this camera's name.
+    """
+
+    def __init__(self, pool: EmbeddingPool, camera: str, session: str, policy: IdentifierPolicy | None = None) -> None:
+        self._pool, self._camera, self._session = pool, camera, session
+        self._policy = policy or IdentifierPolicy()
+        self._lock = _lock_camera(pool.path, camera)
+        self._gallery = BoundedGallery(self._policy.per_animal, self._policy.decay_per_day)
+        self._waiting: dict[int, _Waiting] = {}
+        self._refresh()
+
+    def __enter__(self) -> "Identifier":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the camera's name free; the pool stays open."""
+        self._lock.close()
+
+    def observe(
+        self, time_s: float, numbers: Sequence[int], embeddings: Vectors, quality: Sequence[float] | None = None
+    ) -> Mapping[int, str]:
+        """Take the animals of one frame.
+
+        Args:
+            time_s: Seconds since 1970 (UTC).
+            numbers: (N,) the tracker's numbers.
+            embeddings: (N, D), unit length.
+            quality: (N,) of the crops, 0 to 1.
+
+        Returns:
+            Number -> animal, of the tracks that are recognised.
+
+        Raises:
+            PoolError: A number stands twice, or an embedding is none.
+        """
+        if len(set(numbers)) != len(numbers):
+            raise PoolError(
+                f"camera '{self._camera}'", f"gives the tracks {sorted(numbers)}", "each number once in a frame",
+                "Two cameras need two names, and an identifier each.",
+            )  # fmt: skip
+        qualities = [1.0] * len(numbers) if quality is None else list(quality)
+        samples = [
+            Sample(self._camera, self._session, number, time_s, vector, good)
+            for number, vector, good in zip(numbers, embeddings, qualities, strict=True)
+        ]
+        kept = self._pool.offer(samples)
+        for sample, is_kept in zip(samples, kept, strict=True):
+            animal = self.animal_of(sample.number)
+            if animal is None:
+                waiting = self._waiting.setdefault(sample.number, _Waiting())
+                waiting.times_s.append(time_s)
+                waiting.vectors.append(sample.vector)
+            elif is_kept:
+                self._gallery.add(animal, np.array([time_s]), sample.vector[None])
+        self._ask(numbers)
+        named = {number: self.animal_of(number) for number in numbers}
+        return {number: animal for number, animal in named.items() if animal is not None}
+
+    def animal_of(self, number: int) -> str | None:
+        """Give the animal of a track, None while it is not recognised."""
+        track = self._pool.find_track(self._camera, self._session, number)
+        animal = UNKNOWN if track is None else self._pool.animal_of(track)
+        return animal if animal != UNKNOWN else None
+
+    def _ask(self, numbers: Sequence[int]) -> None:
+        asked = [n for n in numbers if n in self._waiting and len(self._waiting[n].vectors) >= self._policy.evidence]
+        if not asked:
+            return
+        self._refresh()
+        gallery, policy = self._gallery.gallery, self._policy.match
+        scores = np.stack([gallery.scores(np.stack(self._waiting[n].vectors)).mean(0) for n in asked])
+        taken = {animal for animal in map(self.animal_of, numbers) if animal is not None}
+        matches = match_frame(scores, gallery.animals, policy, taken)
+        full = policy.herd is not None and len(self._pool.animals) >= policy.herd
+        for number, match in zip(asked, matches, strict=True):
+            animal = match.animal
+            tired = len(self._waiting[number].vectors) >= self._policy.patience
+            if match.verdict == "unsure" and not (tired and (animal is not None or not full)):
+                continue
+            if match.verdict == "new" or (match.verdict == "unsure" and not full):
+                animal = new_name(self._pool)
+            assert animal is not None
+            self._bind(number, animal, f"{match.verdict}, score {match.score:.3f}, margin {match.margin:.3f}")
+
+    def _refresh(self) -> None:
+        """Learn the animals that other cameras made, and forget those that were merged away."""
+        known, present = set(self._gallery.animals), set(self._pool.animals)
+        for name in known - present:
+            self._gallery.forget(name)
+        for name in sorted(present - known):
+            stored = self._pool.vectors([name])
+            if len(stored.ids):
+                chosen = choose_by_age(stored.times_s, self._policy.per_animal)
+                self._gallery.add(name, stored.times_s[chosen], stored.vectors[chosen])
+
+    def _bind(self, number: int, animal: str, reason: str) -> None:
+        waiting = self._waiting.pop(number)
+        with self._pool.transaction():
+            track = self._pool.add_track(self._camera, self._session, number)
+            link(self._pool, [track], animal, reason)
+        self._gallery.add(animal, np.array(waiting.times_s), np.stack(waiting.vectors))
+
+
+def _lock_camera(folder: Path, camera: str) -> IO[str]:
+    """Hold a camera's name as long as the file stays open; the system lets go of it even after a kill."""
+    path = folder / f"camera-{re.sub(r'[^A-Za-z0-9_.-]', '_', camera)}.lock"
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise PoolError(
+            f"camera '{camera}'", f"is in use by process {holder}", "a name of its own for each camera",
+            "Two cameras of one name would mix their tracks: name this one otherwise.",
+        ) from error  # fmt: skip
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file

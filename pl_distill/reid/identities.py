@@ -1,0 +1,135 @@
+"""Who is who: linking, merging and splitting animals of a pool; every change is logged, and can be undone."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from pl_distill.reid.pool import EmbeddingPool, PoolError
+
+Kind = Literal["link", "merge", "split"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the log.
+
+    Args:
+        number: Its number, from 0.
+        time: When it was written.
+        kind: What was done.
+        reason: In words, or scores.
+        before: Animal of each track that it moved, before.
+        after: The same, after.
+        undone: Whether it was undone.
+    """
+
+    number: int
+    time: datetime
+    kind: str
+    reason: str
+    before: dict[int, str]
+    after: dict[int, str]
+    undone: bool
+
+
+def link(pool: EmbeddingPool, tracks: Sequence[int], animal: str, reason: str = "") -> int:
+    """Say that tracks belong to an animal, known or new; returns the event's number."""
+    return _move(pool, "link", dict.fromkeys(tracks, animal), reason)
+
+
+def merge(pool: EmbeddingPool, animal: str, into: str, reason: str = "") -> int:
+    """Give all tracks of one animal to another; into a name that nobody has, it is a renaming.
+
+    Raises:
+        PoolError: The animal is unknown, or both are the same.
+    """
+    _check_known(pool, animal)
+    if not into or animal == into:
+        raise PoolError(f"animal '{animal}'", f"would be merged into '{into}'", "another animal", "Correct the name.")
+    return _move(pool, "merge", dict.fromkeys(pool.tracks_of(animal), into), reason)
+
+
+def split(pool: EmbeddingPool, tracks: Iterable[int], new: str, reason: str = "") -> int:
+    """Take tracks away from their animal and give them to one that does not exist yet.
+
+    Raises:
+        PoolError: A track is unknown, or the new animal exists.
+    """
+    wanted = list(tracks)
+    for track in wanted:
+        if track not in pool.track_names():
+            raise PoolError(f"track {track}", "is not in the pool", "a track of `reid info`", "Correct the number.")
+    if not new or new in pool.animals:
+        raise PoolError(f"animal '{new}'", "exists already", "a new name", "Choose another, or merge.")
+    return _move(pool, "split", dict.fromkeys(wanted, new), reason)
+
+
+def undo(pool: EmbeddingPool, number: int) -> None:
+    """Take an event back: its tracks return to where they were.
+
+    Raises:
+        PoolError: There is no such event, it was undone, or a later one moved the same tracks.
+    """
+    log = {event.number: event for event in events(pool)}
+    event = log.get(number)
+    if event is None or event.undone:
+        raise PoolError(
+            f"event {number}", "does not exist" if event is None else "is undone already",
+            "an event of `reid info`", "Correct the number.",
+        )  # fmt: skip
+    later = [other.number for other in log.values() if other.number > number and not other.undone]
+    for other in later:
+        if log[other].before.keys() & event.before.keys():
+            raise PoolError(
+                f"event {number}", f"is followed by event {other}, which moved the same tracks", "no later event",
+                f"Undo event {other} first.",
+            )  # fmt: skip
+    with pool.transaction() as connection:
+        for track, animal in event.before.items():
+            pool.assign([track], animal)
+        connection.execute("UPDATE events SET undone = true WHERE event = ?", [number])
+
+
+def events(pool: EmbeddingPool) -> list[Event]:
+    """Read the log, the oldest first."""
+    rows = pool.rows("SELECT event, time, kind, detail, undone FROM events ORDER BY event")
+    found = []
+    for number, time, kind, detail, undone in rows:
+        content = json.loads(detail)
+        before, after = ({int(track): name for track, name in content[key].items()} for key in ("before", "after"))
+        found.append(Event(int(number), time, kind, content["reason"], before, after, bool(undone)))
+    return found
+
+
+def new_name(pool: EmbeddingPool) -> str:
+    """Give a name that no animal has or had: animal-0001 and so on."""
+    names = [
+        *pool.animals,
+        *(name for event in events(pool) for name in (*event.before.values(), *event.after.values())),
+    ]
+    numbers = [int(found[1]) for found in map(re.compile(r"animal-(\d+)").fullmatch, names) if found]
+    return f"animal-{max(numbers, default=0) + 1:04d}"
+
+
+def _move(pool: EmbeddingPool, kind: Kind, after: dict[int, str], reason: str) -> int:
+    before = {track: pool.animal_of(track) for track in after}
+    detail = json.dumps({"reason": reason, "before": before, "after": after})
+    with pool.transaction() as connection:
+        ((number,),) = connection.execute("SELECT count(*) FROM events").fetchall()
+        connection.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?, false)",
+            [number, datetime.now(UTC).replace(tzinfo=None), kind, detail],
+        )
+        for track, animal in after.items():
+            pool.assign([track], animal)
+    return int(number)
+
+
+def _check_known(pool: EmbeddingPool, animal: str) -> None:
+    if animal not in pool.animals:
+        raise PoolError(
+            f"animal '{animal}'", "is not in the pool", ", ".join(pool.animals[:12]) or "an animal", "Correct the name."
+        )

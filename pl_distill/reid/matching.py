@@ -1,0 +1,183 @@
+"""From scores to identities: one animal for one track of a frame, a new one, or not sure yet.
+
+The assignment is the optimal one-to-one matching (scipy's Jonker-Volgenant); threshold and margin are chosen on
+validation days by `calibrate`.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from pl_distill.errors import ConfigError
+
+Verdict = Literal["known", "new", "unsure"]
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MatchPolicy:
+    """When a track is an animal of the gallery.
+
+    Args:
+        threshold: Score from which on it is a known animal; below it is a new one.
+        margin: By how much the animal must lead every other that is free; with less it is not sure.
+        herd: The most animals that there can be; beyond it no new one is made. None: any number.
+    """
+
+    threshold: float = 0.6
+    margin: float = 0.02
+    herd: int | None = None
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.threshold <= 1 or not 0 <= self.margin <= 2 or (self.herd is not None and self.herd < 1):
+            raise ConfigError(
+                "matching", f"is {self}", "a threshold of -1 to 1, a margin of 0 to 2, a herd of 1 or more",
+                "Take what `reid year` or `calibrate` found.",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a track was found to be.
+
+    Args:
+        verdict: known, new or unsure.
+        animal: The animal of the verdict "known"; the best guess of "unsure"; None for "new".
+        score: Of the best free animal; NaN without one.
+        margin: Its lead over the next; infinite without one.
+    """
+
+    verdict: Verdict
+    animal: str | None
+    score: float
+    margin: float
+
+
+def match_frame(
+    scores: Scores, animals: Sequence[str], policy: MatchPolicy, taken: Collection[str] = ()
+) -> list[Match]:
+    """Match the tracks of one frame with animals, each animal with one track at most.
+
+    Args:
+        scores: (T, A) of tracks with animals.
+        animals: (A,) names.
+        policy: Threshold and margin.
+        taken: Animals that other tracks of this camera hold already.
+
+    Returns:
+        One match for each track.
+    """
+    free = np.array([index for index, name in enumerate(animals) if name not in taken], np.int64)
+    tracks = len(scores)
+    if not len(free):
+        full = policy.herd is not None and len(animals) >= policy.herd
+        return [Match("unsure" if full else "new", None, float("nan"), float("inf")) for _ in range(tracks)]
+    offered = np.asarray(scores, np.float64)[:, free]
+    room = tracks if policy.herd is None else max(0, policy.herd - len(animals))
+    # A column for each animal that may be new: it costs what the worst accepted match would give.
+    table = np.concatenate((offered, np.full((tracks, room), policy.threshold)), axis=1)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    chosen = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+    held = {column for column in chosen.values() if column < len(free)}
+    matches = []
+    for track in range(tracks):
+        column = chosen.get(track)
+        others = [index for index in range(len(free)) if index not in held or index == column]
+        if column is None:  # more tracks than animals in a herd that is complete
+            matches.append(Match("unsure", None, float(offered[track].max()), 0.0))
+        elif column >= len(free):
+            matches.append(Match("new", None, float(offered[track].max()), float("inf")))
+        else:
+            rivals = offered[track, [index for index in others if index != column]]
+            score = float(offered[track, column])
+            margin = score - float(rivals.max()) if len(rivals) else float("inf")
+            sure = margin >= policy.margin and (score >= policy.threshold or room == 0)
+            matches.append(Match("known" if sure else "unsure", animals[int(free[column])], score, margin))
+    return matches
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A threshold and a margin with what they cost on the queries that chose them, shares of 0 to 100 %.
+
+    Args:
+        policy: The choice.
+        right: Known animals recognised.
+        false_new: Known animals taken for new ones.
+        wrong: Known animals taken for another.
+        false_merge: New animals taken for a known one.
+        unsure: Queries without a verdict, known and new in equal parts.
+    """
+
+    policy: MatchPolicy
+    right: float
+    false_new: float
+    wrong: float
+    false_merge: float
+    unsure: float
+
+
+def verdicts(
+    scores: Scores, truth: NDArray[np.int64], policy: MatchPolicy
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Judge single queries: whether each is taken for an animal, whether that is the right one, whether it is unsure.
+
+    Args:
+        scores: (Q, A), A at least 2.
+        truth: (Q,) columns of the right animals; -1 for an animal that is not in the gallery.
+        policy: Threshold and margin.
+    """
+    order = np.partition(scores, scores.shape[1] - 2, axis=1)
+    best, second = order[:, -1], order[:, -2]
+    above = best >= policy.threshold
+    sure = best - second >= policy.margin
+    return above & sure, above & sure & (scores.argmax(1) == truth), above & ~sure
+
+
+def calibrate(scores: Scores, truth: NDArray[np.int64], unsure_cost: float = 0.3, steps: int = 25) -> Calibration:
+    """Choose threshold and margin on validation queries; each query counts once as known and once as new.
+
+    As new it is asked without its own animal: the gallery then holds everybody but it.
+
+    Args:
+        scores: (Q, A) of queries with a gallery that holds their animals; A at least 3.
+        truth: (Q,) columns of the right animals.
+        unsure_cost: What no verdict costs; a wrong one costs 1.
+        steps: Thresholds and margins to try, each.
+
+    Raises:
+        ConfigError: There are no queries, or fewer than three animals.
+    """
+    if not len(scores) or scores.shape[1] < 3:
+        raise ConfigError(
+            "calibration", f"has {len(scores)} queries of {scores.shape[1]} animals", "queries of 3 animals or more",
+            "Give it more validation days.",
+        )  # fmt: skip
+    without = scores.copy()
+    without[np.arange(len(scores)), truth] = -np.inf
+    nobody = np.full(len(scores), -1)
+    pool = np.concatenate((scores.max(1), without.max(1)))
+    ordered = np.sort(scores, axis=1)
+    margins = np.unique(
+        np.concatenate(([0.0], np.quantile(ordered[:, -1] - ordered[:, -2], np.linspace(0, 0.5, steps))))
+    )
+    best: Calibration | None = None
+    best_cost = np.inf
+    for threshold in np.quantile(pool, np.linspace(0, 1, 2 * steps)):
+        for margin in margins:
+            policy = MatchPolicy(float(np.clip(threshold, -1, 1)), float(margin))
+            taken, right, unsure = verdicts(scores, truth, policy)
+            merged, _, unsure_new = verdicts(without, nobody, policy)
+            wrong, false_new = taken & ~right, ~taken & ~unsure
+            cost = (wrong | false_new).mean() + merged.mean() + unsure_cost * (unsure.mean() + unsure_new.mean())
+            if cost < best_cost:
+                shares = (100 * float(part.mean()) for part in (right, false_new, wrong, merged))
+                right_, new_, wrong_, merge_ = shares
+                best_cost = float(cost)
+                best = Calibration(policy, right_, new_, wrong_, merge_, 50 * float(unsure.mean() + unsure_new.mean()))
+    assert best is not None
+    return best

@@ -1,0 +1,88 @@
+"""What happened to the animals: disease, lameness, reproduction, growth; a table that the farm keeps.
+
+Columns: animal, date (YYYY-MM-DD), kind, value. CSV or Parquet.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal, get_args
+
+import pandas as pd
+import pyarrow as pa
+
+from pl_distill.reid.record_files import RecordError
+
+Kind = Literal["disease", "lameness", "reproduction", "growth"]
+KINDS = get_args(Kind)
+COLUMNS = ("animal", "date", "kind", "value")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the table.
+
+    Args:
+        animal: Its name, as in the record.
+        day: When it was found.
+        kind: What it was.
+        value: Its grade; of growth the gain, in any unit.
+    """
+
+    animal: str
+    day: date
+    kind: Kind
+    value: float
+
+
+def read_outcomes(path: Path, animals: Collection[str], first: date, last: date) -> list[Outcome]:
+    """Read a table and check it against a record.
+
+    Args:
+        path: .csv or .parquet.
+        animals: Who is in the record.
+        first: First day of the record.
+        last: Its last day.
+
+    Raises:
+        RecordError: The file is absent or unreadable, lacks a column, names an unknown animal or kind, has no number
+            where one belongs, or a day outside of the record. All wrong lines are named, up to five.
+    """
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise RecordError(path, f"cannot be read ({error})", "a CSV or Parquet table", "Correct --outcomes.") from error
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise RecordError(path, f"lacks the columns {', '.join(missing)}", ", ".join(COLUMNS), "Add them.")
+    days = pd.to_datetime(table["date"], errors="coerce")
+    values = pd.to_numeric(table["value"], errors="coerce")
+    outcomes, wrong = [], []
+    for number, (animal, kind, day, value) in enumerate(
+        zip(table["animal"].astype(str), table["kind"].astype(str), days, values, strict=True)
+    ):
+        problem = None
+        if animal not in animals:
+            problem = f"animal '{animal}' is not in the record"
+        elif kind not in KINDS:
+            problem = f"kind '{kind}' is unknown"
+        elif pd.isna(day):
+            problem = f"date {table['date'].iloc[number]!r} is none"
+        elif pd.isna(value):
+            problem = f"value {table['value'].iloc[number]!r} is no number"
+        elif not first <= day.date() <= last:
+            problem = f"date {day.date()} is outside of the record"
+        if problem is None:
+            outcomes.append(Outcome(animal, day.date(), kind, float(value)))
+        else:
+            wrong.append(f"line {number + 2}: {problem}")
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise RecordError(
+            path, "; ".join(wrong[:5]) + more,
+            f"animals of the record ({', '.join(sorted(animals)[:5])} ...), days {first} to {last}, kinds "
+            + ", ".join(KINDS),
+            "Correct or remove these lines; `reid merge` renames an animal of the pool.",
+        )  # fmt: skip
+    return outcomes

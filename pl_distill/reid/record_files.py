@@ -1,0 +1,135 @@
+"""The record on disk: one Parquet file a camera and day, rewritten whole when rows come, readable by everybody.
+
+``RECORD/hours/<camera>/<YYYY_MM_DD>.parquet``. A day is a few hundred rows: writing it anew costs milliseconds, and a
+kill leaves the old file or the new one, never half of one.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datamodules.errors import DataError
+from datamodules.files import atomic_path
+from pl_distill.reid.record_schema import KEYS, behaviours_of, record_schema
+
+HOURS = "hours"
+Row = dict[str, Any]
+
+
+class RecordError(DataError):
+    """A record, or a table to join with it, is absent, damaged or contradicts itself."""
+
+
+def day_file(record: Path, camera: str, day: date) -> Path:
+    """Where the rows of a camera and day lie.
+
+    Raises:
+        RecordError: The camera's name would lead out of the folder.
+    """
+    if not camera or camera != Path(camera).name or camera.startswith("."):
+        raise RecordError(f"camera '{camera}'", "is no name of a folder", "letters and digits", "Rename the camera.")
+    return record / HOURS / camera / f"{day:%Y_%m_%d}.parquet"
+
+
+def upsert(record: Path, rows: Sequence[Row], behaviours: Sequence[str]) -> None:
+    """Write rows; a row of the same animal, hour and camera is replaced.
+
+    Raises:
+        RecordError: A day's file is damaged, or names other behaviours.
+    """
+    schema = record_schema(behaviours)
+    files: dict[Path, list[Row]] = {}
+    for row in rows:
+        files.setdefault(day_file(record, row["camera"], row["hour"].date()), []).append(row)
+    for path, new in files.items():
+        old = _read_file(path).to_pylist() if path.exists() else []
+        if path.exists() and behaviours_of(_read_file(path).schema) != list(behaviours):
+            raise RecordError(
+                path, f"names the behaviours {behaviours_of(_read_file(path).schema)}", str(list(behaviours)),
+                "Start another record for another behaviour head.",
+            )  # fmt: skip
+        merged = {tuple(row[key] for key in KEYS): row for row in [*old, *new]}
+        ordered = sorted(merged.values(), key=lambda row: (row["hour"], row["animal"]))
+        with atomic_path(path) as temporary:
+            pq.write_table(pa.Table.from_pylist(ordered, schema), temporary, compression="zstd")
+
+
+def read_hours(record: Path, since: date | None = None, until: date | None = None) -> pd.DataFrame:
+    """Read a record.
+
+    Args:
+        record: Its folder.
+        since: The first day.
+        until: The last day.
+
+    Returns:
+        One row for each animal, hour and camera, the oldest first.
+
+    Raises:
+        RecordError: There is none, or a file of it is damaged.
+    """
+    files = sorted((record / HOURS).glob("*/*.parquet"))
+    if not files:
+        raise RecordError(record, "holds no record", f"{HOURS}/<camera>/<day>.parquet", "Make one: `record build`.")
+    first, last = ("0000" if since is None else f"{since:%Y_%m_%d}"), ("9999" if until is None else f"{until:%Y_%m_%d}")
+    tables = [_read_file(path) for path in files if first <= path.stem <= last]
+    if not tables:
+        raise RecordError(
+            record, f"has {files[0].stem} to {files[-1].stem}", f"days from {since} to {until}", "Correct the days."
+        )
+    table = pa.concat_tables(tables, promote_options="default")
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.sort_values(["hour", "camera", "animal"], ignore_index=True)
+
+
+def rows_of_hour(record: Path, camera: str, hour: datetime) -> list[Row]:
+    """Give the rows of a camera and hour that are there already: what a restarted writer goes on from."""
+    path = day_file(record, camera, hour.date())
+    if not path.exists():
+        return []
+    return [row for row in _read_file(path).to_pylist() if row["hour"] == hour]
+
+
+def query(record: Path, sql: str) -> pd.DataFrame:
+    """Ask a record in SQL; its rows are the table ``hours``.
+
+    Raises:
+        RecordError: There is no record, or DuckDB does not understand the question.
+    """
+    hours = read_hours(record)
+    with duckdb.connect(config={"enable_external_access": False, "threads": 1}) as connection:
+        connection.register("hours", pa.Table.from_pandas(hours, preserve_index=False))
+        try:
+            return connection.sql(sql).to_df()
+        except (duckdb.Error, AttributeError) as error:
+            raise RecordError(
+                "--sql", f"is not understood ({' '.join(str(error).split())[:200]})",
+                f"a SELECT from hours ({', '.join(hours.columns)})", "Correct the query.",
+            ) from error  # fmt: skip
+
+
+def begin_of_hour(time_s: float) -> datetime:
+    """Give the hour (UTC) that a time in seconds since 1970 lies in."""
+    return datetime.fromtimestamp(time_s // 3600 * 3600, UTC)
+
+
+def _read_file(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise RecordError(
+            path, f"is truncated or damaged ({str(error).splitlines()[0][:120]})", "a Parquet file",
+            "It was not changed: copy it back from a backup, or move it away; the other days are whole.",
+        ) from error  # fmt: skip
+    missing = set(record_schema(()).names) - set(table.schema.names)
+    if missing:
+        raise RecordError(
+            path, f"lacks {', '.join(sorted(missing))}", "the columns of docs/animal-record.md", "Move it away."
+        )
+    return table

@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pytest
+
+from datamodules.animal_features import AnimalFeatures, read_features, read_manifest, write_features, write_manifest
+from datamodules.behaviour import BehaviourDataModule
+from datamodules.behaviour_windows import Window, check_classes, class_indices, step_of, window_rows
+from datamodules.edinburgh_output import BEHAVIOURS
+from datamodules.errors import CacheError, DataError
+
+MAPPING = dict.fromkeys(BEHAVIOURS) | {"walk": "moving", "run": "moving", "standing": "still"}
+DAYS = ("2026_01_01", "2026_01_02", "2026_01_21", "2026_01_26")
+
+
+def clip_of(name: str, day: str, frames: int = 8) -> AnimalFeatures:
+    """Two animals; the first walks, the second stands, and their features say which row of which animal they are."""
+    frame = np.tile(np.arange(frames, dtype=np.int32), 2)
+    animal = np.repeat(np.array((0, 1), np.int32), frames)
+    boxes = np.stack([10 + frame, 10 + 30 * animal, 30 + frame, 20 + 30 * animal], 1).astype(np.float32)
+    behaviour = np.where(animal == 0, BEHAVIOURS.index("walk"), BEHAVIOURS.index("standing")).astype(np.int16)
+    features = np.stack([animal, frame], 1).astype(np.float16)
+    return AnimalFeatures(name, day, 6.0, 200, 100, ("a", "b"), frame, animal, boxes, behaviour, features)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    entries = {day: write_features(tmp_path, clip_of(day, day)) for day in DAYS}
+    embedder = {"source": "e", "identity": "abc", "dimension": 1, "features": 2}
+    write_manifest(tmp_path, {"embedder": embedder, "boxes": "truth"}, entries)
+    return tmp_path
+
+
+def test_features_come_back_as_they_were_written(tmp_path):
+    written = clip_of("2026_01_01/000000", "2026_01_01")
+    read = read_features(tmp_path, written.clip, write_features(tmp_path, written))
+    for name in AnimalFeatures.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
+
+
+def test_a_changed_file_is_refused_by_name(folder):
+    (folder / "2026_01_01.safetensors").write_bytes(b"something else")
+    manifest = read_manifest(folder)
+    with pytest.raises(CacheError, match=r"2026_01_01\.safetensors: is not the file"):
+        read_features(folder, "2026_01_01", manifest["clips"]["2026_01_01"])
+
+
+@pytest.mark.parametrize(("text", "found"), [(None, "is not there"), ("{", "is not JSON"), ("{}", "another schema")])
+def test_a_manifest_that_is_none_is_refused(tmp_path, text, found):
+    if text is not None:
+        (tmp_path / "features.json").write_text(text)
+    with pytest.raises(CacheError, match=found):
+        read_manifest(tmp_path)
+
+
+def test_a_window_has_the_rows_of_its_animal_and_gaps_where_it_was_not_seen():
+    frame, animal = np.array((0, 3, 9, 0, 3), np.int32), np.array((0, 0, 0, 1, 1), np.int32)
+    assert step_of(frame, animal) == 3
+    rows = window_rows(frame, animal, Window(1, 2), 3)
+    expected = [(-1, 0, 1, -1), (0, 1, -1, 2), (-1, 2, -1, -1), (-1, 3, 4, -1), (3, 4, -1, -1)]
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_every_raw_label_has_a_class_or_is_dropped_on_purpose():
+    assert check_classes("data.classes", MAPPING) == ("moving", "still")
+    with pytest.raises(DataError, match="does not say what becomes of 'fight'"):
+        check_classes("data.classes", {label: None for label in BEHAVIOURS if label != "fight"})
+    with pytest.raises(DataError, match="unknown label 'sleeping'"):
+        check_classes("data.classes", {**MAPPING, "sleeping": "sleep"})
+
+
+def test_labels_become_classes_and_unknown_ones_none():
+    raw = np.array([BEHAVIOURS.index(name) for name in ("run", "standing", "fight")] + [-1], np.int16)
+    np.testing.assert_array_equal(class_indices(raw, MAPPING, ("moving", "still")), (0, 1, -1, -1))
+
+
+def test_whole_days_are_held_apart(folder):
+    data = BehaviourDataModule(str(folder), MAPPING, window=Window(1, 1))
+    data.setup("fit")
+    assert [len(data.windows(part)) for part in ("train", "val", "test")] == [32, 16, 16]
+    assert data.class_names == ("moving", "still")
+    batch = data.windows("train").collate([0, 7, 8])
+    # The first animal's first frame has no past, its last no future, and the second animal is another.
+    np.testing.assert_array_equal(batch.present, [(0, 1, 1), (1, 1, 0), (0, 1, 1)])
+    np.testing.assert_array_equal(batch.features[1], [(0, 6), (0, 7), (0, 0)])
+    np.testing.assert_array_equal(batch.classes, (0, 0, 1))
+
+
+def test_random_frames_are_divided_over_all_days(folder):
+    data = BehaviourDataModule(str(folder), MAPPING, division="random_frames")
+    data.setup("fit")
+    sizes = [len(data.windows(part)) for part in ("train", "val", "test")]
+    assert sum(sizes) == 64
+    assert sizes[0] > sizes[1] > 0
+
+
+def test_a_part_without_days_is_refused_with_the_days_that_are_there(folder):
+    manifest = json.loads((folder / "features.json").read_text())
+    del manifest["clips"]["2026_01_21"]
+    (folder / "features.json").write_text(json.dumps(manifest))
+    with pytest.raises(CacheError, match="part 'val'; its days are 2026_01_01, 2026_01_02, 2026_01_26"):
+        BehaviourDataModule(str(folder), MAPPING).setup("fit")

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+
+from datamodules.behaviour_windows import Window, window_rows
+from datamodules.motion import MOTION, REACH, motion_of
+from pl_distill.errors import CheckpointError
+from pl_distill.models.behaviour_head import (
+    BehaviourModel,
+    FrameHead,
+    TemporalHead,
+    load_behaviour,
+    save_behaviour,
+)
+from pl_distill.models.behaviour_stream import BehaviourStream
+
+WINDOW = Window(2, 3)
+CLASSES = ("walk", "standing", "sleep")
+
+
+def model_of(head: torch.nn.Module, kind: str = "temporal") -> BehaviourModel:
+    return BehaviourModel(head.eval(), kind, CLASSES, WINDOW, 6.0, "abc")
+
+
+def batch(count: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.manual_seed(0)
+    present = torch.ones(count, WINDOW.length, dtype=torch.bool)
+    return (
+        torch.randn(count, WINDOW.length, 5, generator=generator),
+        torch.randn(count, WINDOW.length, len(MOTION), generator=generator),
+        present,
+    )
+
+
+def test_a_frame_head_looks_at_the_moment_alone():
+    features, motion, present = batch()
+    head = FrameHead(5, 3, WINDOW).eval()
+    before = head(features, motion, present)
+    changed = features.clone()
+    changed[:, [0, 1, 3, 4, 5]] += 1
+    torch.testing.assert_close(head(changed, motion + 1, present), before)
+    changed[:, 2] *= -1
+    assert not torch.allclose(head(changed, motion, present), before)
+
+
+def test_a_temporal_head_looks_at_the_window_but_not_at_what_was_not_seen():
+    features, motion, present = batch()
+    head = TemporalHead(5, 3, WINDOW).eval()
+    present[:, 4] = False
+    before = head(features, motion, present)
+    features[:, 4], motion[:, 4] = 9.0, 9.0
+    torch.testing.assert_close(head(features, motion, present), before)
+    features[:, 3] *= -1
+    assert not torch.allclose(head(features, motion, present), before)
+
+
+def test_the_baseline_is_blind_to_pictures():
+    features, motion, present = batch()
+    head = TemporalHead(5, 3, WINDOW, pictures=False).eval()
+    torch.testing.assert_close(head(features + 5, motion, present), head(features, motion, present))
+
+
+@pytest.mark.parametrize(("kind", "head"), [("frame", FrameHead), ("temporal", TemporalHead)])
+def test_a_head_comes_back_from_disk(kind, head, tmp_path):
+    written = model_of(head(5, 3, WINDOW, hidden=16), kind)
+    save_behaviour(tmp_path, written, {"features": 5, "classes": 3, "hidden": 16})
+    read = load_behaviour(tmp_path)
+    assert (read.classes, read.window, read.fps, read.embedder, read.kind) == (CLASSES, WINDOW, 6.0, "abc", kind)
+    torch.testing.assert_close(read.head(*batch()), written.head(*batch()), atol=2e-2, rtol=2e-2)  # stored in float16
+
+
+def test_damaged_heads_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_behaviour(tmp_path / "none")
+    save_behaviour(tmp_path, model_of(FrameHead(5, 3, WINDOW)), {"features": 6, "classes": 3})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        load_behaviour(tmp_path)
+
+
+def test_live_names_are_those_of_whole_clips():
+    """Two animals, one of them gone for a while: frame by frame gives what all frames at once give, `lag` later."""
+    torch.manual_seed(0)
+    model = model_of(TemporalHead(5, 3, WINDOW, hidden=32))
+    frames, rng = 30, np.random.default_rng(0)
+    seen = [(n, t) for n in (3, 7) for t in range(frames) if not (n == 7 and 12 <= t < 20)]
+    animal, frame = np.array(seen, np.int32).T
+    corner = np.cumsum(rng.normal(0, 2, (len(seen), 2)), 0) + 50
+    boxes = np.concatenate([corner, corner + rng.uniform(10, 30, (len(seen), 2))], 1).astype(np.float32)
+    features = torch.randn(len(seen), 5)
+    motion = motion_of(frame, animal, boxes, fps=6.0, width=200, height=150)
+    rows = window_rows(frame, animal, WINDOW, 1)
+    present = rows >= 0
+    logits = model.head(
+        torch.where(torch.from_numpy(present)[..., None], features[torch.from_numpy(rows)], 0.0),
+        torch.from_numpy(np.where(present[..., None], motion[rows], 0)),
+        torch.from_numpy(present),
+    )
+    expected = {key: CLASSES[number] for key, number in zip(seen, logits.argmax(1).tolist(), strict=True)}
+
+    stream, found, late = BehaviourStream(model), {}, []
+    for tick in range(frames):
+        here = np.flatnonzero(frame == tick)
+        ids = tuple(int(animal[row]) for row in here)
+        for named in stream.push(tick, ids, boxes[here], features[here], (150, 200)):
+            late.append(tick - named.tick)
+            found.update({(one, named.tick): name for one, name in zip(named.ids, named.behaviours, strict=True)})
+    assert set(late) == {stream.lag} == {WINDOW.future + REACH}
+    for named in stream.flush():
+        found.update({(one, named.tick): name for one, name in zip(named.ids, named.behaviours, strict=True)})
+    assert found.keys() == expected.keys()
+    # Only where rows of one animal are not a tick apart may the movement differ: at the edge of the gap.
+    edge = {(7, t) for t in range(20, 20 + REACH + WINDOW.past)} | {
+        (7, t) for t in range(12 - REACH - WINDOW.future, 12)
+    }
+    assert {key: name for key, name in found.items() if key not in edge} == {
+        key: name for key, name in expected.items() if key not in edge
+    }
+
+
+def test_ticks_must_rise():
+    stream = BehaviourStream(model_of(TemporalHead(5, 3, WINDOW)))
+    stream.push(4, (), np.zeros((0, 4), np.float32), torch.zeros(0, 5), (10, 10))
+    with pytest.raises(ValueError, match="tick 4 follows 4"):
+        stream.push(4, (), np.zeros((0, 4), np.float32), torch.zeros(0, 5), (10, 10))

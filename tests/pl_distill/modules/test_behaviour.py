@@ -1,0 +1,218 @@
+"""Drawn pens from crops to a trained head, through the console's own functions; small enough to check."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from datamodules.animal_features import AnimalFeatures, read_features, read_manifest, write_features, write_manifest
+from datamodules.clip import Clip
+from datamodules.edinburgh_output import BEHAVIOURS
+from datamodules.layouts import read_clips
+from datamodules.masks import decode_masks
+from datamodules.pen import PenConfig, draw_pen
+from pl_distill.cli import main
+from pl_distill.evaluation.behaviour_scores import score_behaviours
+from pl_distill.evaluation.clip_files import ClipFiles
+from pl_distill.evaluation.mask_files import write_masks
+from pl_distill.evaluation.track_files import FrameBoxes, write_frame
+from pl_distill.models.behaviour_head import load_behaviour
+from pl_distill.models.dinov3 import load_embedder
+from pl_distill.modules.embedder import average_precision
+
+PEN = PenConfig(domain="small", width=128, height=72, num_animals=2)
+RECIPE = "domain: small\nwidth: 128\nheight: 72\nnum_animals: 2\n"
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory):
+    """Train one for two steps on pens of two animals."""
+    folder = tmp_path_factory.mktemp("embedder")
+    (folder / "small.yaml").write_text(RECIPE)
+    pens = [{"domain": str(folder / "small.yaml"), "pens": 2}]
+    words = [
+        *("fit", "--config", "embedder/pen.yaml", "--trainer.default_root_dir", str(folder / "run")),
+        *("--trainer.max_steps", "2", "--trainer.precision", "32", "--trainer.val_check_interval", "1"),
+        *("--data.folder", str(folder / "data"), "--data.train", json.dumps(pens), "--data.val", json.dumps(pens)),
+        *("--data.frames_per_pen", "4", "--data.size", "32", "--data.pens_per_batch", "2", "--data.processes", "1"),
+        *("--model.image_size", "32", "--model.hidden_size", "16", "--model.heads", "2", "--model.dimension", "16"),
+        *("--trainer.callbacks", "callbacks.sam3_export.Sam3Export"),
+        *("--trainer.callbacks.folder", str(folder / "model")),
+    ]
+    assert main(words) == 0
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    draw_pen(folder, PEN, days=["2026_01_01"], clips_per_day=1, frames_per_clip=3, seed=3)
+    return folder
+
+
+PEN_DAYS = ("2026_01_01", "2026_01_02", "2026_01_21", "2026_01_26")
+
+
+def separable(folder, days: tuple[str, ...] = PEN_DAYS, *, seed: int = 0) -> None:
+    """Features that name the behaviour, beside boxes that say nothing."""
+    rng = np.random.default_rng(seed)
+    labels = [BEHAVIOURS.index(name) for name in ("sleep", "eat", "walk")]
+    entries = {}
+    for day in days:
+        frame, animal = np.tile(np.arange(40, dtype=np.int32), 4), np.repeat(np.arange(4, dtype=np.int32), 40)
+        kind = rng.choice(3, 160, p=(0.6, 0.3, 0.1))
+        features = rng.normal(0, 0.3, (160, 6)).astype(np.float16)
+        features[np.arange(160), kind] += 2
+        boxes = np.tile(np.array((10, 10, 40, 30), np.float32), (160, 1)) + 20 * animal[:, None]
+        clip = AnimalFeatures(
+            *(day, day, 6.0, 200, 100, ("a", "b", "c", "d"), frame, animal, boxes, np.array(labels, np.int16)[kind]),
+            features,
+        )
+        entries[day] = write_features(folder, clip)
+    embedder = {"source": "drawn", "identity": "abc", "dimension": 3, "features": 6}
+    write_manifest(folder, {"embedder": embedder, "boxes": "truth"}, entries)
+
+
+def test_an_embedder_trains_and_is_one(embedder):
+    loaded = load_embedder(embedder)
+    assert (loaded.image_size, loaded.dimension, loaded.cropping.align) == (32, 16, True)
+
+
+def test_embedding_clips_describes_every_visible_animal_of_truth(embedder, clips, tmp_path, capsys):
+    words = ["embed", "--clips", str(clips), "--out", str(tmp_path / "f"), "--embedder", str(embedder)]
+    assert main(words) == 0
+    manifest = read_manifest(tmp_path / "f")
+    assert manifest["embedder"]["identity"] == load_embedder(embedder).identity
+    (clip,) = read_clips(clips)
+    stored = read_features(tmp_path / "f", clip.name, manifest["clips"][clip.name])
+    expected = {
+        (index, name): (annotation.boxes_xyxy[row], annotation.behaviours[row])
+        for index, annotation in clip.annotations.items()
+        for row, name in enumerate(annotation.identities)
+        if annotation.visible[row]
+    }
+    assert len(stored) == len(expected) > 0
+    for row in range(len(stored)):
+        box, behaviour = expected[int(stored.frame[row]), stored.animals[stored.animal[row]]]
+        np.testing.assert_array_equal(stored.boxes_xyxy[row], box)
+        assert BEHAVIOURS[stored.behaviour[row]] == behaviour
+    frame = next(iter(clip.frames()))
+    truth = frame.annotation
+    seen = load_embedder(embedder).describe_animals(frame.image, truth.boxes_xyxy, decode_masks(truth.masks))
+    first = stored.features[(stored.frame == 0) & (stored.animal == stored.animals.index(truth.identities[0]))][0]
+    np.testing.assert_allclose(first, seen.features[0].numpy(), atol=0.02)
+    assert main(words) == 1
+    assert "holds older features" in capsys.readouterr().err
+
+
+def test_tracks_stand_for_truth_and_take_its_behaviours(embedder, clips, tmp_path):
+    (clip,) = read_clips(clips)
+    files = ClipFiles(tmp_path / "scores", "student", clip.name)
+    files.tracks.parent.mkdir(parents=True)
+    write_tracks(clip, files)
+    words = ["embed", "--clips", str(clips), "--out", str(tmp_path / "f"), "--embedder", str(embedder)]
+    assert main([*words, "--tracks", str(tmp_path / "scores")]) == 0
+    manifest = read_manifest(tmp_path / "f")
+    assert manifest["boxes"] == "tracks"
+    stored = read_features(tmp_path / "f", clip.name, manifest["clips"][clip.name])
+    truth = clip.annotations[0]
+    names = {"7": BEHAVIOURS.index(truth.behaviours[0]), "8": -1}
+    for row in np.flatnonzero(stored.frame == 0):
+        assert stored.behaviour[row] == names[stored.animals[stored.animal[row]]]
+    assert stored.animals == ("7", "8")
+
+
+def write_tracks(clip: Clip, files: ClipFiles) -> None:
+    """Track 7 is the first animal, track 8 a corner that covers nobody."""
+    with files.tracks.open("w") as tracks, files.masks.open("w") as masks:
+        for index, truth in clip.annotations.items():
+            seen = decode_masks(truth.masks)
+            corner = np.zeros_like(seen[:1])
+            corner[0, :6, :6] = True
+            boxes = np.concatenate([truth.boxes_xyxy[:1], np.array([[0, 0, 6, 6]], np.float32)])
+            write_frame(tracks, index, FrameBoxes((7, 8), boxes, np.ones(2, np.float32)))
+            write_masks(masks, index, (7, 8), np.concatenate([seen[:1], corner]))
+
+
+def test_missing_tracks_are_named(embedder, clips, tmp_path, capsys):
+    words = ["embed", "--clips", str(clips), "--out", str(tmp_path / "f"), "--embedder", str(embedder)]
+    assert main([*words, "--tracks", str(tmp_path / "none")]) == 1
+    assert "2026_01_01-000000.txt: is not there" in capsys.readouterr().err
+    assert not (tmp_path / "f" / "features.json").exists()
+
+
+@pytest.mark.parametrize("head", ["temporal", "frame"])
+def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(head, tmp_path, capsys):
+    separable(tmp_path / "features")
+    words = [
+        *("fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "features")),
+        *("--model.head", head, "--trainer.default_root_dir", str(tmp_path / "run"), "--data.batch_size", "64"),
+        *("--trainer.max_steps", "60", "--trainer.val_check_interval", "30", "--model.hidden", "32"),
+        *("--model.baseline_steps", "20"),
+        *("--trainer.callbacks", "callbacks.behaviour_pictures.BehaviourPictures"),
+        *("--trainer.callbacks+", "callbacks.sam3_export.Sam3Export"),
+        *("--trainer.callbacks.folder", str(tmp_path / "model")),
+        *("--data.window.init_args.past", "1", "--data.window.init_args.future", "1"),
+    ]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("baseline majority") < printed.index("baseline geometry_and_motion")
+    results = json.loads((tmp_path / "run" / "behaviour.json").read_text())
+    assert results["stage"] == "val"
+    assert results["scores"]["top1"] > 97 > 75 > results["baselines"]["geometry_and_motion"]["top1"]
+    assert results["baselines"]["majority"]["macro_f1"] < 40
+    board = EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0}).Reload()
+    assert {"val/confusion_counts", "val/confusion_normalised", "val/precision_recall"} <= set(board.Tags()["images"])
+    assert {"val/top1", "val/macro_f1", "val/recall_eat", "baseline/majority_top1"} <= set(board.Tags()["scalars"])
+    model = load_behaviour(tmp_path / "model")
+    assert model.classes[:2] == ("sleep", "investigating")
+    assert (model.embedder, model.fps, model.kind) == ("abc", 6.0, head)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "days"), [("pen", PEN_DAYS), ("edinburgh", ("2019_11_05", "2019_11_22", "2019_12_02"))]
+)
+def test_random_frames_are_scored_under_their_own_name(recipe, days, tmp_path):
+    separable(tmp_path / "features", days)
+    words = [
+        *("fit", "--config", f"behaviour/{recipe}.yaml", "--data.features", str(tmp_path / "features")),
+        *("--data.division", "random_frames", "--trainer.default_root_dir", str(tmp_path / "run")),
+        *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--model.head", "frame"),
+        *("--model.baseline_steps", "2"),
+        *("--trainer.callbacks", "callbacks.behaviour_pictures.BehaviourPictures"),
+    ]
+    assert main(words) == 0
+    results = json.loads((tmp_path / "run" / "behaviour.json").read_text())
+    assert (results["stage"], results["division"]) == ("val_random_frames", "random_frames")
+    scalars = EventAccumulator(str(tmp_path / "run")).Reload().Tags()["scalars"]
+    assert "val_random_frames/top1" in scalars
+    assert "val/top1" not in scalars
+
+
+def test_scores_by_hand():
+    targets = torch.tensor([0, 0, 0, 1])
+    said = torch.tensor([0, 0, 1, 1])
+    scores = score_behaviours(torch.nn.functional.one_hot(said, 3).float(), targets, ("a", "b", "c"))
+    assert scores.top1 == 75
+    assert scores.confusion == ((2, 1, 0), (0, 1, 0), (0, 0, 0))
+    assert scores.recall == pytest.approx((200 / 3, 100, 0))
+    assert scores.precision == pytest.approx((100, 50, 0))
+    # F1 of a: 2 * 1 * 2/3 / (5/3) = 0.8; of b: 2 * 0.5 / 1.5 = 2/3; c never occurs and does not count
+    assert scores.macro_f1 == pytest.approx(100 * (0.8 + 2 / 3) / 2)
+    assert "a" in scores.table()
+
+
+def test_average_precision_by_hand():
+    hits = torch.tensor([[True, False, True], [False, True, False]])
+    torch.testing.assert_close(average_precision(hits), torch.tensor([(1 + 2 / 3) / 2, 0.5]))
+
+
+def test_features_without_a_part_are_an_error_of_one_line(tmp_path, capsys):
+    separable(tmp_path / "features")
+    shutil.copy(tmp_path / "features" / "features.json", tmp_path / "kept.json")
+    words = ["fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "none")]
+    assert main(words) == 1
+    assert "is not there" in capsys.readouterr().err

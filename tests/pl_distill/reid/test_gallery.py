@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pl_distill.reid.gallery import BoundedGallery, MeanGallery, SightingsGallery, choose_by_age
+
+DAY = 86_400.0
+RIGHT, UP, LEFT = np.float32([1, 0]), np.float32([0, 1]), np.float32([-1, 0])
+
+
+def test_the_best_sighting_counts_and_the_mean_forgets_a_rare_look():
+    names, vectors = ["a", "a", "a", "b"], np.stack([RIGHT, RIGHT, UP, np.float32([0.6, 0.8])])
+    sightings = SightingsGallery.of(names, np.zeros(4), vectors)
+    assert sightings.scores(UP[None])[0] == pytest.approx([1.0, 0.8])
+    means = MeanGallery.of(names, vectors)
+    assert means.scores(UP[None])[0] == pytest.approx([1 / np.sqrt(5), 0.8])
+
+
+def test_age_counts_from_the_animals_newest_sighting():
+    names, times = ["a", "a", "b"], np.array([0, 10 * DAY, 0])
+    gallery = SightingsGallery.of(names, times, np.stack([RIGHT, UP, RIGHT]), decay_per_day=0.01)
+    assert gallery.scores(RIGHT[None])[0] == pytest.approx([0.9, 1.0])  # b was away, but is not less itself
+
+
+def test_unsorted_animals_are_grouped():
+    gallery = SightingsGallery.of(["b", "a", "b"], np.zeros(3), np.stack([LEFT, UP, RIGHT]))
+    assert gallery.animals == ("a", "b")
+    assert gallery.scores(np.stack([RIGHT, UP])) == pytest.approx(np.array([[0, 1], [1, 0]]))
+
+
+def test_an_empty_gallery_knows_nobody():
+    assert BoundedGallery().gallery.scores(RIGHT[None]).shape == (1, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 40_000_000), min_size=1, max_size=80), st.integers(2, 40))
+def test_chosen_rows_are_as_many_as_wished_with_the_newest_and_the_oldest(times, keep):
+    times = np.sort(np.array(times, float))
+    rows = choose_by_age(times, keep)
+    assert len(rows) == min(keep, len(times))
+    assert (np.diff(rows) > 0).all()
+    assert {times[0], times[-1]} <= set(times[rows])
+
+
+def test_recent_days_are_dense_and_old_ones_sparse():
+    times = np.arange(0, 365 * DAY, 3600)
+    age_days = (times[-1] - times[choose_by_age(times, 512)]) / DAY
+    assert (age_days < 7).sum() > 100
+    assert (age_days > 180).sum() > 20
+
+
+def test_a_bounded_gallery_stays_bounded_and_forgets_no_animal():
+    gallery = BoundedGallery(per_animal=5)
+    gallery.add("once", np.array([0.0]), UP[None])
+    for day in range(50):
+        gallery.add("daily", np.array([day * DAY]), RIGHT[None])
+    assert len(gallery) == 6
+    assert gallery.gallery.animals == ("daily", "once")
+    gallery.forget("daily")
+    assert gallery.gallery.animals == ("once",)

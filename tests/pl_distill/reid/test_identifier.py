@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from pl_distill.reid.identifier import Identifier, IdentifierPolicy
+from pl_distill.reid.identities import events, undo
+from pl_distill.reid.matching import MatchPolicy
+from pl_distill.reid.pool import PoolError
+from pl_distill.reid.storage import normalised
+
+DAY = 86_400.0
+POLICY = IdentifierPolicy(evidence=3, match=MatchPolicy(threshold=0.5, margin=0.05))
+
+
+@pytest.fixture
+def looks(unit):
+    return unit(4, 16, seed=11)
+
+
+@pytest.fixture
+def see(unit):
+    rng = np.random.default_rng(5)
+
+    def make(identifier, looks, numbers, start, frames=4):
+        named = {}
+        for frame in range(frames):
+            noisy = normalised((looks + 0.05 * rng.standard_normal(looks.shape)).astype(np.float32))
+            named = identifier.observe(start + 60 * frame, numbers, noisy)
+        return dict(named)
+
+    return make
+
+
+def test_animals_keep_their_names_over_a_restart_and_a_week(open_pool, looks, see):
+    with open_pool() as pool, Identifier(pool, "cam", "monday", POLICY) as identifier:
+        first = see(identifier, looks, [1, 2, 3, 4], 0.0)
+    with open_pool() as pool, Identifier(pool, "cam", "sunday", POLICY) as identifier:
+        again = see(identifier, looks[::-1], [1, 2, 3, 4], 6 * DAY)
+    assert len(set(first.values())) == 4
+    assert [again[number] for number in (4, 3, 2, 1)] == [first[number] for number in (1, 2, 3, 4)]
+
+
+def test_a_stranger_becomes_a_new_animal(open_pool, looks, see, unit):
+    with open_pool() as pool, Identifier(pool, "cam", "s", POLICY) as identifier:
+        see(identifier, looks, [1, 2, 3, 4], 0.0)
+        named = see(identifier, unit(1, 16, seed=77), [9], 600.0)
+        assert named == {9: "animal-0005"}
+
+
+def test_nobody_is_named_before_the_evidence_is_in(open_pool, looks, see):
+    with open_pool() as pool, Identifier(pool, "cam", "s", POLICY) as identifier:
+        assert see(identifier, looks, [1, 2, 3, 4], 0.0, frames=2) == {}
+        assert len(see(identifier, looks, [1, 2, 3, 4], 600.0, frames=1)) == 4
+
+
+def test_a_second_camera_meets_the_same_animals_under_other_numbers(open_pool, looks, see):
+    with (
+        open_pool() as pool,
+        Identifier(pool, "left", "s", POLICY) as left,
+        Identifier(pool, "right", "s", POLICY) as right,
+    ):
+        first = see(left, looks[:2], [1, 2], 0.0)
+        assert see(right, looks[:1], [2], 600.0) == {2: first[1]}
+
+
+def test_two_identifiers_of_one_camera_are_refused_by_name(open_pool):
+    with open_pool() as pool, Identifier(pool, "cam", "s", POLICY):
+        with pytest.raises(PoolError, match="camera 'cam': is in use by process"):
+            Identifier(pool, "cam", "t", POLICY)
+        Identifier(pool, "other", "s", POLICY).close()
+    with open_pool() as pool:
+        Identifier(pool, "cam", "t", POLICY).close()
+
+
+def test_a_number_that_stands_twice_in_a_frame_is_refused(open_pool, looks):
+    with open_pool() as pool, Identifier(pool, "cam", "s", POLICY) as identifier:
+        with pytest.raises(PoolError, match=r"tracks \[3, 3\]"):
+            identifier.observe(0.0, [3, 3], looks[:2])
+        assert pool.rows("SELECT count(*) FROM vectors") == [(0,)]
+
+
+def test_a_link_is_in_the_log_with_its_score_and_can_be_undone(open_pool, looks, see):
+    with open_pool() as pool, Identifier(pool, "cam", "s", POLICY) as identifier:
+        see(identifier, looks[:1], [1], 0.0)
+        (event,) = events(pool)
+        assert event.kind == "link"
+        assert "new, score" in event.reason
+        undo(pool, event.number)
+        assert pool.animals == []
+
+
+def test_a_complete_herd_takes_the_best_guess_when_patience_ends(open_pool, looks, see, unit):
+    policy = IdentifierPolicy(evidence=1, patience=3, match=MatchPolicy(threshold=0.5, margin=0.05, herd=2))
+    with open_pool() as pool, Identifier(pool, "cam", "s", policy) as identifier:
+        see(identifier, looks[:2], [1, 2], 0.0, frames=1)
+        between = normalised(looks[:1] + looks[1:2])
+        assert see(identifier, between, [7], 600.0, frames=1) in ({}, {7: "animal-0001"}, {7: "animal-0002"})
+        assert see(identifier, between, [7], 900.0, frames=4)[7] in ("animal-0001", "animal-0002")
+        assert pool.animals == ["animal-0001", "animal-0002"]

@@ -1,0 +1,75 @@
+import pytest
+
+from pl_distill.reid.identities import events, link, merge, new_name, split, undo
+from pl_distill.reid.pool import UNKNOWN, PoolError
+
+
+@pytest.fixture
+def herd(pool, sample):
+    pool.append([sample(1000.0 * number, number) for number in range(4)])
+    link(pool, [0, 1], "rosa")
+    link(pool, [2], "emma")
+    return pool
+
+
+def test_merging_moves_every_track_and_undoing_brings_each_back(herd):
+    number = merge(herd, "rosa", into="emma", reason="same ear tag")
+    assert herd.animals == ["emma"]
+    assert herd.count() == {"": 1, "emma": 3}
+    undo(herd, number)
+    assert (herd.tracks_of("rosa"), herd.tracks_of("emma")) == ([0, 1], [2])
+
+
+def test_splitting_takes_tracks_to_a_new_animal_and_can_be_undone(herd):
+    number = split(herd, [1], "lisa", reason="two animals under one name")
+    assert (herd.tracks_of("rosa"), herd.tracks_of("lisa")) == ([0], [1])
+    undo(herd, number)
+    assert (herd.tracks_of("rosa"), herd.tracks_of("lisa")) == ([0, 1], [])
+
+
+def test_the_log_outlives_the_process_and_says_what_was_undone(open_pool, sample):
+    with open_pool() as pool:
+        pool.append([sample(0)])
+        link(pool, [0], "rosa")
+        undo(pool, merge(pool, "rosa", into="emma", reason="by mistake"))
+    with open_pool() as pool:
+        log = events(pool)
+        assert [(event.kind, event.reason, event.undone) for event in log] == [
+            ("link", "", False),
+            ("merge", "by mistake", True),
+        ]
+        assert log[0].before == {0: UNKNOWN}
+        assert pool.animals == ["rosa"]
+
+
+def test_an_event_under_a_later_one_of_the_same_tracks_is_not_undone(herd):
+    first = merge(herd, "rosa", into="emma")
+    second = split(herd, [0], "lisa")
+    with pytest.raises(PoolError, match=f"Undo event {second} first"):
+        undo(herd, first)
+    undo(herd, second)
+    undo(herd, first)
+    assert herd.tracks_of("rosa") == [0, 1]
+    with pytest.raises(PoolError, match="undone already"):
+        undo(herd, first)
+
+
+def test_what_makes_no_sense_is_refused_by_name(herd):
+    with pytest.raises(PoolError, match=r"animal 'berta': is not in the pool, expected emma, rosa"):
+        merge(herd, "berta", into="rosa")
+    with pytest.raises(PoolError, match="merged into 'rosa'"):
+        merge(herd, "rosa", into="rosa")
+    with pytest.raises(PoolError, match="track 99"):
+        split(herd, [99], "lisa")
+    with pytest.raises(PoolError, match="exists already"):
+        split(herd, [0], "emma")
+    with pytest.raises(PoolError, match="event 99: does not exist"):
+        undo(herd, 99)
+
+
+def test_a_name_is_never_given_twice(pool, sample):
+    pool.append([sample(0), sample(0, 2)])
+    first = new_name(pool)
+    link(pool, [0], first)
+    merge(pool, first, into="rosa")
+    assert (first, new_name(pool)) == ("animal-0001", "animal-0002")

@@ -1,0 +1,179 @@
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pl_distill.reid.identities import link
+from pl_distill.reid.pool import POOL_FILE, EmbeddingPool, PoolError, SamplingPolicy
+from pl_distill.reid.storage import decode, encode, normalised
+
+
+def test_the_defaults_are_the_papers_94_mb_for_an_animal_and_year():
+    assert SamplingPolicy().budget_bytes(384) == 7 * 24 * 365 * 384 * 4 == 94_187_520
+    assert SamplingPolicy(per_hour=14, storage="float16").budget_bytes(384) == 94_187_520
+
+
+def test_of_each_slot_the_first_good_embedding_is_kept(pool, sample):
+    slot = pool.sampling.slot_s
+    samples = [sample(0), sample(1), sample(slot + 1), sample(slot + 2), sample(5 * slot)]
+    assert pool.offer(samples) == [True, False, True, False, True]
+    assert pool.offer([sample(5 * slot + 1)]) == [False]
+
+
+def test_a_bad_crop_leaves_its_slot_to_the_next(open_pool, sample):
+    with open_pool(sampling=SamplingPolicy(min_quality=0.5)) as pool:
+        assert pool.offer([sample(0, quality=0.4), sample(1, quality=0.5)]) == [False, True]
+
+
+def test_an_hour_of_frames_gives_as_many_embeddings_as_the_policy_says(pool, sample):
+    kept = sum(sum(pool.offer([sample(3600 * 1000 + second)])) for second in range(0, 3600, 60))
+    assert kept == pool.sampling.per_hour
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_what_was_stored_comes_back_after_the_process(open_pool, sample, unit, storage):
+    vectors = unit(5, 16)
+    with open_pool(sampling=SamplingPolicy(storage=storage)) as pool:
+        pool.append([sample(1000.5 * row, vector=vector) for row, vector in enumerate(vectors)])
+        link(pool, [0], "rosa")
+    with open_pool() as pool:
+        stored = pool.vectors(["rosa"])
+        assert stored.times_s.tolist() == [1000.5 * row for row in range(5)]
+        assert set(stored.animals) == {"rosa"}
+        worst = {"float32": 0.0, "float16": 1e-3, "int8": 1e-2}[storage]
+        assert np.abs(stored.vectors - vectors).max() <= worst
+        assert np.linalg.norm(stored.vectors, axis=1) == pytest.approx(1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(hnp.arrays(np.float32, (3, 24), elements=st.floats(-1, 1, width=32)))
+def test_int8_turns_no_vector_by_more_than_a_degree_and_a_half(values):
+    vectors = normalised(values)
+    turned = decode(*encode(vectors, "int8"), "int8")
+    whole = np.linalg.norm(vectors, axis=1) > 0.5
+    assert ((turned * vectors).sum(1)[whole] >= np.cos(np.radians(1.5))).all()
+
+
+def test_a_year_of_samples_costs_what_the_budget_says(tmp_path, unit):
+    sampling = SamplingPolicy(storage="float16", per_hour=14)
+    with EmbeddingPool(tmp_path / "pool", "b" * 64, 384, sampling) as pool:
+        track = pool.add_track("cam", "s", 1, "rosa")
+        rows = 14 * 24 * 60  # two months
+        vectors = unit(rows, 384)
+        for start in range(0, rows, 2000):
+            part = slice(start, start + 2000)
+            times = np.arange(rows)[part] * sampling.slot_s
+            pool.append_arrays(np.full(len(times), track), times, vectors[part])
+        assert pool.bytes_per_animal_year() <= 1.05 * sampling.budget_bytes(384)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"embedder": "c" * 64}, "holds embeddings of embedder aaaaaaaaaaaaaaaa"),
+        ({"dimension": 32}, "holds embeddings of 16 values"),
+        ({"sampling": SamplingPolicy(storage="int8")}, "stores float32"),
+    ],
+)
+def test_a_pool_of_another_kind_is_refused_by_name(open_pool, changes, words):
+    open_pool().close()
+    with pytest.raises(PoolError, match=words):
+        open_pool(**changes)
+
+
+def test_no_pool_is_refused_and_nothing_is_made(tmp_path):
+    with pytest.raises(PoolError, match="holds no pool"):
+        EmbeddingPool(tmp_path / "absent", read_only=True)
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9])
+def test_a_truncated_pool_is_refused_and_left_alone(open_pool, tmp_path, sample, unit, share):
+    with open_pool() as pool:
+        track = pool.add_track("cam", "s", 1, "rosa")
+        pool.append_arrays(np.full(30_000, track), np.arange(30_000.0), unit(30_000, 16))
+    file = tmp_path / "pool" / POOL_FILE
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(PoolError, match=r"truncated or damaged.*backup"):
+        open_pool()
+    assert file.read_bytes() == content[: int(share * len(content))]
+
+
+@pytest.mark.parametrize("vector", [np.zeros(16), np.full(16, np.nan), np.ones(16), np.ones(8)])
+def test_a_vector_that_is_no_embedding_is_refused_and_nothing_of_its_call_is_kept(pool, sample, vector):
+    with pytest.raises(PoolError, match="track 2, camera 'cam'"):
+        pool.append([sample(0), sample(0, 2, vector=vector.astype(np.float32))])
+    assert pool.rows("SELECT count(*) FROM vectors") == [(0,)]
+
+
+def test_one_number_of_two_cameras_or_sessions_is_several_tracks(pool, sample):
+    pool.append([sample(0, camera="a"), sample(0, camera="b"), sample(0, camera="a", session="later")])
+    assert len(pool.track_names()) == 3
+
+
+WRITER = """
+import sys, numpy as np
+from pl_distill.reid.pool import EmbeddingPool, Sample
+pool = EmbeddingPool(sys.argv[1], "a" * 64, 16)
+vector = np.zeros(16, np.float32); vector[0] = 1
+print("open", flush=True)
+for step in range(100000):
+    pool.append([Sample("cam", "s", number, float(step), vector) for number in range(4)])
+    print(step, flush=True)
+"""
+
+
+def test_a_kill_loses_nothing_that_was_reported_and_leaves_no_half_of_a_call(tmp_path, open_pool):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "pool")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    with pytest.raises(PoolError, match=f"in use by process {process.pid}"):
+        open_pool()
+    lines = [process.stdout.readline() for _ in range(20)]
+    process.send_signal(signal.SIGKILL)
+    last = int((lines + process.stdout.read().splitlines())[-1])
+    process.wait()
+    with open_pool() as pool:
+        ((rows, steps),) = pool.rows("SELECT count(*), count(DISTINCT time) FROM vectors")
+    assert steps in (last + 1, last + 2)  # the last call may have been committed and not printed
+    assert rows == 4 * steps
+
+
+def test_thinning_keeps_what_nothing_can_replace(pool, sample, unit):
+    looks = unit(2, 16, seed=3)
+    times = np.arange(10) * 1000.0
+    vectors = normalised(looks[[0] + [1] * 9] + 0.01 * unit(10, 16))
+    pool.append([sample(time_s, vector=vector) for time_s, vector in zip(times, vectors, strict=True)])
+    link(pool, [0], "rosa")
+    assert pool.thin("rosa", keep=1) == 8
+    kept = pool.vectors(["rosa"])
+    assert kept.times_s.tolist() == [0.0, 9000.0]  # the only one of its look, and the newest of the others
+    assert pool.thin("rosa", keep=1) == 0
+
+
+def test_compacting_gives_space_back_and_keeps_the_rest(pool, unit, sample):
+    track = pool.add_track("cam", "s", 1, "rosa")
+    pool.append_arrays(np.full(40_000, track), np.arange(40_000.0), unit(40_000, 16))
+    before = pool.size_bytes()
+    pool.delete(np.arange(39_000))
+    pool.compact()
+    assert pool.size_bytes() < before / 2
+    assert pool.vectors().times_s.tolist() == list(range(39_000, 40_000))
+    pool.append([sample(50_000)])
+    assert pool.count() == {"rosa": 1001}
+
+
+def test_newest_and_until_choose_rows(pool, sample):
+    pool.append([sample(1000.0 * step) for step in range(6)])
+    link(pool, [0], "rosa")
+    assert pool.vectors(until_s=3000).times_s.tolist() == [0, 1000, 2000]
+    assert pool.vectors(newest=2).times_s.tolist() == [4000, 5000]
+    assert len(pool.vectors(["nobody"]).ids) == 0

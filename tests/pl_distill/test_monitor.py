@@ -1,0 +1,138 @@
+"""The live chain with a real embedder and a real head: complete, in order, each animal once."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+from datamodules.behaviour_windows import Window
+from datamodules.crops import Cropping
+from pl_distill.errors import ConfigError
+from pl_distill.models.behaviour_head import BehaviourModel, TemporalHead
+from pl_distill.models.dinov3 import Embedder, TransformersBackbone
+from pl_distill.monitor import Monitor
+
+CLASSES = ("walk", "standing")
+
+
+@dataclass
+class Tracks:
+    ids: tuple[int, ...]
+    boxes_xyxy: np.ndarray
+    scores: np.ndarray
+    masks: np.ndarray
+
+
+class Notebook:
+    def __init__(self):
+        self.seen, self.closed = [], False
+
+    def observe(self, observations):
+        self.seen.append(observations)
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    torch.manual_seed(0)
+    config = DINOv3ViTConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, patch_size=8, image_size=16
+    )
+    return Embedder(TransformersBackbone(DINOv3ViTModel(config)), {}, 16, 16, Cropping(align=True))
+
+
+@pytest.fixture(scope="module")
+def behaviour(embedder):
+    head = TemporalHead(32, 2, Window(2, 2), hidden=16).eval()
+    return BehaviourModel(head, "temporal", CLASSES, Window(2, 2), 6.0, embedder.identity)
+
+
+def frame_of(number: int, animals: int = 2) -> tuple[np.ndarray, Tracks]:
+    image = np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    masks, boxes = np.zeros((animals, 60, 80), bool), []
+    for row in range(animals):
+        left, top = 5 + 40 * row + number % 5, 10
+        masks[row, top : top + 10, left : left + 20] = True
+        boxes.append((left, top, left + 20, top + 10))
+    scores = np.full(animals, 0.9, np.float32)
+    return image, Tracks(tuple(range(animals)), np.array(boxes, np.float32).reshape(-1, 4), scores, masks)
+
+
+def test_every_animal_of_every_frame_comes_out_once_with_its_behaviour(embedder, behaviour):
+    sink = Notebook()
+    monitor = Monitor(embedder, behaviour, [sink])
+    given = [monitor.update(*frame_of(number), number, number / 6) for number in range(20)]
+    assert given[:5] == [[]] * 5  # two observations of the window and three of the movement follow the moment
+    assert {one.frame for one in given[5]} == {0}
+    monitor.close()
+    assert sink.closed
+    found = [(one.frame, one.number) for frame in sink.seen for one in frame]
+    assert found == [(frame, number) for frame in range(20) for number in (0, 1)]
+    for one in (one for frame in sink.seen for one in frame):
+        assert one.behaviour in CLASSES
+        assert 0.5 <= one.probability <= 1
+        np.testing.assert_allclose(np.linalg.norm(one.embedding), 1, rtol=1e-5)
+        assert one.crop.shape == (3, 16, 16)
+        assert one.time_s == one.frame / 6
+
+
+def test_frames_between_observations_are_not_described(embedder, behaviour):
+    sink = Notebook()
+    monitor = Monitor(embedder, behaviour, [sink])
+    for number in range(50):  # 25 frames a second; the head wants 6 observations
+        monitor.update(*frame_of(number), number, number / 25)
+    monitor.close()
+    frames = [frame[0].frame for frame in sink.seen]
+    assert len(frames) == 12 + 1
+    assert set(np.diff(frames[1:])) <= {4, 5}
+
+
+def test_without_a_head_observations_come_at_once(embedder):
+    monitor = Monitor(embedder)
+    seen = monitor.update(*frame_of(0), 0, 0.0)
+    assert [one.behaviour for one in seen] == [None, None]
+
+
+def test_frames_without_animals_and_animals_without_pixels_are_no_trouble(embedder, behaviour):
+    sink = Notebook()
+    monitor = Monitor(embedder, behaviour, [sink])
+    for number in range(12):
+        image, tracks = frame_of(number, 0 if number % 3 == 0 else 2)
+        if number == 4:
+            tracks.masks[1] = False
+        monitor.update(image, tracks, number, number / 6)
+    monitor.close()
+    found = [(one.frame, one.number) for frame in sink.seen for one in frame]
+    expected = [(frame, number) for frame in range(12) if frame % 3 for number in (0, 1) if (frame, number) != (4, 1)]
+    assert found == expected
+
+
+def test_a_head_of_another_embedder_is_refused(embedder, behaviour):
+    other = Embedder(embedder.backbone, {}, 16, 16, Cropping())
+    with pytest.raises(ConfigError, match="another embedder"):
+        Monitor(other, behaviour)
+
+
+def test_lines_hold_what_was_seen(embedder, behaviour, tmp_path):
+    sinks = pytest.importorskip("pl_distill.monitor_sinks")
+    monitor = Monitor(embedder, behaviour, [sinks.AnimalLines(tmp_path / "animals.jsonl")])
+    for number in range(6):
+        monitor.update(*frame_of(number), number, number / 6)
+    monitor.close()
+    lines = [json.loads(line) for line in (tmp_path / "animals.jsonl").read_text().splitlines()]
+    assert len(lines) == 12
+    assert lines[0]["image_id"] == 1
+    assert lines[3] | {"probability": 0} == {
+        "image_id": 2,
+        "track_id": 1,
+        "time_s": 0.1667,
+        "bbox": [46.0, 10.0, 20.0, 10.0],
+        "behaviour": lines[3]["behaviour"],
+        "probability": 0,
+        "animal": None,
+    }
