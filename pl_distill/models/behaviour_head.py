@@ -19,7 +19,7 @@ from datamodules.files import atomic_path, write_json
 from datamodules.motion import MOTION
 from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError
-from pl_distill.models.student_io import load_strictly
+from pl_distill.models.checkpoints import load_strictly
 
 MODEL_TYPE = "behaviour_head"
 PEN_BEHAVIOUR = "pen_behaviour"

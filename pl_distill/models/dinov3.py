@@ -30,8 +30,8 @@ from datamodules.crops import Cropping, crop_animals, croppable
 from datamodules.files import atomic_path, write_json
 from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError
+from pl_distill.models.checkpoints import load_strictly
 from pl_distill.models.sam3_source import quiet_transformers
-from pl_distill.models.student_io import load_strictly
 
 PEN_EMBEDDER = "pen_embedder"
 FAMILY: Mapping[str, tuple[Any, Any]] = {
