@@ -165,10 +165,10 @@ class Results:
         seconds: Wall time in all.
         peak_rss_bytes: The largest of all models.
         models: ``model``, or ``teacher`` and ``student``.
-        baselines: Simpler trackers on the same networks and clips, by role and baseline: ``teacher-stock``.
         student_vs_teacher: The student with the teacher's tracks as truth.
         steps: Step -> seconds, where a longer chain was run.
         notes: What a reader must know before the numbers, one sentence each.
+        baselines: Simpler trackers on the same networks and clips, by role and baseline: ``teacher-stock``.
     """
 
     settings: Settings
@@ -178,10 +178,10 @@ class Results:
     seconds: float
     peak_rss_bytes: int
     models: dict[str, ModelResult]
-    baselines: dict[str, ModelResult] = field(default_factory=dict)
     student_vs_teacher: Comparison | None = None
     steps: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    baselines: dict[str, ModelResult] = field(default_factory=dict)
 
 
 _HEADER = ("settings", "split_sha256", "seed", "versions", "peak_rss_bytes", "notes")

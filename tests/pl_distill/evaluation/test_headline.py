@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pl_distill.evaluation.caveats import caveats
-from pl_distill.evaluation.headline import columns, format_table, headline
+from pl_distill.evaluation.headline import baseline_rows, columns, format_baselines, format_table, headline
 from pl_distill.evaluation.mot import TrackingCounts
 from pl_distill.evaluation.results import (
     ClipReplay,
@@ -68,6 +68,29 @@ def test_vram_is_a_row_only_where_there_is_a_gpu():
     assert "peak VRAM GiB" not in rows(results(model=model(1)))
     with_gpu = rows(results(teacher=model(1, peak_vram_bytes=3 * 2**30), student=model(1, peak_vram_bytes=2**30)))
     assert with_gpu["peak VRAM GiB"] == (("3.00", "1.00", "-2.00", ""), True)
+
+
+def test_what_streaming_keeps_is_a_row_where_it_was_measured():
+    assert "kept between frames MiB" not in rows(results(model=model(1)))
+    kept = rows(results(teacher=model(1, session_bytes=3 * 2**20), student=model(1, session_bytes=2**20)))
+    assert kept["kept between frames MiB"] == (("3.00", "1.00", "-2.00", ""), True)
+
+
+def test_baselines_stand_below_the_model_that_they_run_on():
+    two = replace(
+        results(teacher=model(10, session_bytes=2**20), student=model(15)),
+        baselines={"student-iou": model(25), "teacher-stock": model(20, session_bytes=2**24)},
+    )
+    shown = [(row.role, row.label, row.values[0], row.values[-1], row.difference) for row in baseline_rows(two)]
+    assert [row[:4] for row in shown] == [
+        ("teacher", "ours", "90.00", "1.0"),
+        ("teacher", "stock transformers", "80.00", "16.0"),
+        ("student", "ours", "85.00", "-"),
+        ("student", "detector + IoU", "75.00", "-"),
+    ]
+    assert [row[4] and row[4].difference for row in shown] == [None, 10, None, 10]
+    assert baseline_rows(results(model=model(1))) == []
+    assert format_baselines(two).splitlines()[-1].split()[-1] == "+10.00"
 
 
 def test_the_table_is_aligned():
