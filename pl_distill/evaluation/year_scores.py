@@ -22,7 +22,7 @@ from pl_distill.evaluation.reid_scores import (
 from pl_distill.evaluation.simulated_year import DAY_S, Archive, DrawnYear, sampling_days, time_of
 from pl_distill.reid.gallery import BoundedGallery, Gallery, MeanGallery, SightingsGallery, choose_by_age
 from pl_distill.reid.matching import MatchPolicy, Scores, calibrate
-from pl_distill.reid.storage import Vectors
+from pl_distill.reid.storage import Storage, Vectors, decode, encode
 
 METHODS = ("sightings", "mean")
 _DECAYS = (0.0, 0.0003, 0.001, 0.003)
@@ -37,6 +37,7 @@ class YearScoring:
     Args:
         per_hour: Vectors of an animal in an hour of the archive.
         bounded: The most vectors of one animal in the gallery; None: all of them.
+        storage: How the archive is kept: float32, float16 or int8.
         gaps: Days since anybody was last seen; only days are asked about that were drawn so long after another.
         validation_days: Days from the first on that choose decay, threshold and margin; the later ones are scored.
         test_days: How many days are scored at most, evenly spread.
@@ -44,6 +45,7 @@ class YearScoring:
 
     per_hour: int = 7
     bounded: int | None = None
+    storage: Storage = "float32"
     gaps: tuple[int, ...] = (1, 10, 30, 90, 180)
     validation_days: int = 120
     test_days: int = 8
@@ -171,7 +173,7 @@ class _Galleries:
         self._labels = np.array([f"{animal:06d}" for animal in range(len(year.names))])
         self._full: list[Vectors] | None = None
         if how.bounded is None:
-            self._full = [self._archive.vectors(animal, self._times) for animal in range(len(year.names))]
+            self._full = [self._stored(animal, self._times) for animal in range(len(year.names))]
         self._held: tuple[int, _Rows] | None = None
 
     def rows(self, until: int) -> "_Rows":
@@ -215,6 +217,10 @@ class _Galleries:
         mine = self._year.asked & (self._year.days == day)
         return self._year.animals[mine], self._year.vectors[mine]
 
+    def _stored(self, animal: int, days: NDArray[np.float64]) -> Vectors:
+        """What the archive gives back of the vectors of these times."""
+        return decode(*encode(self._archive.vectors(animal, days), self._how.storage), self._how.storage)
+
     def _gather(self, until: int) -> "_Rows":
         seen = self._times[self._times <= until]
         animals, times, vectors = [], [], []
@@ -223,7 +229,7 @@ class _Galleries:
                 chosen, mine = np.arange(len(seen)), self._full[animal][: len(seen)]
             else:
                 chosen = choose_by_age(seen * DAY_S, self._how.bounded or len(seen))
-                mine = self._archive.vectors(animal, seen[chosen])
+                mine = self._stored(animal, seen[chosen])
             animals.append(np.full(len(chosen), animal))
             times.append(seen[chosen] * DAY_S)
             vectors.append(mine)
