@@ -16,15 +16,15 @@ from pl_distill.streaming import PruningPolicy
 
 
 class Noise:
-    """Twelve noisy pictures; a frame source."""
+    """Eight noisy pictures; a frame source."""
 
     def __iter__(self):
         rng = np.random.default_rng(0)
-        for _ in range(12):
+        for _ in range(8):
             yield rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
 
     def fingerprint(self) -> str:
-        return "twelve noisy pictures"
+        return "eight noisy pictures"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def words(tmp_path_factory) -> list[str]:
     root = tmp_path_factory.mktemp("window")
     box = Annotation(("a",), np.array([(5, 5, 20, 20)], np.float32), (None,), np.array([True]))
     clips = [
-        Clip(f"{day}/000000", day, 6.0, 64, 48, 12, Noise(), dict.fromkeys(range(12), box))
+        Clip(f"{day}/000000", day, 6.0, 64, 48, 8, Noise(), dict.fromkeys(range(8), box))
         for day in ("2026_01_26", "2026_01_27")
     ]
     write_shards(clips, load_split("pen"), root / "shards")
@@ -51,7 +51,7 @@ def test_one_command_gives_scores_and_bytes_for_each_window(words, tmp_path, cap
     assert rows["exact"]["differences"] == []
     assert {item["metric"] for item in rows["2"]["differences"]} == {"mota", "idf1"}
     printed = capsys.readouterr().out
-    assert printed.count("| model |") == 4
+    assert all(f"| {arm} | model |" in printed for arm in rows)
     assert "no difference is called established" in " ".join(printed.split())
     (table,) = read_report_tables([tmp_path])
     assert [row[0] for row in table.rows] == list(rows)
