@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 CUDA_BLOCK = 512  # bytes; CUDA's caching allocator rounds every tensor up to it (c10/cuda/CUDACachingAllocator.h)
 
 
@@ -49,11 +50,10 @@ class AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one operator and count what it gave."""
-        output = NotImplemented
         if _is_composite(func):
-            with self:
-                output = func.decompose(*args, **(kwargs or {}))
-        if output is NotImplemented:
+            with self:  # the C++ kernel: Python's decompositions, which `decompose` prefers, allocate more than it does
+                output = func._op_dk(_COMPOSITE, *args, **(kwargs or {}))
+        else:
             output = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor):

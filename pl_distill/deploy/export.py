@@ -233,12 +233,12 @@ def check_parity(path: Path, precision: Precision, outputs: Sequence[OutputParit
 
 
 def index_bits(path: Path) -> set[int]:
-    """Return the widths of the integer tables in a graph that have more than 4,096 entries."""
+    """Return the widths of the integer tables in a graph that have more than 1,024 entries."""
     import onnx
 
     widths = {onnx.TensorProto.INT64: 64, onnx.TensorProto.INT32: 32}
     tables = onnx.load(path).graph.initializer
-    return {widths[one.data_type] for one in tables if one.data_type in widths and int(np.prod(one.dims)) > 4096}
+    return {widths[one.data_type] for one in tables if one.data_type in widths and int(np.prod(one.dims)) > 1024}
 
 
 def _as_tuple(output: Any) -> tuple[Tensor, ...]:

@@ -156,7 +156,9 @@ class UncachedAttention(Attention):  # type: ignore[misc]  # timm is read as unt
 
     def get_attention_biases(self, device: torch.device) -> Tensor:
         """Return the biases (heads, N, N) of a window of N cells."""
-        biases: Tensor = self.attention_biases[:, self.table_owner[0].attention_bias_idxs]
+        table = self.table_owner[0].attention_bias_idxs
+        # index_select and not [:, table]: ONNX's Gather takes int32, its GatherND does not
+        biases: Tensor = self.attention_biases.index_select(1, table.flatten()).unflatten(1, table.shape)
         return biases
 
 

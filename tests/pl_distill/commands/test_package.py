@@ -13,7 +13,7 @@ from pl_distill.models.tinyvit_dual import TinyViTDualPyramid
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
 from tests.pl_distill.commands.test_track import picture
 
-SIZES = {"embed_dims": [16] * 4, "depths": [1] * 4, "num_heads": [1] * 4, "window_sizes": [2] * 4, "body_size": 64}
+SIZES = {"embed_dims": [16] * 4, "depths": [1] * 4, "num_heads": [1] * 4, "window_sizes": [2, 8, 4, 2], "body_size": 64}
 COMMON = {"body": "tiny_vit_5m_224", "grid": 8, "fpn_channels": 16, "norm_groups": 4, **SIZES}
 
 
