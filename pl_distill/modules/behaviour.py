@@ -51,10 +51,10 @@ class BehaviourModule(LightningModule):
     def __init__(
         self,
         head: HeadKind = "temporal",
-        hidden: int = 128,
-        dropout: float = 0.2,
+        hidden: int = 64,
+        dropout: float = 0.3,
         balance: float = 0.5,
-        smoothing: float = 0.02,
+        smoothing: float = 0.05,
         baseline_steps: int = 300,
         optimizer: OptimizerCallable = AdamW,
         warmup: int = 50,
