@@ -111,11 +111,9 @@ class TemporalHead(nn.Module):
         super().__init__()
         self.window = window
         self.pictures = pictures
-        self.see = (
-            nn.Sequential(nn.LayerNorm(features), nn.Dropout(feature_dropout), nn.Linear(features, hidden))
-            if pictures
-            else None
-        )
+        self.see: nn.Module | None = None
+        if pictures:
+            self.see = nn.Sequential(nn.LayerNorm(features), nn.Dropout(feature_dropout), nn.Linear(features, hidden))
         self.move = nn.Linear(2 * len(MOTION), hidden)  # values, and how they differ from the moment's
         self.place = nn.Parameter(0.02 * torch.randn(window.length, hidden))
         layer = nn.TransformerEncoderLayer(
