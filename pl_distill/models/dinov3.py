@@ -66,7 +66,7 @@ class Embedder(nn.Module):
         std: The same.
         head: Reads all patch tokens in their order, (h*w*C) to 2 D values, and answers instead of the class token: the
             first half is the embedding, the second the features. Where crops are aligned a place in the crop is a place
-            on the animal, and a small network need not learn to carry places in its class token. None for DINOv3 itself.
+            on the animal; a small network need not learn to carry places in its class token. None for DINOv3 itself.
 
     Attributes:
         identity: SHA-256 over architecture, cropping, preprocessing and weights: what a store of embeddings belongs to.
