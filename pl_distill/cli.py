@@ -41,6 +41,12 @@ VERBS = {
     "embed": Verb("describe every animal of clips, for behaviour and identity", "embed", ("embed",)),
     "ablate": Verb("train and score students of several losses, one table", "ablate", ("ablate",)),
     "track": Verb("follow the animals of a video or a camera", "track", ("track",), first="--video"),
+    "record": Verb(
+        "the record of each animal: build, ask, join outcomes, draw",
+        "record",
+        ("build", "simulate", "query", "associate", "plot"),
+    ),
+    "reid": Verb("a pool's animals; re-identification over a year", "reid", ("info", "merge", "split", "undo", "year")),
     "report": Verb("one HTML file from results", "report", ("report",)),
 }
 

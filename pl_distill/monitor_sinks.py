@@ -15,6 +15,7 @@ from pl_distill.monitor import Observation
 from pl_distill.reid.identifier import Identifier
 from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
 from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.thumbnails import Thumbnails
 
 ANIMALS = "animals.jsonl"
 RECORD = "record"
@@ -62,10 +63,18 @@ class PoolSink:
         identifier: Links tracks into animals.
         record: Adds up what they do; None keeps no record.
         started_s: Seconds since 1970 (UTC) at which observations count from 0.
+        thumbnails: Keeps a picture of each animal and day; None keeps none.
     """
 
-    def __init__(self, identifier: Identifier, record: RecordWriter | None, started_s: float) -> None:
+    def __init__(
+        self,
+        identifier: Identifier,
+        record: RecordWriter | None,
+        started_s: float,
+        thumbnails: Thumbnails | None = None,
+    ) -> None:
         self.identifier = identifier
+        self.thumbnails = thumbnails
         self.record = record
         self.started_s = started_s
 
@@ -82,6 +91,10 @@ class PoolSink:
             np.stack([one.embedding for one in observations]),
             [min(1.0, max(0.0, one.score)) for one in observations],
         )
+        if self.thumbnails is not None:
+            for one in observations:
+                if one.number in named:
+                    self.thumbnails.offer(named[one.number], time_s, one.crop.permute(1, 2, 0).cpu().numpy())
         if self.record is not None:
             self.record.observe(
                 time_s,
@@ -135,4 +148,5 @@ def open_pool(
         EmbeddingPool(folder, embedder.identity, embedder.dimension) as pool,
         Identifier(pool, camera, started.isoformat(timespec="milliseconds")) as identifier,
     ):
-        yield PoolSink(identifier, RecordWriter(folder / RECORD, camera, place, classes), started.timestamp())
+        record = RecordWriter(folder / RECORD, camera, place, classes)
+        yield PoolSink(identifier, record, started.timestamp(), Thumbnails(folder))

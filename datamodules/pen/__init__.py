@@ -4,6 +4,7 @@
 `PenRenderer` paints it. Seeds of 1,000,000 and above are for evaluation: what trains on pens refuses them.
 """
 
+from datamodules.pen.ageing import Age, Year
 from datamodules.pen.config import PenConfig, load_pen_config
 from datamodules.pen.frame import FURNITURE, PenFrame
 from datamodules.pen.renderer import PenRenderer, pen_frames
@@ -15,12 +16,14 @@ from datamodules.pen.writer import draw_pen
 __all__ = [
     "EVALUATION_SEED",
     "FURNITURE",
+    "Age",
     "Body",
     "PenConfig",
     "PenFrame",
     "PenRenderer",
     "Pose",
     "SceneState",
+    "Year",
     "draw_pen",
     "load_pen_config",
     "pen_frames",

@@ -4,6 +4,7 @@ All animals of a pen share one family of hues; what tells them apart are the pla
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -80,6 +81,7 @@ class CoatOf:
     eye: Colour
 
 
+@lru_cache(maxsize=32)  # a pen that is drawn day after day keeps its coats; callers make new arrays of them
 def make_coat(family_name: Coat, seed: int, number: int) -> CoatOf:
     """Draw the skin of animal `number` of the pen that `seed` names."""
     family, rng = FAMILIES[family_name], generator(seed, "coat", number)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from datamodules.clip import Image
+from datamodules.pen.ageing import Age
 from datamodules.pen.background import draw_background
 from datamodules.pen.camera import Points
 from datamodules.pen.coats import make_coat
@@ -33,6 +34,7 @@ class PenRenderer:
         seed: Who the animals are; the same as for `simulate`.
         day: The straw lies anew each day.
         clip: Decides the sensor's noise.
+        age: How the animals and the light have changed since the first day; None: as drawn.
 
     Attributes:
         background: The empty pen, RGB.
@@ -40,11 +42,16 @@ class PenRenderer:
         layout: Where everything is, without painting.
     """
 
-    def __init__(self, config: PenConfig, seed: int, day: str = "", clip: str = "") -> None:
-        self.herd = make_herd(config, seed)
+    def __init__(self, config: PenConfig, seed: int, day: str = "", clip: str = "", age: Age | None = None) -> None:
+        if age is not None:
+            config = age.lit(config)
+        self.herd = make_herd(config, seed) if age is None else age.grown(make_herd(config, seed))
         self.layout = Layout(config, self.herd)
         self._clip, self._light = clip, Light(config, seed)
-        self._coats = [LitCoat.of(make_coat(config.coat, seed, n), self._light) for n in range(len(self.herd))]
+        coats = [make_coat(config.coat, seed, number) for number in range(len(self.herd))]
+        if age is not None:
+            coats = [age.worn(coat, config.coat, seed, number) for number, coat in enumerate(coats)]
+        self._coats = [LitCoat.of(coat, self._light) for coat in coats]
         self._empty = draw_background(config, self.layout.furniture, self._light, seed, day)
         self.background = self._light.shade(self._empty.copy())
         self._pixels_per_m = config.width / config.view_width_m

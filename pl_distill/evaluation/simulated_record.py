@@ -5,6 +5,7 @@ Each animal has its own level, days that resemble the day before, a rhythm over 
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ def simulate_hours(
     times = np.datetime64(FIRST_DAY, "us") + hour_numbers * np.timedelta64(3_600_000_000, "us")
     names = [f"animal-{number + 1:04d}" for number in range(animals)]
     age = np.arange(days)[None, :, None]
-    columns: dict[str, NDArray[np.float64]] = {
+    columns: dict[str, NDArray[Any]] = {
         "seen_s": seen,
         "distance_m": 60 * rhythm * vigour * level(0.25, 0.15, 0.3) * seen / 3600,
         "feeder_visits": rng.poisson(1.2 * rhythm * level(0.2, 0.1, 0.1)),

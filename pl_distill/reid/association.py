@@ -191,7 +191,7 @@ def _check_numbers(animals: int, cases: int, kind: Kind, level: float) -> None:
         one_sd = next(n for n in range(2, 10_000) if detectable_effect(n, n, level) <= 1)
         raise ConfigError(
             f"kind '{kind}'", f"has {cases} animals with an outcome among {animals}", needed,
-            f"Watch more: an effect of one standard deviation takes about {one_sd} animals with it and as many without.",
+            f"Watch more: an effect of one standard deviation takes {one_sd} animals with it and {one_sd} without.",
         )  # fmt: skip
 
 
@@ -209,10 +209,10 @@ def _effects(
         inside = (at >= 0) & (at < span)
         moved = np.full((quantities, len(leads), herd), np.nan)
         moved[:, inside] = change[:, :, at[inside]].transpose(0, 2, 1)
-        moved = moved.reshape(tests, herd)
-        known = np.isfinite(moved)
+        flat = moved.reshape(tests, herd)
+        known = np.isfinite(flat)
         receivers = deals[:, animal]  # (1 + B,)
-        total += share * np.where(known, moved, 0)[:, receivers]
+        total += share * np.where(known, flat, 0)[:, receivers]
         weight += abs(share) * known[:, receivers]
         cases += known[:, animal]
     return np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan), cases

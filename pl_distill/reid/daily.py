@@ -52,7 +52,8 @@ def daily_table(hours: pd.DataFrame) -> DailyTable:
     shape = (len(animals), span)
 
     def total(column: Floats) -> Floats:
-        return np.bincount(cell, np.nan_to_num(column), shape[0] * shape[1]).reshape(shape)
+        sums: Floats = np.bincount(cell, np.nan_to_num(column), shape[0] * shape[1]).astype(float).reshape(shape)
+        return sums
 
     seen = total(hours["seen_s"].to_numpy(float))
     enough = seen >= _ENOUGH_SEEN_S

@@ -51,21 +51,19 @@ class SightingsGallery:
 
     @classmethod
     def of(
-        cls, animals: Sequence[str], times_s: NDArray[np.float64], vectors: Vectors, decay_per_day: float = 0.0
+        cls,
+        animals: Sequence[str] | NDArray[np.str_],
+        times_s: NDArray[np.float64],
+        vectors: Vectors,
+        decay_per_day: float = 0.0,
     ) -> "SightingsGallery":
         """Group vectors (M, D) of animals (M,) seen at times (M,); no copy if they are grouped already."""
-        labels = np.asarray(animals, dtype=np.str_)
-        names, codes = np.unique(labels, return_inverse=True)
-        if (np.diff(codes) < 0).any():
-            order = np.argsort(codes, kind="stable")
-            codes, times_s, vectors = codes[order], times_s[order], vectors[order]
-        starts = np.searchsorted(codes, np.arange(len(names) + 1))
+        names, starts, order = _grouped(animals)
+        if order is not None:
+            times_s, vectors = times_s[order], vectors[order]
         newest = np.maximum.reduceat(times_s, starts[:-1]) if len(names) else np.zeros(0)
-        age = (newest[codes] - times_s) / _DAY_S if len(names) else np.zeros(0)
-        return cls(
-            tuple(map(str, names)), np.ascontiguousarray(vectors, np.float32), starts.astype(np.int64),
-            (decay_per_day * age).astype(np.float32),
-        )  # fmt: skip
+        age = (np.repeat(newest, np.diff(starts)) - times_s) / _DAY_S
+        return cls(names, np.ascontiguousarray(vectors, np.float32), starts, (decay_per_day * age).astype(np.float32))
 
     def scores(self, queries: Vectors) -> NDArray[np.float32]:
         """Give the best score (Q, A) of each animal's vectors."""
@@ -91,16 +89,30 @@ class MeanGallery:
     means: Vectors
 
     @classmethod
-    def of(cls, animals: Sequence[str], vectors: Vectors) -> "MeanGallery":
+    def of(cls, animals: Sequence[str] | NDArray[np.str_], vectors: Vectors) -> "MeanGallery":
         """Average vectors (M, D) of animals (M,)."""
-        names, codes = np.unique(np.asarray(animals, dtype=np.str_), return_inverse=True)
-        sums = np.zeros((len(names), vectors.shape[1]), np.float64)
-        np.add.at(sums, codes, vectors)
-        return cls(tuple(map(str, names)), normalised(sums.astype(np.float32)))
+        names, starts, order = _grouped(animals)
+        if order is not None:
+            vectors = vectors[order]
+        sums = np.add.reduceat(vectors, starts[:-1], axis=0) if names else np.zeros((0, vectors.shape[1]))
+        return cls(names, normalised(sums.astype(np.float32)))
 
     def scores(self, queries: Vectors) -> NDArray[np.float32]:
         """Give the cosine (Q, A) with each mean."""
         return np.asarray(np.asarray(queries, np.float32) @ self.means.T, np.float32)
+
+
+def _grouped(
+    animals: Sequence[str] | NDArray[np.str_],
+) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64] | None]:
+    """Names in order (A,), where each one's rows start and end (A + 1,), and how to sort rows that are not grouped."""
+    labels = np.asarray(animals, dtype=np.str_)
+    starts = np.concatenate(([0], np.flatnonzero(labels[1:] != labels[:-1]) + 1)) if len(labels) else np.zeros(0, int)
+    names, order = labels[starts], None
+    if (names[1:] <= names[:-1]).any():  # a year of rows is sorted already: sorting its names anew would take seconds
+        order = np.argsort(labels, kind="stable").astype(np.int64)
+        names, starts = np.unique(labels[order], return_index=True)
+    return tuple(map(str, names)), np.append(starts, len(labels)).astype(np.int64), order
 
 
 def choose_by_age(times_s: NDArray[np.float64], keep: int) -> NDArray[np.int64]:

@@ -104,6 +104,7 @@ class RecordWriter:
         behaviours: Names of the classes; each has a column.
         references: Mean embedding of each animal on its first day, (D,); what is missing is made from its first hour.
         flush_s: How often the running hour is written: what a kill loses at most.
+        resume: Whether an hour that is there is gone on with; else it is replaced.
     """
 
     def __init__(
@@ -114,11 +115,13 @@ class RecordWriter:
         behaviours: Sequence[str] = BEHAVIOURS,
         references: Mapping[str, Vectors] | None = None,
         flush_s: float = 60.0,
+        resume: bool = True,
     ) -> None:
         record_schema(behaviours)  # refuses names that clash before anything is counted
         self._record, self._camera, self._pen = Path(record), camera, pen or PenMap()
         self._behaviours, self._flush_s = tuple(behaviours), flush_s
         self._references = dict(references or {})
+        self._resume = resume
         self._tallies: dict[str, _Tally] = {}
         self._memory: dict[str, _Memory] = {}
         self._flushed_s: float | None = None
@@ -202,7 +205,7 @@ class RecordWriter:
     def _take_up(self, name: str, hour: datetime) -> _Tally:
         """Begin an hour, or go on with the one that a writer before this left."""
         tally = _Tally(hour)
-        for row in rows_of_hour(self._record, self._camera, hour):
+        for row in rows_of_hour(self._record, self._camera, hour) if self._resume else ():
             if row["animal"] != name:
                 continue
             tally.seen_s, tally.distance_m = row["seen_s"], row["distance_m"]

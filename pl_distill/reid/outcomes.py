@@ -74,7 +74,7 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
         elif not first <= day.date() <= last:
             problem = f"date {day.date()} is outside of the record"
         if problem is None:
-            outcomes.append(Outcome(animal, day.date(), kind, float(value)))  # type: ignore[arg-type]
+            outcomes.append(Outcome(animal, day.date(), kind, float(value)))
         else:
             wrong.append(f"line {number + 2}: {problem}")
     if wrong:

@@ -30,6 +30,7 @@ UNKNOWN = ""
 
 _SECONDS_PER_YEAR = 365 * 24 * 3600
 _UNIT_TOLERANCE = 1e-2
+_MOST_ROWS = 2000  # of a commit: DuckDB writes a whole group of rows at once, and again when the next rows join it
 _LAYOUT = "ROW_GROUP_SIZE 4096, BLOCK_SIZE 65536"
 """A checkpoint rewrites the last group of rows: with DuckDB's own 122,880 a file of rows this wide doubles as it grows.
 Blocks of 64 kB leave the least slack: 1 to 3 % around vectors of 384 values, 16 kB up to 9 %, DuckDB's own 3 to 4 %."""
@@ -213,7 +214,13 @@ class EmbeddingPool:
         vectors: Vectors,
         quality: NDArray[np.float64] | None = None,
     ) -> None:
-        """Keep many embeddings of tracks that exist: (N,), (N,), (N, D), (N,)."""
+        """Keep many embeddings of tracks that exist: (N,), (N,), (N, D), (N,); every 2,000 rows are a commit."""
+        if len(tracks) > _MOST_ROWS:
+            for start in range(0, len(tracks), _MOST_ROWS):
+                part = slice(start, start + _MOST_ROWS)
+                some = None if quality is None else quality[part]
+                self.append_arrays(tracks[part], times_s[part], vectors[part], some)
+            return
         stored, scale = encode(vectors, self.sampling.storage)
         number = len(tracks)
         quality = np.ones(number) if quality is None else quality

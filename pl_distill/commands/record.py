@@ -1,0 +1,210 @@
+"""`pl-distill record`: the longitudinal record; build it from clips, ask it, join outcomes, draw it."""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from datamodules.layouts import read_clips
+from datamodules.splits import parse_day
+from pl_distill.errors import ConfigError
+from pl_distill.evaluation import record_page
+from pl_distill.evaluation.record_plots import draw_lead_times
+from pl_distill.evaluation.simulated_record import draw_outcomes, simulate_hours
+from pl_distill.reid.association import Association
+from pl_distill.reid.association import associate as test_association
+from pl_distill.reid.daily import daily_table
+from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
+from pl_distill.reid.outcomes import KINDS, Kind, read_outcomes
+from pl_distill.reid.record_files import query as ask
+from pl_distill.reid.record_files import read_hours
+
+DEFAULT_MAP = PenMap()
+
+
+def build(
+    clips: Path,
+    out: Path,
+    camera: str = "camera",
+    map: PenMap = DEFAULT_MAP,
+    first_hour: float = 7.0,
+    clip_minutes: float = 5.0,
+) -> None:
+    """Make a record from annotated clips; `track --pool --record` makes one from what it follows.
+
+    A clip's day is its folder, its time of day its number: clip 000012 of five minutes begins an hour after the first.
+    Annotated identities count within their clip only, so that the clip's name is part of the animal's.
+    Example: pl-distill record build --clips data/pen --out runs/record --map.pixels_per_m 100
+
+    Args:
+        clips: Folder of recordings: day folders (Edinburgh, drawn pens) or sequences (MOTChallenge).
+        out: Folder of the record; hours that are there already are replaced.
+        camera: Name of the camera.
+        map: Feeder, drinkers and scale in its picture.
+        first_hour: Time of day at which clip 000000 begins, UTC.
+        clip_minutes: Length of the clips as numbered.
+    """
+    found = sorted(read_clips(clips), key=lambda clip: clip.name)
+    rows = 0
+    with RecordWriter(out, camera, map, resume=False) as writer:
+        for clip in tqdm(found, desc="read", unit="clip"):
+            digits = "".join(character for character in Path(clip.name).name if character.isdigit())
+            day = parse_day(clip.name, clip.day)
+            begin = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(
+                hours=first_hour, minutes=clip_minutes * int(digits or 0)
+            )
+            for index, animals in sorted(clip.annotations.items()):
+                sightings = [
+                    Sighting(f"{clip.name}:{name}", box, behaviour)
+                    for name, box, behaviour, visible in zip(
+                        animals.identities, animals.boxes_xyxy, animals.behaviours, animals.visible, strict=True
+                    )
+                    if visible
+                ]
+                writer.observe(begin.timestamp() + index / clip.fps, sightings)
+                rows += len(sightings)
+    hours = read_hours(out)
+    print(f"{rows} sightings of {hours['animal'].nunique()} animals became {len(hours)} rows in {out}")
+
+
+def simulate(
+    out: Path,
+    animals: int = 40,
+    days: int = 120,
+    cases: int = 10,
+    walks: float = 0.6,
+    lead_days: int = 6,
+    seed: int = 0,
+) -> None:
+    """Make a record of animals that never lived, some of them lame, and the table of who: to try the other verbs on.
+
+    Example: pl-distill record simulate --out runs/simulated
+
+    Args:
+        out: Gets the record and outcomes.csv.
+        animals: How many.
+        days: How long.
+        cases: How many become lame.
+        walks: Share of its way that a lame animal still walks; 1 plants nothing.
+        lead_days: Days between the beginning and the day on which it is found.
+        seed: Of everything.
+    """
+    if not 0 <= cases <= animals or not days >= 1:
+        raise ConfigError("--cases", f"is {cases} of {animals} animals", "as many or fewer", "Choose another value.")
+    outcomes = draw_outcomes(animals, days, cases, seed)
+    first = date(2026, 1, 1)
+    lame = {int(one.animal[-4:]) - 1: (one.day - first).days - lead_days for one in outcomes}
+    record_page.write_record(out, simulate_hours(animals, days, seed, lame_from=lame, walks=walks))
+    lines = [f"{one.animal},{one.day},{one.kind},{one.value}" for one in outcomes]
+    table = out / "outcomes.csv"
+    table.write_text("\n".join(["animal,date,kind,value", *lines]) + "\n", encoding="utf-8")
+    print(f"record    {out}: {animals} animals, {days} days\noutcomes  {table}: {cases} lame animals")
+
+
+def query(record: Path, sql: str, out: Path | None = None) -> None:
+    """Ask a record in SQL; its rows are the table `hours`, its columns those of docs/animal-record.md.
+
+    Example: pl-distill record query --record runs/record --sql "SELECT animal, sum(distance_m) FROM hours GROUP BY 1"
+
+    Args:
+        record: Folder of the record.
+        sql: A SELECT of DuckDB.
+        out: A .csv or .parquet file for the answer; by default it is printed.
+    """
+    answer = ask(record, sql)
+    if out is None:
+        print(answer.to_string(index=False, max_rows=200))
+    elif out.suffix == ".parquet":
+        answer.to_parquet(out, index=False)
+        print(f"{len(answer)} rows in {out}")
+    elif out.suffix == ".csv":
+        answer.to_csv(out, index=False)
+        print(f"{len(answer)} rows in {out}")
+    else:
+        raise ConfigError(f"--out {out}", "ends in neither", ".csv or .parquet", "Correct it.")
+
+
+def associate(
+    record: Path,
+    outcomes: Path,
+    kind: Kind | None = None,
+    out: Path | None = None,
+    days_before: int = 14,
+    permutations: int = 999,
+    level: float = 0.05,
+    seed: int = 0,
+) -> None:
+    """Ask whether the record shows an outcome, and how many days before it was found.
+
+    Nothing after the day in question enters what is said of it. Refuses with too few animals.
+    Example: pl-distill record associate --record runs/record --outcomes outcomes.csv --kind lameness
+
+    Args:
+        record: Folder of the record.
+        outcomes: CSV or Parquet with the columns animal, date, kind, value.
+        kind: disease, lameness, reproduction or growth; by default every kind in the table.
+        out: Folder for associations.json and a picture for each kind.
+        days_before: The longest lead, in days.
+        permutations: How often outcomes are dealt out anew.
+        level: Of significance, over all quantities and leads together.
+        seed: Of the permutations.
+    """
+    if days_before < 0 or permutations < 99 or not 0 < level < 1:
+        raise ConfigError(
+            "--permutations", f"is {permutations}, the lead {days_before}, the level {level}",
+            "99 or more, 0 or more, between 0 and 1", "Correct them.",
+        )  # fmt: skip
+    table = daily_table(read_hours(record))
+    happened = read_outcomes(outcomes, table.animals, table.days[0], table.days[-1])
+    kinds: list[Kind] = (
+        [one for one in KINDS if any(found.kind == one for found in happened)] if kind is None else [kind]
+    )
+    results: list[Association] = []
+    for one in kinds:
+        found = test_association(table, happened, one, tuple(range(days_before + 1)), permutations, level, seed)
+        results.append(found)
+        print(record_page.describe(found))
+        if out is not None:
+            print(f"picture   {draw_lead_times(out / f'lead-{one}.png', found)}")
+    if out is not None:
+        print(f"numbers   {record_page.write_associations(out / 'associations.json', results)}")
+
+
+def plot(
+    record: Path,
+    out: Path,
+    animal: str | None = None,
+    outcomes: Path | None = None,
+    pool: Path | None = None,
+    since: str | None = None,
+    until: str | None = None,
+) -> None:
+    """Draw each animal's timeline, days by hours, drift with events, before and after; one page with all of them.
+
+    Example: pl-distill record plot --record runs/record --pool runs/pool --outcomes outcomes.csv --out runs/plots
+
+    Args:
+        record: Folder of the record.
+        out: Gets PNG files and report.html, which needs no other file.
+        animal: Only this one; by default those with outcomes, or else the first six.
+        outcomes: CSV or Parquet; marked in the plots.
+        pool: Folder of the pool: adds pictures before and after, merges and splits, and in out/projector the embeddings
+            for TensorBoard's projector.
+        since: First day, YYYY_MM_DD.
+        until: Last day.
+    """
+    first = None if since is None else parse_day("--since", since)
+    last = None if until is None else parse_day("--until", until)
+    hours = read_hours(record, first, last)
+    table = daily_table(hours)
+    happened = [] if outcomes is None else read_outcomes(outcomes, table.animals, table.days[0], table.days[-1])
+    if animal is not None and animal not in table.animals:
+        raise ConfigError(
+            f"--animal {animal}", "is not in the record", ", ".join(table.animals[:12]), "Correct the name."
+        )
+    chosen = [animal] if animal else list(dict.fromkeys(one.animal for one in happened))[:6] or list(table.animals[:6])
+    page = record_page.draw_page(out, hours, table, chosen, happened, pool)
+    print(f"{page} ({np.ceil(page.stat().st_size / 1e5) / 10:.1f} MB): open it in a browser, or send it")
+    if pool is not None:
+        print(f"projector tensorboard --logdir {out / 'projector'}")

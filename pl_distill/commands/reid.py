@@ -1,0 +1,122 @@
+"""`pl-distill reid`: look into a pool, mend its identities, and score re-identification on a simulated year."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pl_distill.evaluation.simulated_year import YearPlan, draw_year
+from pl_distill.evaluation.year_scores import YearScoring, format_year, score_year, write_year_scores
+from pl_distill.reid import identities
+from pl_distill.reid.pool import EmbeddingPool
+
+DEFAULT_PLAN, DEFAULT_SCORING = YearPlan(), YearScoring()
+
+
+def info(pool: Path) -> None:
+    """Show what a pool holds: animals, tracks, bytes, and the log of identities.
+
+    Example: pl-distill reid info --pool runs/pool
+
+    Args:
+        pool: Folder given to `track --pool`.
+    """
+    with EmbeddingPool(pool) as opened:
+        counts, sampling = opened.count(), opened.sampling
+        budget = sampling.budget_bytes(opened.dimension)
+        print(f"embedder  {opened.embedder[:16]}, {opened.dimension} values as {sampling.storage}")
+        print(f"sampling  {sampling.per_hour} an hour; {budget / 1e6:.1f} MB of vectors for an animal and year")
+        print(f"on disk   {opened.size_bytes() / 1e6:.2f} MB for {sum(counts.values())} embeddings")
+        for animal in opened.animals:
+            tracks = opened.tracks_of(animal)
+            print(f"{animal:<16} {counts.get(animal, 0):>8} embeddings of {len(tracks)} tracks {tracks[:8]}")
+        nameless = counts.get("", 0)
+        if nameless:
+            print(f"{'(no name yet)':<16} {nameless:>8} embeddings")
+        for event in identities.events(opened)[-20:]:
+            moved = sorted(set(event.before.values()) - {""}) or ["nobody"]
+            given = sorted(set(event.after.values()))
+            undone = " (undone)" if event.undone else ""
+            change = f"{', '.join(moved)} -> {', '.join(given)}"
+            print(f"event {event.number:<5} {event.kind:<6} {change}: {event.reason}{undone}")
+
+
+def merge(pool: Path, animal: str, into: str, reason: str = "") -> None:
+    """Give an animal's tracks to another; into a name that nobody has, it is renamed.
+
+    Example: pl-distill reid merge --pool runs/pool --animal animal-0009 --into animal-0002 --reason "same ear tag"
+
+    Args:
+        pool: Folder of the pool.
+        animal: Whose tracks.
+        into: Who gets them.
+        reason: For the log.
+    """
+    with EmbeddingPool(pool) as opened:
+        number = identities.merge(opened, animal, into, reason)
+    print(f"event {number}; take it back with: pl-distill reid undo --pool {pool} --event {number}")
+
+
+def split(pool: Path, tracks: list[int], new: str, reason: str = "") -> None:
+    """Take tracks away from their animal and give them to a new one.
+
+    Example: pl-distill reid split --pool runs/pool --tracks [12,13] --new sow-17
+
+    Args:
+        pool: Folder of the pool.
+        tracks: Numbers as `reid info` shows them.
+        new: Name of the new animal.
+        reason: For the log.
+    """
+    with EmbeddingPool(pool) as opened:
+        number = identities.split(opened, tracks, new, reason)
+    print(f"event {number}; take it back with: pl-distill reid undo --pool {pool} --event {number}")
+
+
+def undo(pool: Path, event: int) -> None:
+    """Take a link, merge or split back.
+
+    Example: pl-distill reid undo --pool runs/pool --event 4
+
+    Args:
+        pool: Folder of the pool.
+        event: Its number in the log.
+    """
+    with EmbeddingPool(pool) as opened:
+        identities.undo(opened, event)
+    print(f"event {event} is undone")
+
+
+def year(
+    out: Path,
+    embedder: str = "pen_embedder",
+    plan: YearPlan = DEFAULT_PLAN,
+    scoring: YearScoring = DEFAULT_SCORING,
+) -> None:
+    """Draw a year of pens whose animals grow, get dirty and stand in other light, and score who is recognised.
+
+    Writes year.json and year.md; what a killed run has drawn is not drawn again.
+    Example: pl-distill reid year --config year/eight.yaml --out runs/year-eight
+
+    Args:
+        out: Folder of everything that is made.
+        embedder: Folder, hub name or shipped name of the embedder.
+        plan: What is drawn.
+        scoring: What is asked.
+    """
+    from pl_distill.models.dinov3 import load_embedder  # transformers takes seconds to import
+
+    network = load_embedder(embedder)
+    with tqdm(total=plan.pens * len(plan.drawn_days), desc="draw", unit="day") as bar:
+
+        def advance(days: int) -> None:
+            bar.update(days)
+
+        drawn = draw_year(plan, network, out / "drawn", advance)
+    scores = score_year(drawn, scoring)
+    write_year_scores(out / "year.json", scores)
+    table = format_year(scores)
+    (out / "year.md").write_text(table + "\n", encoding="utf-8")
+    print(
+        f"\n{len(drawn.vectors)} embeddings of {scores.animals} animals, decay {scores.decay_per_day} a day\n\n{table}"
+    )
+    print(f"\nscores    {out / 'year.json'}")

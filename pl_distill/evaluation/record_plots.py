@@ -1,0 +1,210 @@
+"""Pictures of a record for farmers and reviewers: timeline, day by hour, drift with events, associations."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.dates as mdates
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from datamodules.files import atomic_path
+from pl_distill.reid.association import Association
+from pl_distill.reid.daily import DailyTable
+from pl_distill.reid.outcomes import Outcome
+
+_COLOURS = {
+    "sleep": "#31456a", "lying": "#6d86b3", "standing": "#b9b4a5", "investigating": "#8fae6b", "walk": "#3f8f4f",
+    "eat": "#e0a33a", "drink": "#4fb0c6", "nose_to_nose": "#c98bb9", "fight": "#b5382f",
+}  # fmt: skip
+_REST = "#d8d5cd"
+_INK, _EVENT = "#22262c", "#b5382f"
+_STYLE: Any = {
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888", "text.color": _INK,
+    "axes.labelcolor": _INK, "xtick.color": "#555", "ytick.color": "#555", "legend.frameon": False,
+    "axes.titlesize": 11, "axes.titlelocation": "left", "axes.titleweight": "bold",
+}  # fmt: skip
+
+
+@contextmanager
+def canvas(path: Path, width: float, height: float, rows: int = 1, **options: Any) -> Iterator[NDArray[Any]]:
+    """Give `rows` axes, one above the other, and write the PNG afterwards, whole or not at all."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+        yield np.atleast_1d(figure.subplots(rows, 1, **options))
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", facecolor="white")
+
+
+def draw_timeline(path: Path, table: DailyTable, animal: str, outcomes: Sequence[Outcome] = ()) -> Path:
+    """Draw an animal's days: time budget in % of the tracked time, way, visits; the herd's median is grey."""
+    row = table.animals.index(animal)
+    budget = [name for name in table.names if name.endswith("_percent")]
+    budget.sort(key=lambda name: list(_COLOURS).index(_short(name)) if _short(name) in _COLOURS else len(_COLOURS))
+    days = np.array(table.days, dtype="datetime64[D]")
+    with canvas(path, 11, 7.2, 3, sharex=True, height_ratios=[2.2, 1, 1]) as (top, middle, bottom):
+        shares = np.stack([_of(table, name)[row] for name in budget]) if budget else np.zeros((0, len(days)))
+        smooth = np.stack([_smooth(share) for share in shares]) if budget else shares
+        colours = [_COLOURS.get(_short(name), _REST) for name in budget]
+        top.stackplot(days, np.nan_to_num(smooth), colors=colours, labels=[_words(name) for name in budget], lw=0)
+        top.set(ylim=(0, 100), ylabel="% of tracked time", title=f"{animal}: what it does, day by day (mean of 3 days)")
+        handles, labels = top.get_legend_handles_labels()
+        top.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
+        way = _of(table, "distance_m")
+        middle.plot(days, _smooth(np.nanmedian(way, axis=0)), color="#aaa", lw=2, label="herd's median")
+        middle.plot(days, way[row], color="#3f8f4f", lw=0.6, alpha=0.5)
+        middle.plot(days, _smooth(way[row]), color="#3f8f4f", lw=1.8, label=animal)
+        middle.set(ylabel="metres per hour", ylim=(0, None), title="Way walked")
+        middle.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        for name, colour in (("feeder_visits", _COLOURS["eat"]), ("drinker_visits", _COLOURS["drink"])):
+            bottom.plot(days, _smooth(_of(table, name)[row]), color=colour, label=_words(name))
+        bottom.set(ylabel="per hour", ylim=(0, None), title="Visits")
+        bottom.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        for axes in (top, middle, bottom):
+            _mark(axes, [one for one in outcomes if one.animal == animal], label=axes is middle)
+        _date_axis(bottom)
+    return path
+
+
+def draw_heat_map(path: Path, hours: pd.DataFrame, animal: str, behaviours: Sequence[str] = ()) -> Path:
+    """Draw behaviours of an animal by day (across) and hour (down), in % of the tracked time.
+
+    Args:
+        path: The PNG.
+        hours: The record.
+        animal: Its name.
+        behaviours: Columns without ``_s``; none: the three on which the animal spends most time.
+    """
+    mine = hours[hours["animal"] == animal]
+    known = [name for name in _COLOURS if f"{name}_s" in mine.columns]
+    chosen = list(behaviours) or sorted(known, key=lambda name: -float(mine[f"{name}_s"].sum()))[:3]
+    local = mine["hour"].dt.tz_convert(None)
+    days = pd.date_range(local.min().normalize(), local.max().normalize())
+    with canvas(path, 11, 1 + 2.1 * len(chosen), len(chosen), sharex=True) as rows:
+        for axes, name in zip(rows, chosen, strict=True):
+            grid = np.full((24, len(days)), np.nan)
+            sums = mine.groupby([local.dt.normalize(), local.dt.hour])[[f"{name}_s", "seen_s"]].sum()
+            for (day, hour), (seconds, seen) in zip(sums.index, sums.to_numpy(), strict=True):
+                if seen > 0:
+                    grid[hour, (day - days[0]).days] = 100 * seconds / seen
+            extent = (_number(days[0]), _number(days[-1]) + 1, 24, 0)
+            top = max(1.0, float(np.nanpercentile(grid, 99)))
+            image = axes.imshow(
+                grid, aspect="auto", extent=extent, cmap="viridis", vmin=0, vmax=top, interpolation="nearest"
+            )
+            axes.set(ylabel="hour (UTC)", yticks=[0, 6, 12, 18, 24], title=f"{animal}: {_words(name)}")
+            axes.get_figure().colorbar(image, ax=axes, label="% of tracked time", pad=0.01)
+        rows[-1].xaxis_date()
+        _date_axis(rows[-1])
+    return path
+
+
+def draw_drift(
+    path: Path,
+    table: DailyTable,
+    animal: str,
+    outcomes: Sequence[Outcome] = (),
+    changes: Sequence[tuple[np.datetime64, str]] = (),
+) -> Path:
+    """Draw how far an animal's looks have moved from its first day, with what happened to it.
+
+    Args:
+        path: The PNG.
+        table: The record by days.
+        animal: Its name.
+        outcomes: Of the farm's table.
+        changes: Times and words of merges and splits in the pool.
+    """
+    days, drift = np.array(table.days, dtype="datetime64[D]"), _of(table, "drift")
+    row = table.animals.index(animal)
+    with canvas(path, 11, 3.6) as (axes,):
+        for other, values in enumerate(drift):
+            if other != row:
+                axes.plot(
+                    days, _smooth(values), color="#ccc", lw=0.8, label="the others" if other == (row == 0) else None
+                )
+        axes.plot(days, drift[row], color="#31456a", lw=0.6, alpha=0.5)
+        axes.plot(days, _smooth(drift[row]), color="#31456a", lw=2, label=animal)
+        axes.set(ylabel="1 - cosine with first day", ylim=(0, None), title=f"{animal}: how far its looks have moved")
+        _mark(axes, [one for one in outcomes if one.animal == animal], label=True)
+        for when, words in changes:
+            axes.axvline(when, color="#777", ls=":", lw=1)
+            axes.annotate(
+                words, (when, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=8, color="#777"
+            )
+        axes.legend(loc="upper left")
+        _date_axis(axes)
+    return path
+
+
+def draw_lead_times(path: Path, found: Association, most: int = 4) -> Path:
+    """Draw the effect by days before the outcome, of the quantities that show it best; filled dots are significant."""
+    strongest: dict[str, float] = {}
+    for one in found.findings:
+        strongest[one.quantity] = min(strongest.get(one.quantity, 2.0), one.p_corrected - 1e-6 * abs(one.effect))
+    names = sorted(strongest, key=lambda name: strongest[name])[:most]
+    with canvas(path, 9, 1 + 1.9 * len(names), len(names), sharex=True) as rows:
+        for axes, name in zip(rows, names, strict=True):
+            mine = sorted((one for one in found.findings if one.quantity == name), key=lambda one: one.lead_days)
+            leads = np.array([-one.lead_days for one in mine])
+            effects = np.array([one.effect for one in mine])
+            sure = np.array([one.p_corrected <= found.level for one in mine])
+            axes.axhline(0, color="#999", lw=0.8)
+            axes.fill_between(
+                leads, [one.low for one in mine], [one.high for one in mine], color="#31456a", alpha=0.15, lw=0
+            )
+            axes.plot(leads, effects, color="#31456a", lw=1.5)
+            axes.plot(leads[sure], effects[sure], "o", color=_EVENT)
+            axes.plot(leads[~sure], effects[~sure], "o", color="white", mec="#31456a")
+            before = found.shown_before(name)
+            told = "not shown" if before is None else f"shown {before} days before"
+            axes.set(title=f"{_words(name)}: {told}", ylabel="effect (SD)")
+        rows[-1].set(xlabel=f"days before {found.kind} was found ({found.cases} of {found.animals} animals)")
+    return path
+
+
+def _of(table: DailyTable, name: str) -> NDArray[np.float64]:
+    return np.asarray(table.values[table.names.index(name)])
+
+
+def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centred mean of three days; NaN where none of them is known."""
+    smoothed = pd.Series(values).rolling(3, center=True, min_periods=1).mean()
+    return np.asarray(smoothed.to_numpy(float))
+
+
+def _short(name: str) -> str:
+    return name.removesuffix("_percent").removesuffix("_s")
+
+
+def _words(name: str) -> str:
+    known = {"distance_m": "way walked", "feeder_s": "time at the feeder", "drinker_s": "time at a drinker"}
+    return known.get(name, _short(name).replace("nose_to_nose", "nose-to-nose").replace("_", " "))
+
+
+def _mark(axes: Axes, outcomes: Sequence[Outcome], *, label: bool) -> None:
+    for one in outcomes:
+        when = _number(one.day)
+        axes.axvline(when, color=_EVENT, lw=1.2, ls="--")
+        if label:
+            axes.annotate(
+                one.kind, (when, 0.98), xycoords=("data", "axes fraction"), color=_EVENT, fontsize=9, va="top",
+                xytext=(3, 0), textcoords="offset points",
+            )  # fmt: skip
+
+
+def _date_axis(axes: Axes) -> None:
+    locator = mdates.AutoDateLocator()  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.margins(x=0)
+
+
+def _number(day: Any) -> float:
+    """Give a day as matplotlib counts it."""
+    return float(mdates.date2num(day))  # type: ignore[no-untyped-call]

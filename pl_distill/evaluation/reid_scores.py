@@ -1,0 +1,141 @@
+"""Scores of re-identification: rank-1, mean average precision, false new and false merge, IDF1 over days.
+
+Rank-1 and mAP as in Zheng et al., "Scalable Person Re-identification" (ICCV 2015); IDF1 as in Ristani et al. (2016),
+over one tracklet an animal and day. Intervals draw animals with replacement, never queries.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from pl_distill.reid.matching import MatchPolicy, Scores, match_frame, verdicts
+from pl_distill.reid.storage import Vectors
+
+Floats = NDArray[np.float64]
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share in percent with its 95 % interval over animals.
+
+    Args:
+        percent: Mean over animals.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    percent: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.percent:.1f} ({self.low:.1f} to {self.high:.1f})"
+
+
+def share_of(hits: NDArray[np.generic], animals: NDArray[np.int64]) -> Share:
+    """Average hits (Q,) or values of 0 to 1 within each animal (Q,), then over animals."""
+    names = np.unique(animals)
+    values = np.asarray(hits, np.float64)
+    means = np.array([values[animals == name].mean() for name in names])
+    drawn = means[np.random.default_rng(0).integers(len(means), size=(DRAWS, len(means)))].mean(1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Share(100 * float(means.mean()), 100 * float(low), 100 * float(high))
+
+
+def average_precision(likeness: Floats, right: NDArray[np.bool_]) -> Floats:
+    """Give the average precision (Q,) of rankings.
+
+    Args:
+        likeness: (Q, M) of queries with the gallery's vectors.
+        right: (Q, M), which of them are of the query's animal.
+    """
+    order = np.argsort(-likeness, axis=1, kind="stable")
+    sorted_right = np.take_along_axis(right, order, axis=1)
+    found = np.cumsum(sorted_right, axis=1)
+    precision = found / np.arange(1, likeness.shape[1] + 1)
+    number = sorted_right.sum(1)
+    result: Floats = (precision * sorted_right).sum(1) / np.maximum(number, 1)
+    return result
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """What a threshold and a margin do to queries of animals that were left out of their choice.
+
+    Args:
+        recognised: Known animals that get their own name.
+        false_new: Known animals taken for new.
+        wrong: Known animals taken for another.
+        false_merge: New animals taken for a known one.
+        unsure: No verdict yet, known and new in equal parts.
+    """
+
+    recognised: Share
+    false_new: Share
+    wrong: Share
+    false_merge: Share
+    unsure: Share
+
+
+def open_set(scores: Scores, truth: NDArray[np.int64], policy: MatchPolicy) -> OpenSet:
+    """Judge each query once with its animal in the gallery and once without it."""
+    without = scores.copy()
+    without[np.arange(len(scores)), truth] = -np.inf
+    taken, right, unsure = verdicts(scores, truth, policy)
+    merged, _, unsure_new = verdicts(without, np.full(len(truth), -1), policy)
+    return OpenSet(
+        share_of(right, truth), share_of(~taken & ~unsure, truth), share_of(taken & ~right, truth),
+        share_of(merged, truth), share_of((unsure.astype(float) + unsure_new) / 2, truth),
+    )  # fmt: skip
+
+
+def idf1(truth: NDArray[np.int64], found: NDArray[np.int64]) -> float:
+    """Give IDF1 in percent of tracklets whose true and found identities are (N,); -1 is a tracklet without one."""
+    names, codes = np.unique(truth, return_inverse=True)
+    given = found >= 0
+    others, places = np.unique(found[given], return_inverse=True)
+    table = np.zeros((len(names), len(others)))
+    np.add.at(table, (codes[given], places), 1)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return 200 * float(table[rows, columns].sum()) / (len(truth) + int(given.sum()))
+
+
+def link_days(
+    days: Sequence[int],
+    tracklets: Callable[[int], tuple[NDArray[np.int64], list[Vectors]]],
+    score: Callable[[Vectors], tuple[Scores, Sequence[str]]],
+    learn: Callable[[str, int, Vectors], None],
+    policy: MatchPolicy,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Name the animals of one day after the other, from what was named before; nobody says who they are.
+
+    Args:
+        days: In order.
+        tracklets: Day -> true animals (N,) and the embeddings of each.
+        score: Scores (V, A) of embeddings with the gallery of this moment, and its animals.
+        learn: Told the name, day and embeddings of each tracklet that got one.
+        policy: Threshold and margin; an unsure tracklet stays without a name.
+
+    Returns:
+        True and found identities of all tracklets, (N,) each.
+    """
+    truth, found = [], []
+    made = 0
+    for day in days:
+        animals, seen = tracklets(day)
+        scored = [score(vectors) for vectors in seen]
+        names = scored[0][1] if scored else []
+        table = np.stack([one[0].mean(0) for one in scored]) if scored else np.zeros((0, 0), np.float32)
+        for animal, match, vectors in zip(animals, match_frame(table, names, policy), seen, strict=True):
+            name = match.animal if match.verdict == "known" else None
+            if match.verdict == "new":
+                name, made = f"{made:06d}", made + 1
+            truth.append(int(animal))
+            found.append(-1 if name is None else int(name))
+            if name is not None:
+                learn(name, day, vectors)
+    return np.array(truth), np.array(found)

@@ -1,0 +1,285 @@
+"""What a simulated year says about re-identification: scores by days since last seen, and those of a mean embedding."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.files import write_json
+from pl_distill.errors import ConfigError
+from pl_distill.evaluation.reid_scores import (
+    OpenSet,
+    Share,
+    average_precision,
+    idf1,
+    link_days,
+    open_set,
+    share_of,
+)
+from pl_distill.evaluation.simulated_year import DAY_S, Archive, DrawnYear, sampling_days, time_of
+from pl_distill.reid.gallery import BoundedGallery, Gallery, MeanGallery, SightingsGallery, choose_by_age
+from pl_distill.reid.matching import MatchPolicy, Scores, calibrate
+from pl_distill.reid.storage import Storage, Vectors, decode, encode
+
+METHODS = ("sightings", "mean")
+_DECAYS = (0.0, 0.0003, 0.001, 0.003)
+_MOST_RANKED = 4000  # vectors that a query's average precision ranks: the gallery, thinned evenly
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class YearScoring:
+    """How a year is scored.
+
+    Args:
+        per_hour: Vectors of an animal in an hour of the archive.
+        bounded: The most vectors of one animal in the gallery; None: all of them.
+        storage: How the archive is kept: float32, float16 or int8.
+        gaps: Days since anybody was last seen; only days are asked about that were drawn so long after another.
+        validation_days: Days from the first on that choose decay, threshold and margin; the later ones are scored.
+        test_days: How many days are scored at most, evenly spread.
+    """
+
+    per_hour: int = 7
+    bounded: int | None = None
+    storage: Storage = "float32"
+    gaps: tuple[int, ...] = (1, 10, 30, 90, 180)
+    validation_days: int = 120
+    test_days: int = 8
+
+
+@dataclass(frozen=True)
+class GapScores:
+    """One method at one gap."""
+
+    method: str
+    gap_days: int
+    queries: int
+    gallery: int
+    rank1: Share
+    mean_ap: Share
+    known_or_new: OpenSet
+    idf1: float
+
+
+@dataclass(frozen=True)
+class YearScores:
+    """Everything that was found.
+
+    Args:
+        animals: How many.
+        embedder: Identity.
+        decay_per_day: Chosen on validation days, for the sightings.
+        policies: Method -> threshold and margin, chosen on validation days.
+        rows: Scores by method and gap.
+    """
+
+    animals: int
+    embedder: str
+    decay_per_day: float
+    policies: dict[str, MatchPolicy]
+    rows: list[GapScores]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def score_year(year: DrawnYear, how: YearScoring) -> YearScores:
+    """Score both methods at every gap."""
+    galleries = _Galleries(year, how)
+    drawn = {int(day) for day in np.unique(year.days)}
+
+    def days_after(gap: int, first: int, last: int, most: int) -> list[int]:
+        """Drawn days from `first` to `last` with a drawn day `gap` days before: what is asked and what is known."""
+        return _spread(sorted(day for day in drawn if first <= day <= last and day - gap in drawn), most)
+
+    valid = [(day, gap) for gap in how.gaps for day in days_after(gap, 0, how.validation_days - 1, 3)]
+    if not valid:
+        raise ConfigError(
+            "scoring.validation_days", f"is {how.validation_days}, which leaves none of the gaps {how.gaps}",
+            "two drawn days with a gap between", "Raise it, or draw more days.",
+        )  # fmt: skip
+    # A gallery of a year is large: whatever is asked of one is asked before the next is made.
+    tried = [
+        [galleries.ask("sightings", day, gap, decay) for decay in _DECAYS] + [galleries.ask("mean", day, gap, 0.0)]
+        for day, gap in valid
+    ]
+    hits = [np.mean([_rank1(*asked[place]) for asked in tried]) for place in range(len(_DECAYS))]
+    best = int(np.argmax(hits))
+    decay = _DECAYS[best]
+    policies: dict[str, MatchPolicy] = {}
+    for method, place in (("sightings", best), ("mean", len(_DECAYS))):
+        scores, truth = (np.concatenate(part) for part in zip(*(asked[place] for asked in tried), strict=True))
+        policies[method] = calibrate(scores, truth).policy
+    rows = []
+    for gap in how.gaps:
+        days = days_after(gap, how.validation_days, int(year.days.max()), how.test_days)
+        if not days:
+            continue
+        asked_of: dict[str, list[tuple[Scores, NDArray[np.int64], NDArray[np.float64]]]] = {one: [] for one in METHODS}
+        for day in days:
+            for method in METHODS:
+                asked_of[method].append(galleries.ask_all(method, day, gap, decay))
+        for method in METHODS:
+            scores, truth, precision = (np.concatenate(part) for part in zip(*asked_of[method], strict=True))
+            linked = _linked(year, method, gap, decay, policies[method], how)
+            rows.append(
+                GapScores(
+                    method,
+                    gap,
+                    len(truth),
+                    galleries.size(days[-1] - gap),
+                    share_of(scores.argmax(1) == truth, truth),
+                    share_of(precision, truth),
+                    open_set(scores, truth, policies[method]),
+                    linked,
+                )
+            )
+    return YearScores(len(year.names), year.embedder, decay, policies, rows)
+
+
+def write_year_scores(path: Path, scores: YearScores) -> None:
+    """Write JSON."""
+    write_json(path, scores.to_json())
+
+
+def format_year(scores: YearScores) -> str:
+    """Give a Markdown table."""
+    lines = [
+        "| days | method | rank-1 % | mAP % | IDF1 % | false new % | wrong animal % | false merge % | unsure % |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in scores.rows:
+        judged = row.known_or_new
+        cells = (judged.false_new, judged.wrong, judged.false_merge, judged.unsure)
+        lines.append(
+            f"| {row.gap_days} | {row.method} | {row.rank1} | {row.mean_ap} | {row.idf1:.1f} | "
+            + " | ".join(map(str, cells)) + " |"
+        )  # fmt: skip
+    return "\n".join(lines)
+
+
+class _Galleries:
+    """Galleries of what was seen up to a day, and queries of a later day against them."""
+
+    def __init__(self, year: DrawnYear, how: YearScoring) -> None:
+        self._year, self._how = year, how
+        self._archive = Archive(year)
+        self._times = sampling_days(int(year.days.max()) + 1, how.per_hour)
+        self._labels = np.array([f"{animal:06d}" for animal in range(len(year.names))])
+        self._full: list[Vectors] | None = None
+        if how.bounded is None:
+            self._full = [self._stored(animal, self._times) for animal in range(len(year.names))]
+        self._held: tuple[int, _Rows] | None = None
+
+    def rows(self, until: int) -> "_Rows":
+        """What is known at the end of a drawn day; nothing of a later one is mixed into it."""
+        if self._held is None or self._held[0] != until:
+            self._held = None  # two of them need not be in memory
+            self._held = (until, self._gather(until))
+        return self._held[1]
+
+    def size(self, until: int) -> int:
+        """How many vectors that is."""
+        return len(self.rows(until).animals)
+
+    def ask(self, method: str, day: int, gap: int, decay: float) -> tuple[Scores, NDArray[np.int64]]:
+        """Scores (Q, A) and true columns (Q,) of a day's queries."""
+        known = self.rows(day - gap)
+        truth, asked = self._queries(day)
+        names = self._labels[known.animals]
+        gallery: Gallery = (
+            MeanGallery.of(names, known.vectors)
+            if method == "mean"
+            else SightingsGallery.of(names, known.times_s, known.vectors, decay)
+        )
+        return gallery.scores(asked), truth
+
+    def ask_all(
+        self, method: str, day: int, gap: int, decay: float
+    ) -> tuple[Scores, NDArray[np.int64], NDArray[np.float64]]:
+        """The same, and the average precision (Q,); of the mean gallery over one vector an animal."""
+        scores, truth = self.ask(method, day, gap, decay)
+        if method == "mean":
+            right = np.arange(scores.shape[1])[None] == truth[:, None]
+            return scores, truth, average_precision(scores.astype(float), right)
+        known, (_, asked) = self.rows(day - gap), self._queries(day)
+        thin = np.linspace(0, len(known.animals) - 1, min(_MOST_RANKED, len(known.animals))).astype(int)
+        age = (known.times_s.max() - known.times_s[thin]) / DAY_S
+        likeness = (asked @ known.vectors[thin].T).astype(float) - decay * age
+        return scores, truth, average_precision(likeness, known.animals[thin][None] == truth[:, None])
+
+    def _queries(self, day: int) -> tuple[NDArray[np.int64], Vectors]:
+        mine = self._year.asked & (self._year.days == day)
+        return self._year.animals[mine], self._year.vectors[mine]
+
+    def _stored(self, animal: int, days: NDArray[np.float64]) -> Vectors:
+        """What the archive gives back of the vectors of these times."""
+        return decode(*encode(self._archive.vectors(animal, days), self._how.storage), self._how.storage)
+
+    def _gather(self, until: int) -> "_Rows":
+        seen = self._times[self._times <= until]
+        animals, times, vectors = [], [], []
+        for animal in range(len(self._year.names)):
+            if self._full is not None:
+                chosen, mine = np.arange(len(seen)), self._full[animal][: len(seen)]
+            else:
+                chosen = choose_by_age(seen * DAY_S, self._how.bounded or len(seen))
+                mine = self._stored(animal, seen[chosen])
+            animals.append(np.full(len(chosen), animal))
+            times.append(seen[chosen] * DAY_S)
+            vectors.append(mine)
+        return _Rows(np.concatenate(animals), np.concatenate(times), np.concatenate(vectors))
+
+
+class _Rows(NamedTuple):
+    """A gallery's vectors: animals (M,), times in seconds (M,), vectors (M, D)."""
+
+    animals: NDArray[np.int64]
+    times_s: NDArray[np.float64]
+    vectors: Vectors
+
+
+def _linked(year: DrawnYear, method: str, gap: int, decay: float, policy: MatchPolicy, how: YearScoring) -> float:
+    """IDF1 of naming animals day by day, with `gap` days between, where nobody says who they are."""
+    drawn = np.unique(year.days)
+    days = [int(drawn[0])]
+    for day in drawn:
+        if day - days[-1] >= gap:
+            days.append(int(day))
+    held = BoundedGallery(how.bounded or 512, decay)
+    sums: dict[str, Vectors] = {}
+
+    def tracklets(day: int) -> tuple[NDArray[np.int64], list[Vectors]]:
+        here = np.unique(year.animals[year.days == day])
+        return here, [year.vectors[(year.days == day) & (year.animals == animal)] for animal in here]
+
+    def score(vectors: Vectors) -> tuple[Scores, Sequence[str]]:
+        if method == "mean":
+            names = sorted(sums)
+            means = np.stack([sums[name] for name in names]) if names else np.zeros((0, vectors.shape[1]), np.float32)
+            return MeanGallery.of(names, means).scores(vectors), names
+        return held.gallery.scores(vectors), held.gallery.animals
+
+    def learn(name: str, day: int, vectors: Vectors) -> None:
+        if method == "mean":
+            sums[name] = sums.get(name, np.zeros(vectors.shape[1], np.float32)) + vectors.sum(0)
+        else:
+            held.add(name, np.full(len(vectors), time_of(day)), vectors)
+
+    return idf1(*link_days(days, tracklets, score, learn, policy))
+
+
+def _rank1(scores: Scores, truth: NDArray[np.int64]) -> float:
+    return float((scores.argmax(1) == truth).mean())
+
+
+def _spread(days: Sequence[int], number: int) -> list[int]:
+    """At most `number` of the days, evenly spread, the first and the last among them."""
+    if len(days) <= number:
+        return list(days)
+    return [days[int(place)] for place in np.linspace(0, len(days) - 1, number)]

@@ -1,0 +1,132 @@
+import base64
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from datamodules.pen import PenConfig, draw_pen
+from pl_distill.cli import main
+from pl_distill.reid.identities import link, merge
+from pl_distill.reid.pool import EmbeddingPool, Sample
+from pl_distill.reid.record_files import read_hours
+from pl_distill.reid.storage import normalised
+from pl_distill.reid.thumbnails import Thumbnails
+
+NEW_YEAR = 1767225600.0  # 2026-01-01 00:00 UTC
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
+    options = ["--animals", "12", "--days", "60", "--cases", "4", "--walks", "0.1"]
+    assert main(["record", "simulate", "--out", str(folder), *options]) == 0
+    return folder
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+def test_a_planted_lameness_is_found_from_files_and_told_in_words(simulated, tmp_path, capsys):
+    table = simulated / "outcomes.csv"
+    options = ("--permutations", "199", "--out", tmp_path)
+    assert run("record", "associate", "--record", simulated, "--outcomes", table, *options) == 0
+    told = capsys.readouterr().out
+    assert "lameness: 4 of 12 animals" in told
+    assert "distance_m: -" in told
+    found = json.loads((tmp_path / "associations.json").read_text())["associations"][0]
+    assert (found["kind"], found["cases"]) == ("lameness", 4)
+    assert cv2.imread(str(tmp_path / "lead-lameness.png")) is not None
+
+
+def test_the_page_shows_every_picture_and_needs_no_other_file(simulated, tmp_path, capsys):
+    table = simulated / "outcomes.csv"
+    animal = table.read_text().splitlines()[1].split(",")[0]
+    pool = tmp_path / "pool"
+    with EmbeddingPool(pool, "a" * 64, 8) as opened:
+        rng = np.random.default_rng(0)
+        vectors = normalised(rng.standard_normal((4, 8)).astype(np.float32))
+        opened.append([Sample("cam", "s", n, NEW_YEAR + 86_400 * 9 * n, vector) for n, vector in enumerate(vectors)])
+        link(opened, [0, 1], animal)
+        link(opened, [2, 3], "other")
+        merge(opened, "other", animal, "same ear tag")
+    pictures = Thumbnails(pool)
+    for day in range(0, 60, 10):
+        picture = np.full((96, 96, 3), 4 * day, np.uint8)
+        assert pictures.offer(animal, NEW_YEAR + 86_400 * day, picture)
+        assert not pictures.offer(animal, NEW_YEAR + 86_400 * day + 60, picture)
+    out = tmp_path / "plots"
+    options = ("--outcomes", table, "--pool", pool, "--animal", animal, "--out", out)
+    assert run("record", "plot", "--record", simulated, *options) == 0
+    page = (out / "report.html").read_text()
+    for name in ("timeline", "hours", "drift", "looks"):
+        (picture,) = out.glob(f"{name}-*.png")
+        image = cv2.imread(str(picture))
+        assert image.std() > 5
+        assert base64.b64encode(picture.read_bytes()).decode() in page
+    assert list((out / "projector").rglob("sprite.png"))
+    assert "http" not in page.split("base64")[0]
+
+
+def test_a_question_is_answered_on_the_screen_or_in_a_file(simulated, tmp_path, capsys):
+    sql = "SELECT animal, count(*) AS n FROM hours GROUP BY 1 ORDER BY 1 LIMIT 2"
+    assert run("record", "query", "--record", simulated, "--sql", sql) == 0
+    assert "animal-0002 1440" in capsys.readouterr().out
+    assert run("record", "query", "--record", simulated, "--sql", sql, "--out", tmp_path / "n.csv") == 0
+    assert (tmp_path / "n.csv").read_text() == "animal,n\nanimal-0001,1440\nanimal-0002,1440\n"
+
+
+def test_clips_of_a_pen_become_hours_at_their_time_of_day(tmp_path, capsys):
+    config = PenConfig(width=320, height=180)
+    draw_pen(tmp_path / "pen", config, days=["2026_01_01"], clips_per_day=2, frames_per_clip=18, seed=3)
+    assert run("record", "build", "--clips", tmp_path / "pen", "--out", tmp_path / "record") == 0
+    hours = read_hours(tmp_path / "record")
+    assert hours["animal"].nunique() == 16  # identities of this layout count within a clip
+    assert hours["animal"].str.startswith("2026_01_01/").all()
+    assert {f"{hour:%Y-%m-%d %H}" for hour in hours["hour"]} == {"2026-01-01 07"}
+    behaviours = [name for name in hours.columns if name in ("sleep_s", "walk_s", "eat_s", "lying_s", "standing_s")]
+    assert hours[behaviours].sum().sum() > 5
+    before = hours["seen_s"].sum()
+    assert run("record", "build", "--clips", tmp_path / "pen", "--out", tmp_path / "record") == 0
+    assert read_hours(tmp_path / "record")["seen_s"].sum() == pytest.approx(before)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("associate", "--outcomes", "TABLE", "--kind", "disease"), "3 animals with it or more"),
+        (("associate", "--outcomes", "absent.csv"), "cannot be read"),
+        (("plot", "--out", "OUT", "--animal", "berta"), "--animal berta: is not in the record"),
+        (("plot", "--out", "OUT", "--since", "2027_01_01"), "days from 2027-01-01"),
+        (("query", "--sql", "DROP TABLE hours; SELECT 1"), "--sql"),
+    ],
+)
+def test_wrong_words_end_with_a_sentence_and_1(simulated, tmp_path, capsys, words, told):
+    places = {"TABLE": simulated / "outcomes.csv", "OUT": tmp_path / "out"}
+    assert run("record", words[0], "--record", simulated, *(places.get(word, word) for word in words[1:])) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert told in error
+
+
+def test_a_pool_is_shown_and_mended_from_the_command_line(tmp_path, capsys):
+    folder = tmp_path / "pool"
+    with EmbeddingPool(folder, "a" * 64, 8) as opened:
+        vector = normalised(np.ones((1, 8), np.float32))[0]
+        opened.append([Sample("cam", "s", number, 0.0, vector) for number in range(3)])
+        link(opened, [0], "animal-0001")
+        link(opened, [1], "animal-0002")
+    assert run("reid", "merge", "--pool", folder, "--animal", "animal-0002", "--into", "sow-17", "--reason", "tag") == 0
+    assert run("reid", "info", "--pool", folder) == 0
+    told = capsys.readouterr().out
+    assert "sow-17" in told
+    assert "(no name yet)" in told
+    assert "merge  animal-0002 -> sow-17: tag" in told
+    assert run("reid", "undo", "--pool", folder, "--event", 2) == 0
+    assert run("reid", "split", "--pool", folder, "--tracks", "[1]", "--new", "lisa") == 0
+    with EmbeddingPool(folder) as opened:
+        assert opened.animals == ["animal-0001", "lisa"]
+    assert run("reid", "merge", "--pool", folder, "--animal", "berta", "--into", "lisa") == 1
+    assert "animal 'berta': is not in the pool, expected animal-0001, lisa" in capsys.readouterr().err
+    assert run("reid", "info", "--pool", tmp_path / "absent") == 1

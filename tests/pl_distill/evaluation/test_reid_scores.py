@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+
+from pl_distill.evaluation.reid_scores import average_precision, idf1, link_days, open_set, share_of
+from pl_distill.evaluation.simulated_year import Archive, DrawnYear, YearPlan, sampling_days
+from pl_distill.evaluation.year_scores import YearScoring, format_year, score_year
+from pl_distill.reid.gallery import BoundedGallery
+from pl_distill.reid.matching import MatchPolicy
+from pl_distill.reid.storage import normalised
+
+
+def test_average_precision_by_hand():
+    likeness = np.array([[0.9, 0.8, 0.7, 0.6]])
+    right = np.array([[True, False, True, False]])
+    assert average_precision(likeness, right) == pytest.approx([(1 / 1 + 2 / 3) / 2])
+
+
+def test_idf1_by_hand():
+    truth = np.array([0, 0, 0, 1, 1])
+    assert idf1(truth, np.array([5, 5, 5, 6, 6])) == 100
+    assert idf1(truth, np.array([5, 5, 6, 6, 6])) == pytest.approx(100 * 2 * 4 / 10)
+    assert idf1(truth, np.array([5, 5, -1, 6, 6])) == pytest.approx(100 * 2 * 4 / (5 + 4))
+
+
+def test_a_share_is_a_mean_over_animals_not_over_queries():
+    share = share_of(np.array([1, 1, 1, 1, 0]), np.array([0, 0, 0, 0, 1]))
+    assert share.percent == 50
+    assert (share.low, share.high) == (0, 100)
+
+
+def test_known_and_new_are_judged_apart():
+    scores = np.float32([[0.9, 0.1, 0.0], [0.6, 0.7, 0.0], [0.1, 0.2, 0.3]])
+    judged = open_set(scores, np.array([0, 0, 2]), MatchPolicy(threshold=0.5, margin=0.0))
+    # Animal 0 is right once and taken for animal 1 once; animal 2 is taken for a new one.
+    assert judged.recognised.percent == pytest.approx(25)
+    assert judged.wrong.percent == pytest.approx(25)
+    assert judged.false_new.percent == pytest.approx(50)
+    # Without its animal the second query is still taken for animal 1.
+    assert judged.false_merge.percent == pytest.approx(25)
+
+
+def make_year(animals=5, noise=0.25, drift=0.0, days=100, every=10):
+    rng = np.random.default_rng(0)
+    looks, later = (normalised(rng.standard_normal((animals, 24)).astype(np.float32)) for _ in range(2))
+    rows, vectors = [], []
+    for day in YearPlan(days=days, every_days=every).drawn_days:
+        for animal in range(animals):
+            look = looks[animal] + drift * day / days * later[animal]
+            for view in range(6):
+                rows.append((animal, day, view))
+                vectors.append(look + noise * rng.standard_normal(24) / np.sqrt(24) * 4)
+    codes, days_of, views = np.array(rows).T
+    names = tuple(f"animal-{number}" for number in range(animals))
+    return DrawnYear(names, codes, days_of, views, normalised(np.array(vectors, np.float32)), "a" * 64)
+
+
+def test_animals_are_named_day_by_day_without_being_told():
+    year, held = make_year(noise=0.15), BoundedGallery()
+
+    def tracklets(day):
+        return np.arange(5), [year.vectors[(year.days == day) & (year.animals == animal)] for animal in range(5)]
+
+    def learn(name, day, vectors):
+        held.add(name, np.full(len(vectors), day * 86_400.0), vectors)
+
+    def score(vectors):
+        return held.gallery.scores(vectors), held.gallery.animals
+
+    truth, found = link_days([0, 10, 20], tracklets, score, learn, MatchPolicy(threshold=0.6, margin=0.0))
+    assert idf1(truth, found) == 100
+    assert len(set(found.tolist())) == 5
+
+
+def test_an_archive_shows_only_what_was_drawn_and_never_a_view_that_is_asked():
+    year = make_year(noise=0.0)
+    archive = Archive(year)
+    at = archive.vectors(2, np.array([0.0, 40.0]))
+    assert at == pytest.approx(year.vectors[(year.animals == 2)][:2] * 0 + year.vectors[year.animals == 2][0], abs=1e-5)
+    noisy = make_year()
+    allowed = noisy.vectors[(noisy.animals == 1) & (noisy.days == 40) & ~noisy.asked]
+    got = Archive(noisy).vectors(1, np.full(50, 40.0))
+    assert ((got @ allowed.T).max(1) > 0.9999).all()
+
+
+def test_a_full_archive_has_the_papers_rate():
+    assert len(sampling_days(365, 7)) == 61_320
+
+
+@pytest.mark.parametrize("bounded", [None, 20])
+def test_a_year_is_scored_at_every_gap_and_drift_costs_the_mean_more(bounded):
+    how = YearScoring(per_hour=1, bounded=bounded, gaps=(1, 10, 30), validation_days=50, test_days=3)
+    scores = score_year(make_year(drift=2.5, noise=0.3), how)
+    rows = {(row.method, row.gap_days): row for row in scores.rows}
+    assert set(rows) == {(method, gap) for method in ("sightings", "mean") for gap in (1, 10, 30)}
+    assert rows["sightings", 1].rank1.percent >= rows["mean", 1].rank1.percent
+    assert rows["sightings", 1].rank1.percent > 90
+    if bounded is not None:
+        assert rows["sightings", 1].gallery == 5 * bounded
+    assert format_year(scores).count("\n") == 1 + 6

@@ -1,0 +1,57 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pl_distill.reid.daily import daily_table, own_change
+
+
+def hours(*rows):
+    columns = ("animal", "hour", "seen_s", "distance_m", "embeddings", "drift", "sleep_s", "neighbours")
+    frame = pd.DataFrame([dict(zip(columns, row, strict=True)) for row in rows])
+    frame["hour"] = pd.to_datetime(frame["hour"], utc=True)
+    for name in ("feeder_visits", "feeder_s", "drinker_visits", "drinker_s", "nearest_s"):
+        frame[name] = 0.0
+    return frame
+
+
+def test_days_are_rates_over_the_tracked_time_of_all_cameras():
+    table = daily_table(
+        hours(
+            ("a", "2026-01-01 08:00", 1800, 30, 1, 0.2, 900, 2.0),
+            ("a", "2026-01-01 09:00", 1800, 10, 3, 0.6, 0, 0.0),
+            ("a", "2026-01-03 09:00", 100, 10, 3, 0.6, 0, 0.0),  # hardly seen
+            ("b", "2026-01-02 09:00", 3600, 7, 0, None, 3600, 1.0),
+        )
+    )
+    assert (table.animals, len(table.days)) == (("a", "b"), 3)
+    value = {name: table.values[index] for index, name in enumerate(table.names)}
+    assert value["distance_m"][0, 0] == pytest.approx(40)
+    assert value["sleep_percent"][:, :2].tolist() == [
+        [25.0, pytest.approx(np.nan, nan_ok=True)],
+        [pytest.approx(np.nan, nan_ok=True), 100.0],
+    ]
+    assert value["neighbours"][0, 0] == pytest.approx(1.0)
+    assert value["drift"][0, 0] == pytest.approx((0.2 + 3 * 0.6) / 4)
+    assert np.isnan(value["drift"][1]).all()
+    assert np.isnan(table.values[:, 0, 2]).all()
+
+
+def test_nothing_after_a_day_changes_what_is_said_of_it():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 6, 80))
+    other = values.copy()
+    other[..., 60:] = rng.normal(size=(2, 6, 20)) + 5
+    before, after = own_change(values), own_change(other)
+    ratio = before[..., :60] / after[..., :60]
+    # Only the unit, one number a quantity, is of the whole record.
+    assert np.nanstd(ratio, axis=(1, 2)) == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_a_step_shows_against_the_own_past_and_the_herds_weather_does_not():
+    values = np.zeros((1, 4, 60))
+    values += 10 * np.sin(np.arange(60))  # weather
+    values[0, 2, 40:] -= 3
+    change = own_change(values)
+    assert change[0, 2, 39] == pytest.approx(0, abs=1e-9)
+    assert change[0, 2, 42] == pytest.approx(np.nanmin(change))
+    assert np.isnan(change[0, :, :10]).all()  # no past yet

@@ -1,0 +1,178 @@
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from pl_distill.errors import ConfigError
+from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
+from pl_distill.reid.record_files import RecordError, day_file, query, read_hours, upsert
+from pl_distill.reid.record_schema import record_schema
+
+NINE = datetime(2026, 3, 1, 9, tzinfo=UTC).timestamp()
+PEN = PenMap(pixels_per_m=100.0, feeder_xyxy=(300, 0, 400, 50), drinkers_xyxy=((0, 0, 20, 20),))
+
+
+def box(x, y, half=10):
+    return np.array((x - half, y - half, x + half, y + half), np.float32)
+
+
+def write(folder, frames, *, start=NINE, pen=PEN, **options):
+    """Frames a second apart, each a list of sightings."""
+    with RecordWriter(folder, "cam", pen, **options) as writer:
+        for second, sightings in enumerate(frames):
+            writer.observe(start + second, sightings)
+
+
+def row_of(folder, animal="rosa"):
+    hours = read_hours(folder)
+    (row,) = hours[hours["animal"] == animal].to_dict("records")
+    return row
+
+
+def test_an_hour_adds_up_time_way_behaviour_and_company(tmp_path):
+    frames = [
+        [Sighting("rosa", box(100 + 50 * second, 100), "walk"), Sighting("emma", box(100, 150), "sleep")]
+        for second in range(5)
+    ]
+    write(tmp_path, frames)
+    row = row_of(tmp_path)
+    assert row["seen_s"] == pytest.approx(4)
+    assert row["distance_m"] == pytest.approx(2.0)  # four steps of half a metre
+    assert (row["walk_s"], row["sleep_s"]) == pytest.approx((4, 0))
+    # Emma is within a metre at 0.71 and 0.5 m ... sqrt(0.5^2 + s^2): at 0.5 m, not at 1.0, 1.5 and 2.0 m.
+    assert row["neighbours"] == pytest.approx(1 / 4)
+    assert (row["nearest"], row["nearest_s"]) == ("emma", pytest.approx(4))
+
+
+def test_jitter_of_a_box_is_no_way(tmp_path):
+    rng = np.random.default_rng(0)
+    write(tmp_path, [[Sighting("rosa", box(*(100 + rng.uniform(-4, 4, 2))))] for _ in range(200)])
+    assert row_of(tmp_path)["distance_m"] == 0
+
+
+def test_a_visit_goes_on_over_a_short_pause_and_ends_after_a_long_one(tmp_path):
+    at, away = [Sighting("rosa", box(350, 40))], [Sighting("rosa", box(200, 200))]
+    write(tmp_path, [*[at] * 5, *[away] * 3, *[at] * 5, *[away] * 20, *[at] * 4])
+    row = row_of(tmp_path)
+    assert row["feeder_visits"] == 2
+    assert row["feeder_s"] == pytest.approx(4 + 5 + 4)
+    assert row["drinker_visits"] == 0
+
+
+def test_time_unseen_is_not_counted_nor_the_jump_over_it(tmp_path):
+    with RecordWriter(tmp_path, "cam", PEN) as writer:
+        for second in (0, 1, 100, 101):
+            writer.observe(NINE + second, [Sighting("rosa", box(100 if second < 50 else 400, 100), "standing")])
+    row = row_of(tmp_path)
+    assert (row["seen_s"], row["standing_s"], row["distance_m"]) == pytest.approx((2, 2, 0))
+
+
+def test_hours_and_days_get_rows_of_their_own(tmp_path):
+    with RecordWriter(tmp_path, "cam", PEN) as writer:
+        for hour in (0, 1, 16):
+            for second in range(3):
+                writer.observe(NINE + 3600 * hour + second, [Sighting("rosa", box(1, 1))])
+    hours = read_hours(tmp_path)
+    assert [f"{hour:%d %H}" for hour in hours["hour"]] == ["01 09", "01 10", "02 01"]
+    assert sorted(path.name for path in (tmp_path / "hours" / "cam").iterdir()) == [
+        "2026_03_01.parquet",
+        "2026_03_02.parquet",
+    ]
+    assert len(read_hours(tmp_path, since=date(2026, 3, 2))) == 1
+
+
+def test_drift_is_measured_from_the_first_hour_or_the_given_day(tmp_path):
+    along, aside = np.float32([1, 0]), np.float32([0, 1])
+    with RecordWriter(tmp_path, "cam", PEN, references={"emma": aside}) as writer:
+        for hour, vector in ((0, along), (1, aside)):
+            for second in range(3):
+                both = [Sighting(name, box(1, 1), None, vector) for name in ("rosa", "emma")]
+                writer.observe(NINE + 3600 * hour + second, both)
+    hours = read_hours(tmp_path)
+    assert hours[hours["animal"] == "rosa"]["drift"].tolist() == pytest.approx([0, 1])
+    assert hours[hours["animal"] == "emma"]["drift"].tolist() == pytest.approx([1, 0])
+
+
+def test_a_restart_within_an_hour_goes_on_with_its_row(tmp_path):
+    frames = [[Sighting("rosa", box(100 + 50 * second, 100), "walk")] for second in range(5)]
+    write(tmp_path, frames)
+    write(tmp_path, frames, start=NINE + 60)
+    row = row_of(tmp_path)
+    assert (row["seen_s"], row["distance_m"], row["walk_s"]) == pytest.approx((8, 4, 8))
+    write(tmp_path, frames, start=NINE + 120, resume=False)
+    assert row_of(tmp_path)["seen_s"] == pytest.approx(4)
+
+
+WRITER = """
+import sys
+from pl_distill.reid.longitudinal import RecordWriter, Sighting
+import numpy as np
+writer = RecordWriter(sys.argv[1], "cam", flush_s=2.0)
+for second in range(100000):
+    animals = [Sighting(name, np.float32([0, 0, 9, 9]), "sleep") for name in ("rosa", "emma")]
+    writer.observe(1772355600.0 + second, animals)
+    print(second, flush=True)
+"""
+
+
+def test_a_kill_loses_what_came_after_the_last_flush_and_no_row(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(30)]
+    process.kill()
+    last = int((lines + process.stdout.read().splitlines())[-1])
+    process.wait()
+    hours = read_hours(tmp_path)
+    assert sorted(hours["animal"]) == ["emma", "rosa"]
+    assert (hours["sleep_s"] >= last - 3).all()
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name and path.suffix == ".parquet"]
+
+
+def test_others_read_the_files_and_find_what_each_column_means(tmp_path):
+    write(tmp_path, [[Sighting("rosa", box(1, 1), "eat")]] * 3)
+    pattern = str(tmp_path / "hours" / "*" / "*.parquet")
+    ours = read_hours(tmp_path)
+    assert duckdb.sql(f"SELECT animal, eat_s FROM '{pattern}'").fetchall() == [("rosa", 2.0)]
+    theirs = pd.read_parquet(tmp_path / "hours")
+    assert theirs["eat_s"].tolist() == ours["eat_s"].tolist()
+    polars = pytest.importorskip("polars")
+    assert polars.read_parquet(pattern)["animal"].to_list() == ["rosa"]
+    assert all(b"meaning" in field.metadata for field in record_schema())
+
+
+def test_a_question_in_sql_reads_the_rows_and_nothing_else(tmp_path):
+    write(tmp_path, [[Sighting("rosa", box(1, 1))]] * 3)
+    assert query(tmp_path, "SELECT sum(seen_s) AS s FROM hours")["s"].tolist() == [2.0]
+    with pytest.raises(RecordError, match=r"--sql: is not understood.*a SELECT from hours"):
+        query(tmp_path, "SELECT way FROM hours")
+    with pytest.raises(RecordError, match="disabled"):
+        query(tmp_path, "SELECT * FROM read_csv('/etc/passwd')")
+
+
+def test_a_truncated_day_is_refused_by_name_and_left_alone(tmp_path):
+    frames = [[Sighting("rosa", box(1, 1))]] * 3
+    write(tmp_path, frames)
+    path = day_file(tmp_path, "cam", date(2026, 3, 1))
+    half = path.read_bytes()[:200]
+    path.write_bytes(half)
+    for action in (lambda: read_hours(tmp_path), lambda: write(tmp_path, frames)):
+        with pytest.raises(RecordError, match=r"2026_03_01.parquet: is truncated or damaged"):
+            action()
+    assert path.read_bytes() == half
+
+
+def test_what_cannot_be_a_record_is_refused(tmp_path):
+    with pytest.raises(RecordError, match="holds no record"):
+        read_hours(tmp_path)
+    with pytest.raises(RecordError, match="no name of a folder"):
+        day_file(tmp_path, "../up", date(2026, 3, 1))
+    with pytest.raises(ConfigError, match="without a clash"):
+        RecordWriter(tmp_path, "cam", behaviours=("seen",))
+    write(tmp_path, [[Sighting("rosa", box(1, 1))]] * 3)
+    rows = read_hours(tmp_path).to_dict("records")
+    with pytest.raises(RecordError, match="Start another record"):
+        upsert(tmp_path, rows, ("sleep",))

@@ -1,0 +1,51 @@
+from datetime import date
+
+import pandas as pd
+import pytest
+
+from pl_distill.reid.outcomes import read_outcomes
+from pl_distill.reid.record_files import RecordError
+
+FIRST, LAST = date(2026, 1, 1), date(2026, 2, 1)
+HEAD = "animal,date,kind,value\n"
+
+
+def read(tmp_path, text):
+    path = tmp_path / "outcomes.csv"
+    path.write_text(text)
+    return read_outcomes(path, {"rosa", "emma"}, FIRST, LAST)
+
+
+def test_a_table_is_read_from_csv_and_parquet(tmp_path):
+    (one,) = read(tmp_path, HEAD + "rosa,2026-01-05,lameness,2\n")
+    assert (one.animal, one.day, one.kind, one.value) == ("rosa", date(2026, 1, 5), "lameness", 2.0)
+    path = tmp_path / "outcomes.parquet"
+    pd.DataFrame([{"animal": "rosa", "date": "2026-01-05", "kind": "lameness", "value": 2}]).to_parquet(path)
+    assert read_outcomes(path, {"rosa"}, FIRST, LAST) == [one]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("berta,2026-01-05,lameness,2", "line 2: animal 'berta' is not in the record"),
+        ("rosa,2026-02-02,lameness,2", "line 2: date 2026-02-02 is outside of the record"),
+        ("rosa,yesterday,lameness,2", "line 2: date 'yesterday' is none"),
+        ("rosa,2026-01-05,limping,2", "line 2: kind 'limping' is unknown"),
+        ("rosa,2026-01-05,growth,much", "line 2: value 'much' is no number"),
+    ],
+)
+def test_a_wrong_line_is_refused_by_its_number(tmp_path, line, words):
+    with pytest.raises(RecordError, match=words):
+        read(tmp_path, HEAD + line + "\n")
+
+
+def test_many_wrong_lines_are_counted(tmp_path):
+    with pytest.raises(RecordError, match=r"line 6: .* and 3 more"):
+        read(tmp_path, HEAD + "berta,2026-01-05,lameness,2\n" * 8)
+
+
+def test_a_missing_column_or_file_is_refused(tmp_path):
+    with pytest.raises(RecordError, match="lacks the columns kind, value"):
+        read(tmp_path, "animal,date\nrosa,2026-01-05\n")
+    with pytest.raises(RecordError, match="cannot be read"):
+        read_outcomes(tmp_path / "absent.csv", {"rosa"}, FIRST, LAST)
