@@ -117,6 +117,6 @@ def year(
     table = format_year(scores)
     (out / "year.md").write_text(table + "\n", encoding="utf-8")
     print(
-        f"\n{len(drawn.vectors)} embeddings of {scores.animals} animals, decay {scores.decay_per_day} a day\n\n{table}"
+        f"\n{len(drawn.vectors)} embeddings of {scores.animals} animals, decay {scores.decay_per_day} a day, half-life {scores.half_life_days} days\n\n{table}"
     )
     print(f"\nscores    {out / 'year.json'}")
