@@ -116,7 +116,6 @@ def year(
     write_year_scores(out / "year.json", scores)
     table = format_year(scores)
     (out / "year.md").write_text(table + "\n", encoding="utf-8")
-    print(
-        f"\n{len(drawn.vectors)} embeddings of {scores.animals} animals, decay {scores.decay_per_day} a day\n\n{table}"
-    )
+    chosen = f"decay {scores.decay_per_day} a day, half-life {scores.half_life_days} days"
+    print(f"\n{len(drawn.vectors)} embeddings of {scores.animals} animals, {chosen}\n\n{table}")
     print(f"\nscores    {out / 'year.json'}")

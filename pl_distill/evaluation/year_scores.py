@@ -20,12 +20,13 @@ from pl_distill.evaluation.reid_scores import (
     share_of,
 )
 from pl_distill.evaluation.simulated_year import DAY_S, Archive, DrawnYear, sampling_days, time_of
-from pl_distill.reid.gallery import BoundedGallery, Gallery, MeanGallery, SightingsGallery, choose_by_age
+from pl_distill.reid.gallery import BoundedGallery, Gallery, MeanGallery, SightingsGallery, choose_by_age, recency
 from pl_distill.reid.matching import MatchPolicy, Scores, calibrate
 from pl_distill.reid.storage import Storage, Vectors, decode, encode
 
-METHODS = ("sightings", "mean")
+METHODS = ("sightings", "recent", "mean")
 _DECAYS = (0.0, 0.0003, 0.001, 0.003)
+_HALF_LIVES = (7.0, 30.0, 90.0)
 _MOST_RANKED = 4000  # vectors that a query's average precision ranks: the gallery, thinned evenly
 SCHEMA = 1
 
@@ -72,7 +73,8 @@ class YearScores:
     Args:
         animals: How many.
         embedder: Identity.
-        decay_per_day: Chosen on validation days, for the sightings.
+        decay_per_day: Chosen on validation days, for the single sightings.
+        half_life_days: The same, for the recency-weighted mean.
         policies: Method -> threshold and margin, chosen on validation days.
         rows: Scores by method and gap.
     """
@@ -80,6 +82,7 @@ class YearScores:
     animals: int
     embedder: str
     decay_per_day: float
+    half_life_days: float
     policies: dict[str, MatchPolicy]
     rows: list[GapScores]
 
@@ -104,15 +107,16 @@ def score_year(year: DrawnYear, how: YearScoring) -> YearScores:
             "two drawn days with a gap between", "Raise it, or draw more days.",
         )  # fmt: skip
     # A gallery of a year is large: whatever is asked of one is asked before the next is made.
-    tried = [
-        [galleries.ask("sightings", day, gap, decay) for decay in _DECAYS] + [galleries.ask("mean", day, gap, 0.0)]
-        for day, gap in valid
-    ]
-    hits = [np.mean([_rank1(*asked[place]) for asked in tried]) for place in range(len(_DECAYS))]
-    best = int(np.argmax(hits))
-    decay = _DECAYS[best]
+    options = [("sightings", decay) for decay in _DECAYS] + [("recent", days) for days in _HALF_LIVES] + [("mean", 0.0)]
+    tried = [[galleries.ask(method, day, gap, option) for method, option in options] for day, gap in valid]
+    hits = [float(np.mean([_rank1(*asked[place]) for asked in tried])) for place in range(len(options))]
+    best = {
+        method: max((place for place, one in enumerate(options) if one[0] == method), key=lambda place: hits[place])
+        for method in METHODS
+    }
+    chosen = {method: options[place][1] for method, place in best.items()}
     policies: dict[str, MatchPolicy] = {}
-    for method, place in (("sightings", best), ("mean", len(_DECAYS))):
+    for method, place in best.items():
         scores, truth = (np.concatenate(part) for part in zip(*(asked[place] for asked in tried), strict=True))
         policies[method] = calibrate(scores, truth).policy
     rows = []
@@ -123,10 +127,10 @@ def score_year(year: DrawnYear, how: YearScoring) -> YearScores:
         asked_of: dict[str, list[tuple[Scores, NDArray[np.int64], NDArray[np.float64]]]] = {one: [] for one in METHODS}
         for day in days:
             for method in METHODS:
-                asked_of[method].append(galleries.ask_all(method, day, gap, decay))
+                asked_of[method].append(galleries.ask_all(method, day, gap, chosen[method]))
         for method in METHODS:
             scores, truth, precision = (np.concatenate(part) for part in zip(*asked_of[method], strict=True))
-            linked = _linked(year, method, gap, decay, policies[method], how)
+            linked = _linked(year, method, gap, chosen[method], policies[method], how)
             rows.append(
                 GapScores(
                     method,
@@ -139,7 +143,7 @@ def score_year(year: DrawnYear, how: YearScoring) -> YearScores:
                     linked,
                 )
             )
-    return YearScores(len(year.names), year.embedder, decay, policies, rows)
+    return YearScores(len(year.names), year.embedder, chosen["sightings"], chosen["recent"], policies, rows)
 
 
 def write_year_scores(path: Path, scores: YearScores) -> None:
@@ -187,30 +191,31 @@ class _Galleries:
         """How many vectors that is."""
         return len(self.rows(until).animals)
 
-    def ask(self, method: str, day: int, gap: int, decay: float) -> tuple[Scores, NDArray[np.int64]]:
+    def ask(self, method: str, day: int, gap: int, option: float) -> tuple[Scores, NDArray[np.int64]]:
         """Scores (Q, A) and true columns (Q,) of a day's queries."""
         known = self.rows(day - gap)
         truth, asked = self._queries(day)
         names = self._labels[known.animals]
-        gallery: Gallery = (
-            MeanGallery.of(names, known.vectors)
-            if method == "mean"
-            else SightingsGallery.of(names, known.times_s, known.vectors, decay)
-        )
+        gallery: Gallery
+        if method == "sightings":
+            gallery = SightingsGallery.of(names, known.times_s, known.vectors, option)
+        else:
+            weights = recency(known.times_s, option) if method == "recent" else None
+            gallery = MeanGallery.of(names, known.vectors, weights)
         return gallery.scores(asked), truth
 
     def ask_all(
-        self, method: str, day: int, gap: int, decay: float
+        self, method: str, day: int, gap: int, option: float
     ) -> tuple[Scores, NDArray[np.int64], NDArray[np.float64]]:
         """The same, and the average precision (Q,); of the mean gallery over one vector an animal."""
-        scores, truth = self.ask(method, day, gap, decay)
-        if method == "mean":
+        scores, truth = self.ask(method, day, gap, option)
+        if method != "sightings":
             right = np.arange(scores.shape[1])[None] == truth[:, None]
             return scores, truth, average_precision(scores.astype(float), right)
         known, (_, asked) = self.rows(day - gap), self._queries(day)
         thin = np.linspace(0, len(known.animals) - 1, min(_MOST_RANKED, len(known.animals))).astype(int)
         age = (known.times_s.max() - known.times_s[thin]) / DAY_S
-        likeness = (asked @ known.vectors[thin].T).astype(float) - decay * age
+        likeness = (asked @ known.vectors[thin].T).astype(float) - option * age
         return scores, truth, average_precision(likeness, known.animals[thin][None] == truth[:, None])
 
     def _queries(self, day: int) -> tuple[NDArray[np.int64], Vectors]:
@@ -244,30 +249,33 @@ class _Rows(NamedTuple):
     vectors: Vectors
 
 
-def _linked(year: DrawnYear, method: str, gap: int, decay: float, policy: MatchPolicy, how: YearScoring) -> float:
+def _linked(year: DrawnYear, method: str, gap: int, option: float, policy: MatchPolicy, how: YearScoring) -> float:
     """IDF1 of naming animals day by day, with `gap` days between, where nobody says who they are."""
     drawn = np.unique(year.days)
     days = [int(drawn[0])]
     for day in drawn:
         if day - days[-1] >= gap:
             days.append(int(day))
-    held = BoundedGallery(how.bounded or 512, decay)
+    held = BoundedGallery(how.bounded or 512, option if method == "sightings" else 0.0)
     sums: dict[str, Vectors] = {}
+    newest: dict[str, int] = {}
 
     def tracklets(day: int) -> tuple[NDArray[np.int64], list[Vectors]]:
         here = np.unique(year.animals[year.days == day])
         return here, [year.vectors[(year.days == day) & (year.animals == animal)] for animal in here]
 
     def score(vectors: Vectors) -> tuple[Scores, Sequence[str]]:
-        if method == "mean":
+        if method != "sightings":
             names = sorted(sums)
             means = np.stack([sums[name] for name in names]) if names else np.zeros((0, vectors.shape[1]), np.float32)
             return MeanGallery.of(names, means).scores(vectors), names
         return held.gallery.scores(vectors), held.gallery.animals
 
     def learn(name: str, day: int, vectors: Vectors) -> None:
-        if method == "mean":
-            sums[name] = sums.get(name, np.zeros(vectors.shape[1], np.float32)) + vectors.sum(0)
+        if method != "sightings":
+            kept = np.exp2(-(day - newest.get(name, day)) / option) if method == "recent" else 1.0
+            sums[name] = np.float32(kept) * sums.get(name, np.zeros(vectors.shape[1], np.float32)) + vectors.sum(0)
+            newest[name] = day
         else:
             held.add(name, np.full(len(vectors), time_of(day)), vectors)
 

@@ -89,9 +89,13 @@ class MeanGallery:
     means: Vectors
 
     @classmethod
-    def of(cls, animals: Sequence[str] | NDArray[np.str_], vectors: Vectors) -> "MeanGallery":
-        """Average vectors (M, D) of animals (M,)."""
+    def of(
+        cls, animals: Sequence[str] | NDArray[np.str_], vectors: Vectors, weights: NDArray[np.float32] | None = None
+    ) -> "MeanGallery":
+        """Average vectors (M, D) of animals (M,), each with its weight (M,) where `recency` gives some."""
         names, starts, order = _grouped(animals)
+        if weights is not None:
+            vectors = vectors * weights[:, None]
         if order is not None:
             vectors = vectors[order]
         sums = np.add.reduceat(vectors, starts[:-1], axis=0) if names else np.zeros((0, vectors.shape[1]))
@@ -100,6 +104,12 @@ class MeanGallery:
     def scores(self, queries: Vectors) -> NDArray[np.float32]:
         """Give the cosine (Q, A) with each mean."""
         return np.asarray(np.asarray(queries, np.float32) @ self.means.T, np.float32)
+
+
+def recency(times_s: NDArray[np.float64], half_life_days: float) -> NDArray[np.float32]:
+    """Give weights (M,) that halve with every half-life before the newest of the times (M,)."""
+    age = (times_s.max(initial=-np.inf) - times_s) / _DAY_S
+    return np.asarray(np.exp2(-age / half_life_days), np.float32)
 
 
 def _grouped(

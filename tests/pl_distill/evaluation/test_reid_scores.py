@@ -91,9 +91,9 @@ def test_a_year_is_scored_at_every_gap_and_drift_costs_the_mean_more(bounded):
     how = YearScoring(per_hour=1, bounded=bounded, gaps=(1, 10, 30), validation_days=50, test_days=3)
     scores = score_year(make_year(drift=2.5, noise=0.3), how)
     rows = {(row.method, row.gap_days): row for row in scores.rows}
-    assert set(rows) == {(method, gap) for method in ("sightings", "mean") for gap in (1, 10, 30)}
+    assert set(rows) == {(method, gap) for method in ("sightings", "recent", "mean") for gap in (1, 10, 30)}
     assert rows["sightings", 1].rank1.percent >= rows["mean", 1].rank1.percent
     assert rows["sightings", 1].rank1.percent > 90
     if bounded is not None:
         assert rows["sightings", 1].gallery == 5 * bounded
-    assert format_year(scores).count("\n") == 1 + 6
+    assert format_year(scores).count("\n") == 1 + 9

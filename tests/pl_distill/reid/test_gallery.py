@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pl_distill.reid.gallery import BoundedGallery, MeanGallery, SightingsGallery, choose_by_age
+from pl_distill.reid.gallery import BoundedGallery, MeanGallery, SightingsGallery, choose_by_age, recency
 
 DAY = 86_400.0
 RIGHT, UP, LEFT = np.float32([1, 0]), np.float32([0, 1]), np.float32([-1, 0])
@@ -21,6 +21,13 @@ def test_age_counts_from_the_animals_newest_sighting():
     names, times = ["a", "a", "b"], np.array([0, 10 * DAY, 0])
     gallery = SightingsGallery.of(names, times, np.stack([RIGHT, UP, RIGHT]), decay_per_day=0.01)
     assert gallery.scores(RIGHT[None])[0] == pytest.approx([0.9, 1.0])  # b was away, but is not less itself
+
+
+def test_a_recent_mean_forgets_with_its_half_life():
+    weights = recency(np.array([0, 10 * DAY, 10 * DAY]), half_life_days=5)
+    assert weights.tolist() == [0.25, 1.0, 1.0]
+    gallery = MeanGallery.of(["a", "a", "b"], np.stack([UP, RIGHT, LEFT]), weights)
+    assert gallery.scores(UP[None])[0] == pytest.approx([0.25 / np.hypot(1, 0.25), 0.0])
 
 
 def test_unsorted_animals_are_grouped():
