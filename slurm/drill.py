@@ -174,7 +174,10 @@ def interrupt(job: str, folder: Path, kind: str, generator: random.Random, clust
         os.kill(rank_process(job, 1), signal.SIGKILL)
     elif kind == "slurmd":
         os.kill(int((cluster / "slurmd-n2.pid").read_text()), signal.SIGKILL)
-        wait_for("the lost node is noticed", lambda: show(job)["JobState"] != "RUNNING" or int(show(job)["Restarts"]))
+        wait_for(
+            "the lost node is noticed",
+            lambda: show(job)["JobState"] != "RUNNING" or int(show(job)["Restarts"]) > restarts,
+        )
         subprocess.run([HERE / "local_cluster.sh", "up", cluster], check=True, stdout=subprocess.DEVNULL)
     else:
         # USR1 to the tasks, the batch script and its children. TERM to the tasks alone, as SLURM does ahead of a
