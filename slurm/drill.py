@@ -255,6 +255,8 @@ def main() -> int:
         generator = random.Random(f"{given.seed} {strategy}")
         trial = Trial(strategy, NODES[strategy])
         alone, folder = out / f"{strategy}-alone", out / f"{strategy}-interrupted"
+        if folder.exists():  # it would go on from what an earlier drill has left
+            parser.error(f"{folder} is there already: give another --out, or delete it")
         if state_of(alone).get("state") != "done":
             finish(submit(strategy, trial.nodes, alone, data, steps), alone)
         began = time.monotonic()
