@@ -174,7 +174,10 @@ def interrupt(job: str, folder: Path, kind: str, generator: random.Random, clust
         os.kill(rank_process(job, 1), signal.SIGKILL)
     elif kind == "slurmd":
         os.kill(int((cluster / "slurmd-n2.pid").read_text()), signal.SIGKILL)
-        wait_for("the lost node is noticed", lambda: show(job)["JobState"] != "RUNNING" or int(show(job)["Restarts"]))
+        wait_for(
+            "the lost node is noticed",
+            lambda: show(job)["JobState"] != "RUNNING" or int(show(job)["Restarts"]) > restarts,
+        )
         subprocess.run([HERE / "local_cluster.sh", "up", cluster], check=True, stdout=subprocess.DEVNULL)
     else:
         # USR1 to the tasks, the batch script and its children. TERM to the tasks alone, as SLURM does ahead of a
@@ -252,6 +255,8 @@ def main() -> int:
         generator = random.Random(f"{given.seed} {strategy}")
         trial = Trial(strategy, NODES[strategy])
         alone, folder = out / f"{strategy}-alone", out / f"{strategy}-interrupted"
+        if folder.exists():  # it would go on from what an earlier drill has left
+            parser.error(f"{folder} is there already: give another --out, or delete it")
         if state_of(alone).get("state") != "done":
             finish(submit(strategy, trial.nodes, alone, data, steps), alone)
         began = time.monotonic()

@@ -74,7 +74,7 @@ def test_the_time_of_a_validation_is_no_waiting():
     assert callback._ended is None
 
 
-@pytest.mark.parametrize("trainer", ["cpu", "gpu_1", "ddp", "deepspeed_stage2", "smoke"])
+@pytest.mark.parametrize("trainer", ["cpu", "gpu_1", "ddp", "deepspeed_stage2", "deepspeed_stage3", "smoke"])
 def test_every_trainer_measures_itself(trainer):
     text = Path(find_recipe(f"trainer/{trainer}.yaml")).read_text(encoding="utf-8")
     assert "callbacks.throughput.Throughput" in text

@@ -46,6 +46,7 @@ def test_a_training_that_leaves_in_mid_epoch_ends_like_one_left_alone(name, trai
         assert found["left_at"] == 3
         assert found["exit_code"] == 75
         assert found["val_loss"][0] == found["val_loss"][1]
+        assert found["straggler_ratio"] >= 1
         assert found["statistics_equal"], "BatchNorm's running statistics, on this rank"
     assert both[0]["statistics"] == both[1]["statistics"], "the same on both ranks"
     assert both[0]["val_loss"] == both[1]["val_loss"]

@@ -44,6 +44,7 @@ class Ask(Callback):
 def fit(name, folder, options, *more):
     words = ["fit", "--config", "distill/pen.yaml", *STRATEGIES[name], *SMALL, *options]
     words += ["--trainer.callbacks+", "callbacks.preemption.Preemption", "--ckpt_path=last"]
+    words += ["--trainer.callbacks+", "callbacks.scaling.Scaling", "--trainer.callbacks.every_n_steps=2"]
     return run_lightning([*words, f"--trainer.default_root_dir={folder}", *more])
 
 
@@ -60,6 +61,7 @@ def train(name, out, options, rank):
         "left_at": step,
         "exit_code": left_code(),
         "val_loss": [run.trainer.callback_metrics["val/loss"].item() for run in (alone, resumed)],
+        "straggler_ratio": alone.trainer.callback_metrics["perf/straggler_ratio"].item(),
         "statistics_equal": torch.equal(mine, others),
         "statistics": mine.double().sum().item(),
     }
