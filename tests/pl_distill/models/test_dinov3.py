@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
-from transformers import DINOv3ViTConfig, DINOv3ViTModel
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 
 from datamodules.crops import Cropping
 from pl_distill.errors import CheckpointError
@@ -195,3 +195,13 @@ def test_a_head_reads_the_patches_in_their_order_and_answers_in_two_halves(tmp_p
     save_file({"weight": torch.zeros(10, 7), "bias": torch.zeros(10)}, tmp_path / "head.safetensors")
     with pytest.raises(CheckpointError, match=r"head\.safetensors: has other shapes"):
         load_embedder(tmp_path)
+
+
+def test_the_other_family_of_dinov3_loads_alike(tmp_path):
+    torch.manual_seed(0)
+    model = DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=[8, 8, 8, 16], depths=[1, 1, 1, 1], image_size=32))
+    save_embedder(model, tmp_path, 32, CROPPING, dtype=torch.float32)
+    loaded = load_embedder(tmp_path)
+    expected = model.eval()(loaded.prepare(crops())).pooler_output
+    torch.testing.assert_close(loaded.embed(crops()), torch.nn.functional.normalize(expected, dim=-1))
+    assert (loaded.dimension, loaded.feature_dimension) == (16, 32)
