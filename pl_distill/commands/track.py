@@ -89,7 +89,6 @@ def track(
     opened = open_model(plan_models(model, teacher)[-1], prompt, choose_device(device))
     for note in opened.notes:
         print(f"note: {note}")
-    out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         monitor = None
         if pool is not None or behaviour is not None:
@@ -98,6 +97,7 @@ def track(
             keeper = None
             if pool is not None:
                 keeper = stack.enter_context(open_pool(pool, model_of_animals, head, camera, started, place))
+            out.mkdir(parents=True, exist_ok=True)
             sinks: list[Sink] = [*([] if keeper is None else [keeper]), AnimalLines(out / ANIMALS, keeper)]
             monitor = Monitor(model_of_animals, head, sinks)
         done = track_stream(

@@ -110,8 +110,10 @@ def motion_baseline(
         weights: Of the classes in the loss, (C,): the same as the model's.
         steps: Of its training.
     """
-    with torch.random.fork_rng(devices=[]):
+    # `validate` asks inside of inference mode, where nothing could be learned.
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(0)
+        weights = weights.clone()
         head = TemporalHead(1, len(classes), window, hidden=64, dropout=0.1, pictures=False)
         optimizer = torch.optim.AdamW(head.parameters(), lr=_LEARNING_RATE, weight_decay=0.01)
         schedule: Any = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)

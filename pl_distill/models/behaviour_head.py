@@ -92,6 +92,7 @@ class TemporalHead(nn.Module):
         layers: Of the transformer.
         heads: Of its attention.
         dropout: Part of the values that training sets to 0.
+        feature_dropout: The same of the features: a herd's looks are soon learned by heart.
         pictures: Whether the features are looked at; without them it is the baseline of geometry and motion.
     """
 
@@ -100,20 +101,19 @@ class TemporalHead(nn.Module):
         features: int,
         classes: int,
         window: Window,
-        hidden: int = 128,
+        hidden: int = 64,
         layers: int = 2,
         heads: int = 4,
         dropout: float = 0.2,
+        feature_dropout: float = 0.5,
         pictures: bool = True,
     ) -> None:
         super().__init__()
         self.window = window
         self.pictures = pictures
-        self.see = (
-            nn.Sequential(nn.LayerNorm(features), nn.Dropout(dropout), nn.Linear(features, hidden))
-            if pictures
-            else None
-        )
+        self.see: nn.Module | None = None
+        if pictures:
+            self.see = nn.Sequential(nn.LayerNorm(features), nn.Dropout(feature_dropout), nn.Linear(features, hidden))
         self.move = nn.Linear(2 * len(MOTION), hidden)  # values, and how they differ from the moment's
         self.place = nn.Parameter(0.02 * torch.randn(window.length, hidden))
         layer = nn.TransformerEncoderLayer(

@@ -65,8 +65,8 @@ class Embedder(nn.Module):
         mean: Of the training data, per channel, 0-1.
         std: The same.
         head: Reads all patch tokens in their order, (h*w*C) to 2 D values, and answers instead of the class token: the
-            first half is the embedding. Where crops are aligned a place in the crop is a place on the animal, and a
-            small network need not learn to carry places in its class token. None for DINOv3 itself.
+            first half is the embedding, the second the features. Where crops are aligned a place in the crop is a place
+            on the animal; a small network need not learn to carry places in its class token. None for DINOv3 itself.
 
     Attributes:
         identity: SHA-256 over architecture, cropping, preprocessing and weights: what a store of embeddings belongs to.
@@ -100,7 +100,7 @@ class Embedder(nn.Module):
     @property
     def feature_dimension(self) -> int:
         """Length of what `describe` gives beside the embedding."""
-        return 2 * self.dimension
+        return 2 * self.dimension if self.head is None else self.dimension
 
     def crop(self, frame_rgb: Image, boxes_xyxy: NDArray[Any], masks: NDArray[np.bool_] | None = None) -> Tensor:
         """Cut animals out as this embedder wants them, uint8 (N, 3, S, S): `crop_animals` with its `cropping`.
@@ -144,10 +144,10 @@ class Embedder(nn.Module):
 
     @torch.inference_mode()
     def describe(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Give embeddings (N, D), and features (N, 2 D) for a behaviour head: class token and mean of the patch tokens.
+        """Give embeddings (N, D), and features (N, F) for a behaviour head: class token and mean of the patch tokens.
 
         The class token says which animal it is, the patches how it lies there; DINOv3's linear probes take both. With a
-        `head` they are its two halves.
+        `head` the embedding is its first half and the features are its second.
         """
         if not len(crops):
             empty = torch.zeros(0, self.dimension, device=self.mean.device)
@@ -155,8 +155,8 @@ class Embedder(nn.Module):
         cls, patches = self.backbone(self.prepare(crops))
         cls, patches = cls.float(), patches.float()
         if self.head is not None:
-            features = self.head(patches.flatten(1))
-            return F.normalize(features[:, : self.dimension], dim=-1), features
+            identity, posture = self.head(patches.flatten(1)).split(self.dimension, dim=1)
+            return F.normalize(identity, dim=-1), posture
         return F.normalize(cls, dim=-1), torch.cat([cls, patches.mean(1)], dim=-1)
 
     def prepare(self, crops: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class Described(NamedTuple):
         rows: Which of the animals that were asked for, (M,), rising.
         crops: Pictures, uint8, (M, 3, S, S).
         embeddings: Shape (M, D), float32, of length 1.
-        features: Shape (M, 2 D), float32, for a behaviour head.
+        features: Shape (M, F), float32, for a behaviour head.
     """
 
     rows: NDArray[np.int64]

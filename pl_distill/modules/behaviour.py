@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.behaviour import BehaviourDataModule
 from datamodules.behaviour_windows import BehaviourBatch
+from datamodules.splits import Part
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.behaviour_scores import (
     BehaviourScores,
@@ -51,10 +53,10 @@ class BehaviourModule(LightningModule):
     def __init__(
         self,
         head: HeadKind = "temporal",
-        hidden: int = 128,
-        dropout: float = 0.2,
+        hidden: int = 64,
+        dropout: float = 0.3,
         balance: float = 0.5,
-        smoothing: float = 0.02,
+        smoothing: float = 0.05,
         baseline_steps: int = 300,
         optimizer: OptimizerCallable = AdamW,
         warmup: int = 50,
@@ -111,19 +113,25 @@ class BehaviourModule(LightningModule):
         return (weights * counts.sum() / (weights * counts).sum()).float()
 
     def on_fit_start(self) -> None:
-        """Print and log the baselines."""
+        """Weigh the classes; print and log the baselines."""
         self._weights = self.class_weights().to(self.device)
-        if not self.trainer.is_global_zero:
+        self._judge_baselines("val")
+
+    def on_validation_start(self) -> None:
+        """Print the baselines of what `validate` looks at."""
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self._judge_baselines(self.data.part)
+
+    def _judge_baselines(self, part: Part) -> None:
+        train, judged, names = self.data.windows("train"), self.data.windows(part), self.data.class_names
+        if not self.trainer.is_global_zero or not len(train):
             return
-        train, val, names = self.data.windows("train"), self.data.windows("val"), self.data.class_names
         shares = ", ".join(f"{name} {count}" for name, count in zip(names, train.counts, strict=True))
-        print(
-            f"{len(train)} windows to train on ({shares}), {len(val)} to validate on, divided by {self.data.division}"
-        )
+        print(f"{len(train)} windows to train on ({shares}), {len(judged)} of {part}, divided by {self.data.division}")
         self.baselines = {
-            "majority": majority_baseline(train, val, names),
+            "majority": majority_baseline(train, judged, names),
             "geometry_and_motion": motion_baseline(
-                train, val, names, self.data.window, self._weights.cpu(), self.baseline_steps
+                train, judged, names, self.data.window, self.class_weights(), self.baseline_steps
             ),
         }
         for name, scores in self.baselines.items():

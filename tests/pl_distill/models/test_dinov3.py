@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
-from transformers import DINOv3ViTConfig, DINOv3ViTModel
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 
 from datamodules.crops import Cropping
 from pl_distill.errors import CheckpointError
@@ -179,3 +179,29 @@ def test_nothing_of_an_embedder_can_be_trained(embedder):
     assert not any(parameter.requires_grad for parameter in embedder.parameters())
     assert not embedder.training
     assert isinstance(embedder.backbone, TransformersBackbone)
+
+
+def test_a_head_reads_the_patches_in_their_order_and_answers_in_two_halves(tmp_path):
+    torch.manual_seed(0)
+    model, head = DINOv3ViTModel(DINOv3ViTConfig(**SHAPE)), torch.nn.Linear(16 * 24, 10)
+    save_embedder(model, tmp_path, 32, CROPPING, head, dtype=torch.float32)
+    loaded = load_embedder(tmp_path)
+    assert (loaded.dimension, loaded.feature_dimension) == (5, 5)
+    patches = model.eval()(loaded.prepare(crops())).last_hidden_state[:, 2:]
+    identity, posture = head(patches.flatten(1)).split(5, 1)
+    embeddings, features = loaded.describe(crops())
+    torch.testing.assert_close(embeddings, torch.nn.functional.normalize(identity, dim=-1))
+    torch.testing.assert_close(features, posture)
+    save_file({"weight": torch.zeros(10, 7), "bias": torch.zeros(10)}, tmp_path / "head.safetensors")
+    with pytest.raises(CheckpointError, match=r"head\.safetensors: has other shapes"):
+        load_embedder(tmp_path)
+
+
+def test_the_other_family_of_dinov3_loads_alike(tmp_path):
+    torch.manual_seed(0)
+    model = DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=[8, 8, 8, 16], depths=[1, 1, 1, 1], image_size=32))
+    save_embedder(model, tmp_path, 32, CROPPING, dtype=torch.float32)
+    loaded = load_embedder(tmp_path)
+    expected = model.eval()(loaded.prepare(crops())).pooler_output
+    torch.testing.assert_close(loaded.embed(crops()), torch.nn.functional.normalize(expected, dim=-1))
+    assert (loaded.dimension, loaded.feature_dimension) == (16, 32)

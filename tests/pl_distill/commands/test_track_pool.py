@@ -1,0 +1,70 @@
+"""`pl-distill track --pool`: the live chain from the command line, over a restart, and its mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from datamodules.masks import decode_masks
+from datamodules.video import VideoWriter
+from pl_distill.cli import main
+from pl_distill.models.dinov3 import load_embedder
+from pl_distill.models.sam3 import write_random_sam3
+from pl_distill.reid.pool import EmbeddingPool
+
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(write_random_sam3("tiny", tmp_path_factory.mktemp("sam3") / "teacher", seed=0))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("video") / "pen.mp4"
+    with VideoWriter(path, fps=6, width=64, height=48) as writer:
+        for number in range(FRAMES):
+            image = np.random.default_rng(0).integers(40, 80, (48, 64, 3)).astype(np.uint8)
+            for left in (4, 30, 46):
+                image[8 + 2 * number : 24 + 2 * number, left : left + 12] = (230, 150, 120)
+            writer.write(image)
+    return str(path)
+
+
+def track(video, model, out, *options) -> int:
+    words = ["track", video, "--model", model, "--out", str(out), "--device=cpu", "--annotated=false", *options]
+    return main(words)
+
+
+def test_every_tracked_animal_is_described_and_kept_over_a_restart(model, video, tmp_path, capsys):
+    pool = tmp_path / "pool"
+    for run, began in enumerate(("2026-01-26T08:00:00", "2026-01-26T09:30:00")):
+        out = tmp_path / f"out{run}"
+        assert track(video, model, out, f"--pool={pool}", f"--began={began}") == 0
+        assert f"pool      {pool}" in capsys.readouterr().out
+        lines = [json.loads(line) for line in (out / "animals.jsonl").read_text().splitlines()]
+        masks = [json.loads(line) for line in (out / "masks.jsonl").read_text().splitlines()]
+        seen = [row for row in masks if decode_masks([row["segmentation"]]).any()]  # not all covered by others
+        assert [(line["image_id"], line["track_id"]) for line in lines] == [
+            (row["image_id"], row["track_id"]) for row in seen
+        ]
+    embedder = load_embedder()
+    with EmbeddingPool(pool, embedder.identity, embedder.dimension, read_only=True) as kept:
+        times = np.concatenate([kept.vectors([name]).times_s for name in [*kept.animals, ""]])
+    assert {round(float(time)) // 1800 for time in times} == {1769414400 // 1800, 1769419800 // 1800}
+
+
+def test_mistakes_are_answered_in_one_line_and_leave_nothing(model, video, tmp_path, capsys):
+    with EmbeddingPool(tmp_path / "other", "another embedder", 7):
+        pass
+    cases = [
+        ([f"--pool={tmp_path / 'other'}"], "embedder"),
+        ([f"--pool={tmp_path / 'p'}", "--began=yesterday"], "is no time"),
+        ([f"--pool={tmp_path / 'p'}", "--embedder=nobody"], "is no folder"),
+        (["--behaviour=nothing"], "cannot be read"),
+    ]
+    for options, message in cases:
+        assert track(video, model, tmp_path / "out", *options) == 1
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
