@@ -56,7 +56,9 @@ def draw_timeline(path: Path, table: DailyTable, animal: str, outcomes: Sequence
         handles, labels = top.get_legend_handles_labels()
         top.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
         way = _of(table, "distance_m")
-        middle.plot(days, _smooth(np.nanmedian(way, axis=0)), color="#aaa", lw=2, label="herd's median")
+        middle.plot(
+            days, _smooth(pd.DataFrame(way).median(axis=0).to_numpy(float)), color="#aaa", lw=2, label="herd's median"
+        )
         middle.plot(days, way[row], color="#3f8f4f", lw=0.6, alpha=0.5)
         middle.plot(days, _smooth(way[row]), color="#3f8f4f", lw=1.8, label=animal)
         middle.set(ylabel="metres per hour", ylim=(0, None), title="Way walked")

@@ -28,8 +28,8 @@ class MatchPolicy:
         herd: The most animals that there can be; beyond it no new one is made. None: any number.
     """
 
-    threshold: float = 0.6
-    margin: float = 0.02
+    threshold: float = 0.87  # `calibrate` on the pen's embedder: docs/animal-record.md; choose anew for another one
+    margin: float = 0.04
     herd: int | None = None
 
     def __post_init__(self) -> None:
