@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.preemption import Preempted
 from datamodules.files import write_json
@@ -51,7 +52,9 @@ class RunState(Callback):
             self._write(trainer, "running")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say how it ended; with several processes each may be the one that fails."""
+        """Say how a fit ended; with several processes each may be the one that fails."""
+        if trainer.state.fn != TrainerFn.FITTING:  # a validation that fails says nothing of the run
+            return
         if isinstance(exception, Preempted):
             if trainer.is_global_zero:
                 asked = {"signal": exception.signal_name, "checkpoint": str(exception.checkpoint)}

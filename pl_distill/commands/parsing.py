@@ -80,7 +80,12 @@ def _reason(message: str) -> str:
     """
     text = " ".join(message.split()).rstrip(".")
     inner = re.match(rf"""(Parser key "[^"]+": ).*?Errors: - (?:\S+: )?(.*?)\.?, expected {KNOWN}\.""", text)
-    return inner[1] + inner[2] if inner else text
+    if inner is None:
+        return text
+    if inner[2].startswith("Option 'class_path' is not accepted"):  # true of what stands beside it
+        given = re.search(rf"Given value: (.*?)(?:, expected {KNOWN}|$)", text)
+        return f"{inner[1]}only init_args may stand beside class_path, not as in {given[1][:300] if given else 'this'}"
+    return inner[1] + inner[2]
 
 
 class CommandParser(ArgumentParser):

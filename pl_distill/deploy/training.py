@@ -77,7 +77,7 @@ def predict_training(module: Any, geometry: Sam3Geometry, batch_size: int, state
             stack.enter_context(CudaAutocastRules())
         stack.enter_context(tracker)
         kept = [[torch.empty_like(weight) for weight in parameters] for _ in range(states)]
-        features = module.compare(batch, with_levels=True)
+        features = module.compare(batch, level_images=len(batch["image"]))
         loss = module.loss(*features, Progress(1, 2))["loss"]
         loss.backward()
         del features, loss, kept
