@@ -185,14 +185,24 @@ def interrupt(job: str, folder: Path, kind: str, generator: random.Random, clust
         if kind == "TERM":
             wait_for("tasks", lambda: f"{job}.0" in said("squeue", "--noheader", "--steps", "--jobs", job))
         subprocess.run(["scancel", *(["--full"] if kind == "USR1" else []), f"--signal={kind}", job], check=True)
-    wait_for(
-        "the job starts again", lambda: int(show(job)["Restarts"]) > restarts and show(job)["JobState"] == "RUNNING"
-    )
+    wait_for("the job starts again", lambda: started_again(job, restarts))
     done.restart_s = round(time.monotonic() - at, 1)
     state = state_of(folder)
     if state.get("state") == "requeued":
         done.saved = state["step"]
     return done
+
+
+def started_again(job: str, restarts: int) -> bool:
+    """Whether a job runs after more than so many restarts.
+
+    Raises:
+        RuntimeError: It has ended instead.
+    """
+    told = show(job)
+    if told["JobState"] in ("COMPLETED", "FAILED", "CANCELLED"):
+        raise RuntimeError(f"job {job} ended ({told['JobState']}) as the signal came: give more --steps")
+    return int(told["Restarts"]) > restarts and told["JobState"] == "RUNNING"
 
 
 def rank_process(job: str, rank: int) -> int:
@@ -251,7 +261,7 @@ def main() -> int:
     trials = []
     for number, strategy in enumerate(given.strategies):
         share = len(range(number, given.signals, len(given.strategies)))
-        steps = given.steps or 12 * (share + 1)
+        steps = given.steps or 40 * (share + 1)
         generator = random.Random(f"{given.seed} {strategy}")
         trial = Trial(strategy, NODES[strategy])
         alone, folder = out / f"{strategy}-alone", out / f"{strategy}-interrupted"

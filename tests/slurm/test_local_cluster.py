@@ -68,7 +68,7 @@ def wait(job, seconds=300):
 
 def drill(cluster, out, strategy, nodes, *options):
     """Run the drill; return what it says about its one trial, and the job's log."""
-    words = [sys.executable, ROOT / "slurm" / "drill.py", "--out", out, "--strategies", strategy, "--steps", 12]
+    words = [sys.executable, ROOT / "slurm" / "drill.py", "--out", out, "--strategies", strategy, "--steps", 100]
     ran = run(*words, *options, "--cluster", cluster, timeout=1500)
     log = out / f"{strategy}-interrupted.log"
     said = log.read_text() if log.exists() else ""
