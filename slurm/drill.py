@@ -108,7 +108,10 @@ def submit(strategy: str, nodes: int, folder: Path, data: list[str], steps: int)
     script = Path(sys.executable).with_name("pl-distill")
     environment = {**os.environ, "PL_DISTILL": str(script), "PL_DISTILL_SLURM_DIR": str(HERE), "OMP_NUM_THREADS": "1"}
     environment |= {"NO_ALBUMENTATIONS_UPDATE": "1", "MAX_CRASHES": "100"}
-    return subprocess.run(words, check=True, capture_output=True, text=True, env=environment).stdout.strip()
+    ran = subprocess.run(words, capture_output=True, text=True, env=environment)
+    if ran.returncode:
+        raise RuntimeError(f"sbatch refuses the job: {ran.stderr.strip()}")
+    return ran.stdout.strip()
 
 
 def said(*words: str) -> str:

@@ -32,7 +32,7 @@ install() {
 configure() {
     local host cores memory
     host=$(hostname -s)
-    cores=$(nproc)
+    cores=$(nproc --all) # plain nproc obeys OMP_NUM_THREADS
     memory=$(awk '/MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
     mkdir -p "$base"/{munge,state,spool}
     chmod 700 "$base/munge"

@@ -82,6 +82,7 @@ def drill(cluster, out, strategy, nodes, *options):
     return trial, said
 
 
+@pytest.mark.slow
 def test_ddp_on_two_nodes_answers_a_signal(slurm, tmp_path, monkeypatch):
     monkeypatch.setenv("PL_DISTILL_CONTAINER", "nice")  # a wrapper, where a container's start would stand
     trial, said = drill(slurm, tmp_path, "ddp", 2, "--signals", 1)
