@@ -11,11 +11,9 @@ import logging
 import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from datamodules.errors import DataError, UserError
@@ -26,7 +24,6 @@ log = logging.getLogger(__name__)
 PROTOCOLS = ("https", "http", "s3", "gs", "file", "memory")
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "https": "aiohttp", "http": "aiohttp"}
 CHUNK = 1 << 20
-IN_USE_S = 60.0  # what was used so recently is never deleted: a process may be about to open it
 
 
 class RemoteError(DataError):
@@ -39,10 +36,27 @@ def is_url(place: str | Path) -> bool:
     return ":" in str(place) and head.isalnum() and (f"{head}://" in str(place) or head == "pipe" or "::" in str(place))
 
 
+class HeldCopy:
+    """A local copy that no process deletes until it is closed; a process that dies lets go of it.
+
+    Args:
+        path: Of the copy.
+        lock: Locked as shared; what makes room asks for it exclusively and does not wait.
+    """
+
+    def __init__(self, path: Path, lock: BinaryIO) -> None:
+        self.path = path
+        self._lock = lock
+
+    def close(self) -> None:
+        """Let it go: it may be deleted from now on."""
+        self._lock.close()
+
+
 class RemoteFolder:
     """A folder behind a URL, and its copy on the local disk.
 
-    Several processes may share the local folder. It grows up to `limit_bytes`, more only where files that are in use
+    Several processes may share the local folder. It grows up to `limit_bytes`, more only where files that are held
     need it.
 
     Args:
@@ -76,26 +90,49 @@ class RemoteFolder:
         self.attempts = attempts
         self.first_wait_s = first_wait_s
 
-    def fetch(self, file: str, *, size: int | None = None, sha256: str | None = None, fresh: bool = False) -> Path:
-        """Return where a copy of `file` lies, which is downloaded where there is none.
+    def fetch(self, file: str, *, sha256: str | None = None, fresh: bool = False) -> Path:
+        """Return where a copy of a small `file` lies, such as a manifest; it is never deleted.
 
         Args:
             file: Path below the URL.
-            size: Its bytes, where they are known.
             sha256: Its hash, where it is known; compared when it is downloaded.
-            fresh: Download it again, such as a manifest that may have changed.
+            fresh: Download it again, since it may have changed.
 
         Raises:
             RemoteError: It is not there, is not what it should be, or could not be read in all attempts.
         """
         path = self._path(file)
-        if not fresh and self._touch(path, size):
-            return path
-        with self._lock(path):  # of several processes one downloads, the others find it
-            if fresh or not self._touch(path, size):
-                self._make_room(size or 0)
-                self._download(file, path, size, sha256)
+        with self._open_lock(path) as lock:  # of several processes one downloads, the others find it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if fresh or not self._touch(path, None):
+                self._download(file, path, None, sha256)
         return path
+
+    def hold(self, file: str, *, size: int, sha256: str) -> HeldCopy:
+        """Return a copy of a shard, which is downloaded where there is none.
+
+        Args:
+            file: Path below the URL.
+            size: Its bytes.
+            sha256: Its hash; compared when it is downloaded.
+
+        Raises:
+            RemoteError: It is not there, is not what it should be, or could not be read in all attempts.
+        """
+        path = self._path(file)
+        lock = self._open_lock(path)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            while not self._touch(path, size):
+                fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one downloads, the others find it
+                if not self._touch(path, size):
+                    self._make_room(size)
+                    self._download(file, path, size, sha256)
+                fcntl.flock(lock, fcntl.LOCK_SH)  # not in one step: another may have made room in between
+        except BaseException:
+            lock.close()
+            raise
+        return HeldCopy(path, lock)
 
     def _path(self, file: str) -> Path:
         parts = PurePosixPath(file).parts
@@ -159,8 +196,9 @@ class RemoteFolder:
                 raise OSError(f"SHA-256 {digest.hexdigest()} instead of {sha256}")
 
     def _make_room(self, size: int) -> None:
-        """Delete what was used least recently until `size` more bytes fit."""
-        with self._lock(self.root / "room"):
+        """Delete what nobody holds and was used least recently until `size` more bytes fit."""
+        with self._open_lock(self.root / "room") as room:
+            fcntl.flock(room, fcntl.LOCK_EX)
             found = []
             for path in self.root.glob("*/*/*.tar"):
                 try:
@@ -168,20 +206,22 @@ class RemoteFolder:
                 except FileNotFoundError:
                     continue
                 found.append((status.st_mtime, status.st_size, path))
-            total = sum(one[1] for one in found) + size
-            for used, bytes_, path in sorted(found):
-                if total <= self.limit_bytes or time.time() - used < IN_USE_S:
+            total = sum(bytes_ for _, bytes_, _ in found) + size
+            for _, bytes_, path in sorted(found):
+                if total <= self.limit_bytes:
                     return
-                path.unlink(missing_ok=True)
-                total -= bytes_
+                with self._open_lock(path) as lock:
+                    try:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        continue
+                    path.unlink(missing_ok=True)
+                    total -= bytes_
 
-    @contextmanager
-    def _lock(self, path: Path) -> Iterator[None]:
+    def _open_lock(self, path: Path) -> BinaryIO:
         lock = path.with_name(f".{path.name}.lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return lock.open("wb")
 
 
 @dataclass(frozen=True)
@@ -191,7 +231,8 @@ class LocalCopies:
     Args:
         folder: On a local disk; processes of a node, and runs, may share it.
         limit_gib: What all copies may take. An epoch that does not fit is downloaded again each time, so give the
-            node's share of the data set where the disk has it; at least `block_shards` of each rank must fit.
+            node's share of the data set where the disk has it; `block_shards` of each worker are
+            held whatever this says.
         attempts: How often a file is asked for; the waits between them double from one second.
 
     Raises:

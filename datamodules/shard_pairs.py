@@ -9,14 +9,14 @@ from datamodules.cache_progress import default_cache
 from datamodules.codec_basis import BASIS
 from datamodules.feature_cache import FeatureCache
 from datamodules.feature_shard import FeatureShard
-from datamodules.remote import LocalCopies, RemoteFolder, is_url
+from datamodules.remote import HeldCopy, LocalCopies, RemoteFolder, is_url
 from datamodules.shard_manifest import FILE as IMAGE_MANIFEST
 from datamodules.shard_manifest import ShardEntry, ShardManifest
 from datamodules.splits import Part
 
 
 class PairFetcher:
-    """Makes sure that both tars of a shard are on the local disk.
+    """Makes sure that both tars of a shard are on the local disk, and stay there while they are used.
 
     Args:
         images: Where the image shards are; None where they are local.
@@ -40,23 +40,29 @@ class PairFetcher:
         self._entries = entries
         self._opened = opened
         self._keep = keep
-        self._recent: OrderedDict[int, None] = OrderedDict()
+        self._held: OrderedDict[int, list[HeldCopy]] = OrderedDict()
 
     def __call__(self, shard: int) -> None:
-        """Bring a shard here, by its number; what is here already is marked as used.
+        """Bring a shard here, by its number; what was asked for least recently is let go.
 
         Raises:
             RemoteError: It cannot be read.
         """
+        if shard in self._held:
+            self._held.move_to_end(shard)
+            return
+        if len(self._held) == self._keep:
+            oldest, unused = self._held.popitem(last=False)
+            self._opened[oldest].close()
+            for copy in unused:
+                copy.close()
         image, feature = self._entries[shard]
+        copies = []
         if self._images is not None:
-            self._images.fetch(image.file, size=image.bytes, sha256=image.sha256)
+            copies.append(self._images.hold(image.file, size=image.bytes, sha256=image.sha256))
         if self._maps is not None:
-            self._maps.fetch(feature.file, size=feature.bytes, sha256=feature.sha256)
-        self._recent[shard] = None
-        self._recent.move_to_end(shard)
-        if len(self._recent) > self._keep:
-            self._opened[self._recent.popitem(last=False)[0]].close()
+            copies.append(self._maps.hold(feature.file, size=feature.bytes, sha256=feature.sha256))
+        self._held[shard] = copies
 
 
 class TrainingShards:

@@ -71,15 +71,19 @@ def remote(url, tmp_path, limit=10**9, attempts=4):
     return RemoteFolder(url, tmp_path / "local", limit_bytes=limit, attempts=attempts, first_wait_s=0.01)
 
 
+def hold(here, name, source):
+    """The copy of a shard whose size and hash are those of the file `source`."""
+    return here.hold(name, size=source.stat().st_size, sha256=sha256_of(source))
+
+
 def test_a_file_is_copied_once_and_is_the_same(served, tmp_path):
     folder, url = served
     path = write(folder, "train/a.tar", 3_000_000)
     here = remote(url, tmp_path)
-    options = {"size": 3_000_000, "sha256": sha256_of(path)}
-    copy = here.fetch("train/a.tar", **options)
+    copy = hold(here, "train/a.tar", path).path
     assert copy.read_bytes() == path.read_bytes()
     asked = len(_Unreliable.asked)
-    assert here.fetch("train/a.tar", **options) == copy
+    assert hold(here, "train/a.tar", path).path == copy
     assert len(_Unreliable.asked) == asked
 
 
@@ -87,7 +91,7 @@ def test_a_server_that_fails_for_a_while_is_asked_again(served, tmp_path, caplog
     folder, url = served
     path = write(folder, "train/a.tar", 5000)
     _Unreliable.failures = [503, 503, 0, 0]
-    copy = remote(url, tmp_path).fetch("train/a.tar", size=5000, sha256=sha256_of(path))
+    copy = hold(remote(url, tmp_path), "train/a.tar", path).path
     assert copy.read_bytes() == path.read_bytes()
     assert "attempt 2" in caplog.text
     assert not list(copy.parent.glob("*partial*"))
@@ -96,19 +100,19 @@ def test_a_server_that_fails_for_a_while_is_asked_again(served, tmp_path, caplog
 @pytest.mark.parametrize("status", [403, 404])
 def test_an_answer_that_will_not_change_is_taken_at_once(status, served, tmp_path):
     folder, url = served
-    write(folder, "train/a.tar", 5000)
+    path = write(folder, "train/a.tar", 5000)
     _Unreliable.failures = [status] * 9
     with pytest.raises(RemoteError, match="cannot be read"):
-        remote(url, tmp_path).fetch("train/a.tar", size=5000)
+        hold(remote(url, tmp_path), "train/a.tar", path)
     assert len(_Unreliable.failures) >= 6
 
 
 def test_a_server_that_keeps_failing_is_named_with_the_number_of_attempts(served, tmp_path):
     folder, url = served
-    write(folder, "train/a.tar", 5000)
+    path = write(folder, "train/a.tar", 5000)
     _Unreliable.failures = [500] * 50
     with pytest.raises(RemoteError, match=r"train/a.tar: could not be read in 3 attempts, at last because of .*500"):
-        remote(url, tmp_path, attempts=3).fetch("train/a.tar", size=5000)
+        hold(remote(url, tmp_path, attempts=3), "train/a.tar", path)
     assert not list((tmp_path / "local").rglob("a.tar"))
 
 
@@ -131,35 +135,59 @@ def test_what_is_missing_is_not_asked_for_again(served, tmp_path):
 
 def test_another_content_is_refused_however_often_it_comes(served, tmp_path):
     folder, url = served
-    write(folder, "train/a.tar", 5000)
+    path = write(folder, "train/a.tar", 5000)
     with pytest.raises(RemoteError, match="5000 bytes instead of 6000"):
-        remote(url, tmp_path).fetch("train/a.tar", size=6000)
+        remote(url, tmp_path).hold("train/a.tar", size=6000, sha256=sha256_of(path))
     with pytest.raises(RemoteError, match=f"instead of {'0' * 64}"):
-        remote(url, tmp_path).fetch("train/a.tar", size=5000, sha256="0" * 64)
+        remote(url, tmp_path).hold("train/a.tar", size=5000, sha256="0" * 64)
 
 
-def test_what_was_used_least_recently_makes_room(tmp_path):
-    source = tmp_path / "source"
-    for name in "abcd":
-        write(source, f"train/{name}.tar", 1000)
-    here = remote(f"file://{source}", tmp_path, limit=3000)
+def test_what_was_used_least_recently_and_is_not_held_makes_room(tmp_path):
+    files = {name: write(tmp_path / "source", f"train/{name}.tar", 1000) for name in "abcd"}
+    here = remote(f"file://{tmp_path / 'source'}", tmp_path, limit=3000)
+
+    def use(name):
+        return hold(here, f"train/{name}.tar", files[name])
+
+    def names():
+        return "".join(sorted(path.stem for path in here.folder.rglob("*.tar")))
+
     for age, name in ((400, "a"), (300, "b"), (200, "c")):
-        path = here.fetch(f"train/{name}.tar", size=1000)
-        os.utime(path, (time.time() - age, time.time() - age))
-    here.fetch("train/a.tar", size=1000)  # used again
-    here.fetch("train/d.tar", size=1000)
-    assert sorted(path.stem for path in here.folder.rglob("*.tar")) == ["a", "c", "d"]
-    here.fetch("train/b.tar", size=1000)
-    assert sorted(path.stem for path in here.folder.rglob("*.tar")) == ["a", "b", "d"]
-    here.fetch("train/c.tar", size=1000)  # all others are in use
-    assert sorted(path.stem for path in here.folder.rglob("*.tar")) == ["a", "b", "c", "d"]
+        copy = use(name)
+        os.utime(copy.path, (time.time() - age, time.time() - age))
+        copy.close()
+    first = use("a")
+    fourth = use("d")
+    assert names() == "acd"
+    second = use("b")
+    assert names() == "abd"
+    third = use("c")
+    assert names() == "abcd", "all others are held"
+    for copy in (first, second, third, fourth):
+        copy.close()
+    os.utime(third.path, (0, 0))
+    files["e"] = write(tmp_path / "source", "train/e.tar", 3000)
+    use("e").close()
+    assert names() == "e"
+
+
+def test_a_copy_that_two_hold_stays_until_both_let_go(tmp_path):
+    files = {name: write(tmp_path / "source", f"train/{name}.tar", 1000) for name in "abc"}
+    here = remote(f"file://{tmp_path / 'source'}", tmp_path, limit=1000)
+    one, two = (hold(here, "train/a.tar", files["a"]) for _ in range(2))
+    one.close()
+    hold(here, "train/b.tar", files["b"]).close()
+    assert two.path.read_bytes() == files["a"].read_bytes()
+    two.close()
+    hold(here, "train/c.tar", files["c"]).close()
+    assert [path.stem for path in here.folder.rglob("*.tar")] == ["c"]
 
 
 def test_processes_that_ask_at_once_share_one_download(served, tmp_path):
     folder, url = served
-    write(folder, "train/a.tar", 200_000)
+    path = write(folder, "train/a.tar", 200_000)
     here = remote(url, tmp_path)
-    threads = [threading.Thread(target=here.fetch, args=("train/a.tar",), kwargs={"size": 200_000}) for _ in range(8)]
+    threads = [threading.Thread(target=hold, args=(here, "train/a.tar", path)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -170,7 +198,7 @@ def test_processes_that_ask_at_once_share_one_download(served, tmp_path):
 def test_an_object_store_of_fsspec_is_read_too(tmp_path):
     with fsspec.open("memory://bucket/pen/train/a.tar", "wb") as file:
         file.write(b"x" * 100)
-    assert remote("memory://bucket/pen", tmp_path).fetch("train/a.tar", size=100).read_bytes() == b"x" * 100
+    assert remote("memory://bucket/pen", tmp_path).fetch("train/a.tar").read_bytes() == b"x" * 100
 
 
 @pytest.mark.parametrize("url", ["pipe:cat secret", "simplecache::http://host/x", "ftp://host/x", "pipe://x"])
