@@ -6,7 +6,7 @@ another frame's map, every rank has as many batches, and a run that stops in mid
 Augmentation never moves a map: a view is one that the teacher has seen, too, and colour and blur are the student's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -25,7 +25,7 @@ from datamodules.feature_shard import FeatureShard
 from datamodules.preprocessing import Preprocessing
 from datamodules.remote import LocalCopies
 from datamodules.resumption import ResumableDataLoader, resume_point
-from datamodules.sampling import EpochSampler
+from datamodules.sampling import TicketSampler
 from datamodules.shard_index import IndexedShard, open_shard
 from datamodules.shard_pairs import TrainingShards, cache_beside
 from datamodules.splits import Part
@@ -39,18 +39,6 @@ class CachedSample(TypedDict):
     key: str
     image: Tensor
     teacher_map: Map
-
-
-class TicketSampler(EpochSampler):
-    """An `EpochSampler` whose indices also tell the epoch, ``epoch * samples + number``.
-
-    Worker processes outlive an epoch and do not hear of the next one; what is drawn for a sample must depend on it, and
-    on nothing else, or a resumed run would draw anew.
-    """
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.epoch * sum(self.shard_sizes)  # now: the epoch is set anew while workers still fetch
-        return (first + number for number in super().__iter__())
 
 
 class CachedSamples(Dataset[CachedSample]):

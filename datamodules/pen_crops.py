@@ -31,7 +31,7 @@ from datamodules.pen.coats import MARK_MAP, mark_map
 from datamodules.pen.seeds import generator
 from datamodules.pen_training import DrawnPen, PenShare, plan_pens
 from datamodules.resumption import ResumableDataLoader, resume_point
-from datamodules.sampling import EpochSampler
+from datamodules.sampling import TicketSampler
 
 PLAN = "pens.json"
 MIN_PIXELS = 64
@@ -175,7 +175,7 @@ class PenCropsDataModule(LightningDataModule):
         """Give varied batches; an epoch sees each pen once, on whichever rank; resumable in mid-epoch."""
         assert self.trainer is not None
         pens = self.parts["train"]
-        sampler = EpochSampler(
+        sampler = TicketSampler(
             [len(pens)],
             batch_size=self.pens_per_batch,
             rank=self.trainer.global_rank,
@@ -204,10 +204,10 @@ class PenCrops(Dataset[CropBatch]):
     Args:
         folder: Holds one file a pen.
         pens: Which.
-        per_animal: How many crops of each animal, drawn anew each time; None gives all.
+        per_animal: How many crops of each animal, drawn anew in each epoch; None gives all.
         blank: How far the background fades where nothing varies.
         variety: How crops vary; None leaves them as they are.
-        seed: Of the variety.
+        seed: Of both; an index beyond the number of pens is one of a later epoch.
     """
 
     def __init__(
@@ -223,25 +223,27 @@ class PenCrops(Dataset[CropBatch]):
         self.per_animal = per_animal
         self.blank = blank
         self.variety = variety
-        self._rng = np.random.default_rng(seed)
+        self.seed = seed
         self._marks: dict[tuple[int, int], NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
         return len(self.pens)
 
-    def __getitem__(self, index: int) -> CropBatch:
+    def __getitem__(self, ticket: int) -> CropBatch:
+        epoch, index = divmod(ticket, len(self))
+        rng = np.random.default_rng([self.seed, epoch, index])
         stored = load_file(_file(self.folder, self.pens[index]))
         animals = stored["animals"]
         rows = np.arange(len(animals))
         if self.per_animal is not None:
             chosen = [np.flatnonzero(animals == animal) for animal in np.unique(animals)]
-            picked = [self._rng.choice(one, self.per_animal, replace=len(one) < self.per_animal) for one in chosen]
+            picked = [rng.choice(one, self.per_animal, replace=len(one) < self.per_animal) for one in chosen]
             rows = np.concatenate([*picked, rows[:0]])
         layers = stored["layers"][rows]
         if self.variety is None:
             images = fade(layers[..., :3], layers[..., 3:], self.blank)
         else:
-            varied = [vary(layer, self.variety, self._rng) for layer in layers]
+            varied = [vary(layer, self.variety, rng) for layer in layers]
             images = np.array(varied, np.uint8).reshape(layers[..., :3].shape)
         return CropBatch(
             torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255,

@@ -131,3 +131,15 @@ class EpochSampler(DistributedSampler[int]):
         return share_of_rank(
             order, batch_size=self.batch_size, rank=self.rank, ranks=self.num_replicas, full_batches=self.shuffle
         )
+
+
+class TicketSampler(EpochSampler):
+    """An `EpochSampler` whose indices also tell the epoch, ``epoch * samples + number``.
+
+    Worker processes outlive an epoch and do not hear of the next one; what is drawn for a sample must depend on it, and
+    on nothing else, or a resumed run would draw anew.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * sum(self.shard_sizes)  # now: the epoch is set anew while workers still fetch
+        return (first + number for number in super().__iter__())

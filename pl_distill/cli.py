@@ -40,6 +40,7 @@ VERBS = {
     "evaluate": Verb("stream clips through teacher and student and score the tracks", "evaluate", ("evaluate",)),
     "transfer": Verb("score a model on unseen pens of every domain, one table", "transfer", ("transfer",)),
     "window": Verb("scores and bytes against the pruning window, one table", "window", ("window",)),
+    "tune": Verb("scores against the thresholds of a SAM 3, one table", "tune", ("tune",)),
     "release": Verb("write a trained SAM 3 in half precision, with its model card", "release", ("release",)),
     "embed": Verb("describe every animal of clips, for behaviour and identity", "embed", ("embed",)),
     "ablate": Verb("train and score students of several losses, one table", "ablate", ("ablate",)),

@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from datamodules.errors import UserError
 from pl_distill.checkpoint_io import recover_directories
 from pl_distill.commands.parsing import refuse, resolve_recipes
+from pl_distill.commands.step_seed import StepSeed
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.checkpoints import find_deepspeed_states, read_checkpoint
 
@@ -73,7 +74,7 @@ class RecipeCLI(LightningCLI):
         """Leave the recipe as it is; Lightning would lay a checkpoint's hyperparameters over it, without a word."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; config.yaml is saved first, for other callbacks read it.
+        """Build the trainer; config.yaml is saved first, for other callbacks read it, and every batch has its seed.
 
         Raises:
             ConfigError: Its options do not go together, or not with this machine.
@@ -89,6 +90,7 @@ class RecipeCLI(LightningCLI):
             ) from error
         callbacks: list[Callback] = cast(Any, trainer).callbacks
         callbacks.sort(key=lambda callback: not isinstance(callback, SaveConfigCallback))
+        callbacks.append(StepSeed())
         return trainer
 
     def before_fit(self) -> None:

@@ -144,3 +144,13 @@ def p_value(table: NDArray[np.float64]) -> float:
 def _day(model: Comparison, clip: str) -> str:
     replay = model.clips[clip].replay
     return clip if replay is None else replay.day
+
+
+def show_score(value: float | None, item: PairedDifference | None) -> str:
+    """Return a percentage as tables show it: ``71.2 (-1.5 [-3.0, +0.1])``, a dash where it is undefined."""
+    if value is None:
+        return "-"
+    if item is None:
+        return f"{value:.1f}"
+    between = "" if item.low is None or item.high is None else f" [{item.low:+.1f}, {item.high:+.1f}]"
+    return f"{value:.1f} ({item.difference:+.1f}{between})"

@@ -12,7 +12,7 @@ from datamodules.files import atomic_path, write_json
 from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
 from pl_distill.evaluation.clip_files import read_record
 from pl_distill.evaluation.results import Results
-from pl_distill.evaluation.statistics import PairedDifference, compare_pairs
+from pl_distill.evaluation.statistics import PairedDifference, compare_pairs, show_score
 from pl_distill.evaluation.tables import ReportTable, write_report_table
 from pl_distill.streaming import PruningPolicy
 
@@ -138,20 +138,11 @@ def _cells(row: WindowRow) -> list[str]:
     return [
         row.window,
         row.role,
-        _show(row.mota, by_metric.get("mota")),
-        _show(row.idf1, by_metric.get("idf1")),
+        show_score(row.mota, by_metric.get("mota")),
+        show_score(row.idf1, by_metric.get("idf1")),
         "-" if row.mask_overlap is None else f"{row.mask_overlap:.1f}",
         str(row.id_switches),
         f"{row.session_bytes / 2**20:.2f}",
         f"{row.growth_bytes:,.0f}",
         "-" if row.frames_per_second is None else f"{row.frames_per_second:.2f}",
     ]
-
-
-def _show(value: float | None, item: PairedDifference | None) -> str:
-    if value is None:
-        return "-"
-    if item is None:
-        return f"{value:.1f}"
-    between = "" if item.low is None or item.high is None else f" [{item.low:+.1f}, {item.high:+.1f}]"
-    return f"{value:.1f} ({item.difference:+.1f}{between})"

@@ -81,6 +81,8 @@ class EmbedderModule(LightningModule):
             "num_register_tokens": 1,
             "patch_size": patch_size,
             "image_size": image_size,
+            # Drawn from torch's generator in training, which a resumed run does not have; crops are of one size anyway.
+            "pos_embed_rescale": None,
         }
         self.image_size = image_size
         self.dimension = dimension

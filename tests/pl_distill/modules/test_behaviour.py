@@ -28,21 +28,50 @@ RECIPE = "domain: small\nwidth: 128\nheight: 72\nnum_animals: 2\n"
 
 
 @pytest.fixture(scope="module")
-def embedder(tmp_path_factory):
-    """Train one for two steps on pens of two animals."""
-    folder = tmp_path_factory.mktemp("embedder")
+def crops(tmp_path_factory):
+    """Words for a recipe that trains on small pens of two animals, which are drawn once."""
+    folder = tmp_path_factory.mktemp("crops")
     (folder / "small.yaml").write_text(RECIPE)
-    pens = [{"domain": str(folder / "small.yaml"), "pens": 2}]
-    words = [
-        *("fit", "--config", "embedder/pen.yaml", "--trainer.default_root_dir", str(folder / "run")),
-        *("--trainer.max_steps", "2", "--trainer.precision", "32", "--trainer.val_check_interval", "1"),
+    pens = [{"domain": str(folder / "small.yaml"), "pens": 4}]
+    return [
         *("--data.folder", str(folder / "data"), "--data.train", json.dumps(pens), "--data.val", json.dumps(pens)),
         *("--data.frames_per_pen", "4", "--data.size", "32", "--data.pens_per_batch", "2", "--data.processes", "1"),
+    ]
+
+
+def fit_embedder(crops, folder, steps, *more):
+    """Train a small one; it checkpoints at every step."""
+    words = [
+        *("fit", "--config", "embedder/pen.yaml", "--trainer.default_root_dir", str(folder / "run"), *crops),
+        *("--trainer.max_steps", str(steps), "--trainer.precision", "32", "--trainer.val_check_interval", "1"),
         *("--model.image_size", "32", "--model.hidden_size", "16", "--model.heads", "2", "--model.dimension", "16"),
         *("--trainer.callbacks", "callbacks.sam3_export.Sam3Export"),
-        *("--trainer.callbacks.folder", str(folder / "model")),
+        *("--trainer.callbacks.folder", str(folder / "model"), *KEEP_EACH_STEP, *more),
     ]
-    assert main(words) == 0
+    return main(words)
+
+
+KEEP_EACH_STEP = (
+    *("--trainer.callbacks+", "lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.save_last", "true"),
+    *("--trainer.callbacks.save_top_k", "-1", "--trainer.callbacks.every_n_train_steps", "1"),
+    *("--trainer.callbacks.filename", "{step}", "--trainer.callbacks.enable_version_counter", "false"),
+)
+
+
+def weights(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def assert_equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.fixture(scope="module")
+def embedder(crops, tmp_path_factory):
+    """Train one for two steps."""
+    folder = tmp_path_factory.mktemp("embedder")
+    assert fit_embedder(crops, folder, 2) == 0
     return folder / "model"
 
 
@@ -79,6 +108,19 @@ def separable(folder, days: tuple[str, ...] = PEN_DAYS, *, seed: int = 0) -> Non
 def test_an_embedder_trains_and_is_one(embedder):
     loaded = load_embedder(embedder)
     assert (loaded.image_size, loaded.dimension, loaded.cropping.align) == (32, 16, True)
+
+
+def test_an_embedder_that_was_stopped_goes_on_as_if_it_had_not_been(crops, tmp_path):
+    """After the first and after the second of two steps an epoch."""
+    assert fit_embedder(crops, tmp_path / "whole", 5) == 0
+    expected = weights(tmp_path / "whole/run/checkpoints/last.ckpt")
+    for steps in (1, 2):
+        checkpoints = tmp_path / f"{steps}/run/checkpoints"
+        shutil.copytree(tmp_path / "whole/run/checkpoints", checkpoints)
+        shutil.copy(checkpoints / f"step={steps}.ckpt", checkpoints / "last.ckpt")
+        assert fit_embedder(crops, tmp_path / str(steps), 5, "--ckpt_path", "last") == 0
+        assert_equal(weights(checkpoints / "last.ckpt"), expected)
+    assert load_embedder(tmp_path / "1/model").identity == load_embedder(tmp_path / "whole/model").identity
 
 
 def test_embedding_clips_describes_every_visible_animal_of_truth(embedder, clips, tmp_path, capsys):
@@ -170,6 +212,34 @@ def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(hea
     model = load_behaviour(tmp_path / "model")
     assert model.classes[:2] == ("sleep", "investigating")
     assert (model.embedder, model.fps, model.kind) == ("abc", 6.0, head)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "days"), [("pen", PEN_DAYS), ("edinburgh", ("2019_11_05", "2019_11_22", "2019_12_02"))]
+)
+def test_a_head_that_was_stopped_goes_on_as_if_it_had_not_been(recipe, days, tmp_path):
+    separable(tmp_path / "features", days)
+
+    def fit(folder, *more):
+        words = [
+            *("fit", "--config", f"behaviour/{recipe}.yaml", "--data.features", str(tmp_path / "features")),
+            *("--trainer.default_root_dir", str(folder), "--data.batch_size", "64", "--model.hidden", "32"),
+            *("--trainer.max_steps", "7", "--trainer.val_check_interval", "2", "--model.baseline_steps", "2"),
+            *("--trainer.callbacks", "callbacks.sam3_export.Sam3Export"),
+            *("--trainer.callbacks.folder", str(folder / "model"), *KEEP_EACH_STEP, *more),
+        ]
+        return main(words)
+
+    assert fit(tmp_path / "whole") == 0
+    expected = weights(tmp_path / "whole/checkpoints/last.ckpt")
+    for steps in (3, 5):
+        checkpoints = tmp_path / str(steps) / "checkpoints"
+        shutil.copytree(tmp_path / "whole/checkpoints", checkpoints)
+        shutil.copy(checkpoints / f"step={steps}.ckpt", checkpoints / "last.ckpt")
+        assert fit(tmp_path / str(steps), "--ckpt_path", "last") == 0
+        assert_equal(weights(checkpoints / "last.ckpt"), expected)
+    ours, theirs = (load_behaviour(tmp_path / name / "model") for name in ("3", "whole"))
+    assert_equal(ours.head.state_dict(), theirs.head.state_dict())
 
 
 @pytest.mark.parametrize(

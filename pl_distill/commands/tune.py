@@ -1,0 +1,68 @@
+"""`pl-distill tune`: the thresholds of a SAM 3 on labelled clips, one table."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datamodules.splits import Part
+from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.evaluation.evaluate import DEFAULT_POLICY, RESULTS_FILE
+from pl_distill.evaluation.jobs import evaluate_in_jobs
+from pl_distill.evaluation.results import read_results
+from pl_distill.evaluation.tuning import CONFIG, combinations, format_tuning, tuning_rows, write_tuning, write_variant
+from pl_distill.models.sam3_source import find_file
+from pl_distill.streaming import PruningPolicy
+
+
+def tune(
+    model: str,
+    data: Path,
+    out: Path,
+    grid: Mapping[str, Sequence[float]],
+    prompt: str = "pig",
+    split: Part = "val",
+    max_frames: int | None = None,
+    policy: PruningPolicy = DEFAULT_POLICY,
+    device: str = "auto",
+    seed: int = 0,
+    jobs: int = 1,
+) -> None:
+    """Choose from which score on a SAM 3 believes a detection, begins a track, and puts a track right.
+
+    Streams the clips once for every combination of the values, and as the model is. Writes tune.json and tune.md; what
+    a killed run finished is not repeated. The best values belong into the model's config.json; each combination's lies
+    in OUT/<combination>/model.
+    Example: pl-distill tune --model pen_teacher --data SHARDS --out runs/tune --grid.new_det_thresh=[0.4,0.5]
+
+    Args:
+        model: A SAM 3: folder, hub name or shipped model.
+        data: Folder of shards.
+        out: Folder of everything that is made, a folder for each combination.
+        grid: Name of a number in config.json -> values to try, such as new_det_thresh, high_conf_thresh,
+            high_iou_thresh, score_threshold_detection, det_nms_thresh, recondition_every_nth_frame.
+        prompt: What to look for.
+        split: Part of the shards to score; not the one on which the model is judged afterwards.
+        max_frames: Only the first so many frames of each clip.
+        policy: What the tracker forgets, and when tracks end.
+        device: cpu, cuda, cuda:1, or auto.
+        seed: Of torch's generator.
+        jobs: Processes that stream at a time.
+    """
+    if not grid:
+        raise ConfigError("--grid", "is empty", "a threshold with values", "Try --grid.new_det_thresh=[0.3,0.4,0.5].")
+    if jobs < 1:
+        raise ConfigError("--jobs", f"is {jobs}", "at least 1", "Choose another value.")
+    config = find_file(model, CONFIG)
+    if config is None:
+        raise CheckpointError(model, f"has no {CONFIG}", "a SAM 3", "Give the folder that `save_pretrained` wrote.")
+    arms = combinations(json.loads(config.read_text(encoding="utf-8")), grid)
+    models = {arm: write_variant(config.parent, out / arm / "model", change) for arm, change in arms.items()}
+    common = {"data": data, "prompt": prompt, "split": split, "seed": seed, "policy": policy}
+    common |= {"max_frames": max_frames, "device": device, "video": False}
+    evaluate_in_jobs([{**common, "model": str(models[arm]), "out": out / arm} for arm in arms], jobs)
+    results = {arm: read_results(out / arm / RESULTS_FILE) for arm in arms}
+    rows = tuning_rows(arms, results)
+    clips = len(results[rows[0].arm].models["model"].clips)
+    paths = write_tuning(out, rows, clips)
+    print(f"\n{format_tuning(rows, clips)}")
+    print("\n".join(f"table     {path}" for path in paths))

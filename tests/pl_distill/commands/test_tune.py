@@ -1,0 +1,102 @@
+"""`pl-distill tune` from the command line, on two clips and a SAM 3 with random weights."""
+
+import json
+
+import numpy as np
+import pytest
+
+from datamodules.clip import Annotation, Clip
+from datamodules.shards import write_shards
+from datamodules.splits import load_split
+from pl_distill.cli import main
+from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.evaluation.tables import read_report_tables
+from pl_distill.evaluation.tuning import combinations, write_variant
+from pl_distill.models.sam3 import load_sam3, write_random_sam3
+
+
+class Noise:
+    """Four noisy pictures; a frame source."""
+
+    def __iter__(self):
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            yield rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
+
+    def fingerprint(self) -> str:
+        return "four noisy pictures"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_random_sam3("tiny", tmp_path_factory.mktemp("tune") / "model", seed=0)
+
+
+@pytest.fixture(scope="module")
+def words(model) -> list[str]:
+    box = Annotation(("a",), np.array([(5, 5, 20, 20)], np.float32), (None,), np.array([True]))
+    clips = [
+        Clip(f"{day}/000000", day, 6.0, 64, 48, 4, Noise(), dict.fromkeys(range(4), box))
+        for day in ("2026_01_26", "2026_01_27")
+    ]
+    write_shards(clips, load_split("pen"), model.parent / "shards")
+    data = ["--data", str(model.parent / "shards"), "--split", "test", "--policy.retirement=null"]
+    return ["tune", "--model", str(model), *data]
+
+
+def test_thresholds_of_nothing_track_noise_and_cost_it(words, model, tmp_path, capsys):
+    """As it is, random weights find nothing: no true track and no false one."""
+    grid = [f"--grid.{name}=[0.0]" for name in ("new_det_thresh", "score_threshold_detection")]
+    words = [*words, "--out", str(tmp_path), *grid]
+    assert main(words) == 0
+    best, worst = json.loads((tmp_path / "tune.json").read_text())["rows"]
+    assert (best["arm"], best["changes"], best["differences"]) == ("as-it-is", {}, [])
+    assert (best["false_positives"], best["misses"], best["mota"]) == (0, 8, 0)
+    assert worst["changes"] == {"new_det_thresh": 0.0, "score_threshold_detection": 0.0}
+    assert worst["false_positives"] > 0 > worst["mota"]
+    assert {item["metric"] for item in worst["differences"]} == {"mota", "idf1"}
+    assert "| new_det_thresh 0, score_threshold_detection 0 | -" in capsys.readouterr().out
+    (table,) = read_report_tables([tmp_path])
+    assert [row[0] for row in table.rows] == ["as it is", "new_det_thresh 0, score_threshold_detection 0"]
+    changed = load_sam3(tmp_path / worst["arm"] / "model").model.config
+    assert changed.new_det_thresh == 0.0 != load_sam3(model).model.config.new_det_thresh
+
+    tracks = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt")}
+    assert len(tracks) == 4
+    assert main(words) == 0  # again: nothing is streamed anew
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt")} == tracks
+
+
+def test_combinations_are_all_but_the_one_that_is_there():
+    config = {"a": 0.5, "n": 16, "on": True, "name": "x"}
+    arms = combinations(config, {"a": [0.4, 0.5], "n": [16.0, 1.0]})
+    assert arms == {
+        "as-it-is": {},
+        "a=0.4_n=16": {"a": 0.4, "n": 16},
+        "a=0.4_n=1": {"a": 0.4, "n": 1},
+        "a=0.5_n=1": {"a": 0.5, "n": 1},
+    }
+    assert isinstance(arms["a=0.4_n=1"]["n"], int)
+
+
+@pytest.mark.parametrize("grid", [{"b": [1.0]}, {"on": [1.0]}, {"name": [1.0]}, {"a": []}])
+def test_what_is_no_number_of_the_configuration_is_refused(grid):
+    with pytest.raises(ConfigError, match="--grid"):
+        combinations({"a": 0.5, "on": True, "name": "x"}, grid)
+
+
+def test_a_folder_of_another_model_is_not_taken_for_this_one(model, tmp_path):
+    write_variant(model, tmp_path, {"new_det_thresh": 0.1})
+    write_variant(model, tmp_path, {"new_det_thresh": 0.1})
+    with pytest.raises(CheckpointError, match="is of another model or run"):
+        write_variant(model, tmp_path, {"new_det_thresh": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("option", "named"), [("--grid={}", "--grid"), ("--grid.no=[1]", "'no'"), ("--jobs=0", "--jobs")]
+)
+def test_what_makes_no_sense_is_refused(words, tmp_path, capsys, option, named):
+    more = [] if option.startswith("--grid") else ["--grid.new_det_thresh=[1.0]"]
+    assert main([*words, "--out", str(tmp_path / "out"), option, *more]) == 1
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
