@@ -73,7 +73,7 @@ class EmbedderModule(LightningModule):
         attention: str = "eager",
     ) -> None:
         super().__init__()
-        self.shape = {
+        self.shape: dict[str, int | None] = {
             "hidden_size": hidden_size,
             "intermediate_size": 3 * hidden_size,
             "num_hidden_layers": layers,
@@ -109,8 +109,8 @@ class EmbedderModule(LightningModule):
             model = DINOv3ViTModel(DINOv3ViTConfig(**self.shape))
             model.set_attn_implementation(self.attention)
         self.backbone = TransformersBackbone(model)
-        tokens = (self.image_size // self.shape["patch_size"]) ** 2
-        self.head = nn.Linear(tokens * self.shape["hidden_size"], 2 * self.dimension)
+        tokens = (self.image_size // model.config.patch_size) ** 2
+        self.head = nn.Linear(tokens * model.config.hidden_size, 2 * self.dimension)
         self.marks = nn.Linear(self.dimension, MARK_MAP[0] * MARK_MAP[1])
         self.probe = nn.Linear(self.dimension, len(BEHAVIOURS))
 

@@ -44,25 +44,25 @@ def words(model) -> list[str]:
     return ["tune", "--model", str(model), *data]
 
 
-def test_thresholds_of_nothing_track_noise_and_cost_it(words, model, tmp_path, capsys):
-    """As it is, random weights find nothing: no true track and no false one."""
-    grid = [f"--grid.{name}=[0.0]" for name in ("new_det_thresh", "score_threshold_detection")]
+def test_thresholds_that_nothing_reaches_track_nothing(words, model, tmp_path, capsys):
+    """As it is, random weights find something in noise, and all of it is false."""
+    grid = [f"--grid.{name}=[1.0]" for name in ("new_det_thresh", "score_threshold_detection")]
     words = [*words, "--out", str(tmp_path), *grid]
     assert main(words) == 0
     best, worst = json.loads((tmp_path / "tune.json").read_text())["rows"]
-    assert (best["arm"], best["changes"], best["differences"]) == ("as-it-is", {}, [])
+    assert best["changes"] == {"new_det_thresh": 1.0, "score_threshold_detection": 1.0}
     assert (best["false_positives"], best["misses"], best["mota"]) == (0, 8, 0)
-    assert worst["changes"] == {"new_det_thresh": 0.0, "score_threshold_detection": 0.0}
+    assert {item["metric"] for item in best["differences"]} == {"mota", "idf1"}
+    assert (worst["arm"], worst["changes"], worst["differences"]) == ("as-it-is", {}, [])
     assert worst["false_positives"] > 0 > worst["mota"]
-    assert {item["metric"] for item in worst["differences"]} == {"mota", "idf1"}
-    assert "| new_det_thresh 0, score_threshold_detection 0 | -" in capsys.readouterr().out
+    assert "| new_det_thresh 1, score_threshold_detection 1 | 0.0 (+" in capsys.readouterr().out
     (table,) = read_report_tables([tmp_path])
-    assert [row[0] for row in table.rows] == ["as it is", "new_det_thresh 0, score_threshold_detection 0"]
-    changed = load_sam3(tmp_path / worst["arm"] / "model").model.config
-    assert changed.new_det_thresh == 0.0 != load_sam3(model).model.config.new_det_thresh
+    assert [row[0] for row in table.rows] == ["new_det_thresh 1, score_threshold_detection 1", "as it is"]
+    changed = load_sam3(tmp_path / best["arm"] / "model").config
+    assert changed.new_det_thresh == 1.0 != load_sam3(model).config.new_det_thresh
 
     tracks = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt")}
-    assert len(tracks) == 4
+    assert len(tracks) == 8, "tracks and masks of two clips, twice"
     assert main(words) == 0  # again: nothing is streamed anew
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt")} == tracks
 
