@@ -1,4 +1,4 @@
-"""`pl-distill tune`: the thresholds of a SAM 3 on labelled clips, one table."""
+"""`pl-distill tune`: thresholds of a SAM 3, and switches of its streaming, on labelled clips; one table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,16 @@ from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.evaluate import DEFAULT_POLICY, RESULTS_FILE
 from pl_distill.evaluation.jobs import evaluate_in_jobs
 from pl_distill.evaluation.results import read_results
-from pl_distill.evaluation.tuning import CONFIG, combinations, format_tuning, tuning_rows, write_tuning, write_variant
+from pl_distill.evaluation.tuning import (
+    AS_IT_IS,
+    CONFIG,
+    combinations,
+    format_tuning,
+    tuning_rows,
+    without_switches,
+    write_tuning,
+    write_variant,
+)
 from pl_distill.models.sam3_source import find_file
 from pl_distill.streaming import PruningPolicy
 
@@ -18,7 +27,8 @@ def tune(
     model: str,
     data: Path,
     out: Path,
-    grid: Mapping[str, Sequence[float]],
+    grid: Mapping[str, Sequence[float]] | None = None,
+    switches: bool = False,
     prompt: str = "pig",
     split: Part = "val",
     max_frames: int | None = None,
@@ -40,6 +50,8 @@ def tune(
         out: Folder of everything that is made, a folder for each combination.
         grid: Name of a number in config.json -> values to try, such as new_det_thresh, high_conf_thresh,
             high_iou_thresh, score_threshold_detection, det_nms_thresh, recondition_every_nth_frame.
+        switches: Whether to run without each of the policy's switches, too: retirement, clean_masks, protect_memories,
+            full_window, skip_blank; and without any, as transformers alone does.
         prompt: What to look for.
         split: Part of the shards to score; not the one on which the model is judged afterwards.
         max_frames: Only the first so many frames of each clip.
@@ -48,19 +60,24 @@ def tune(
         seed: Of torch's generator.
         jobs: Processes that stream at a time.
     """
-    if not grid:
+    if not grid and not switches:
         raise ConfigError("--grid", "is empty", "a threshold with values", "Try --grid.new_det_thresh=[0.3,0.4,0.5].")
     if jobs < 1:
         raise ConfigError("--jobs", f"is {jobs}", "at least 1", "Choose another value.")
     config = find_file(model, CONFIG)
     if config is None:
         raise CheckpointError(model, f"has no {CONFIG}", "a SAM 3", "Give the folder that `save_pretrained` wrote.")
-    arms = combinations(json.loads(config.read_text(encoding="utf-8")), grid)
-    models = {arm: write_variant(config.parent, out / arm / "model", change) for arm, change in arms.items()}
-    common = {"data": data, "prompt": prompt, "split": split, "seed": seed, "policy": policy}
+    arms = combinations(json.loads(config.read_text(encoding="utf-8")), grid or {})
+    common = {"data": data, "prompt": prompt, "split": split, "seed": seed}
     common |= {"max_frames": max_frames, "device": device, "video": False}
-    evaluate_in_jobs([{**common, "model": str(models[arm]), "out": out / arm} for arm in arms], jobs)
-    results = {arm: read_results(out / arm / RESULTS_FILE) for arm in arms}
+    evaluations = {}
+    for arm, change in arms.items():
+        variant = str(write_variant(config.parent, out / arm / "model", change))
+        evaluations[arm] = {**common, "model": variant, "policy": policy, "out": out / arm}
+    for arm, other in (without_switches(policy) if switches else {}).items():
+        evaluations[arm] = {**evaluations[AS_IT_IS], "policy": other, "out": out / arm}
+    evaluate_in_jobs(list(evaluations.values()), jobs)
+    results = {arm: read_results(out / arm / RESULTS_FILE) for arm in evaluations}
     rows = tuning_rows(arms, results)
     clips = len(results[rows[0].arm].models["model"].clips)
     paths = write_tuning(out, rows, clips)

@@ -1,11 +1,11 @@
-"""Thresholds of a SAM 3's video loop on labelled clips: one copy of its configuration for each combination.
+"""What a SAM 3's thresholds, and the switches of its streaming, do to the scores on labelled clips.
 
-A copy shares the weights of the original by links, so that a combination costs its tracks and nothing else.
+Each combination of thresholds is a model of its own, which shares the weights of the original by links.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -15,24 +15,31 @@ from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
 from pl_distill.evaluation.results import Results
 from pl_distill.evaluation.statistics import PairedDifference, compare_pairs, show_score
 from pl_distill.evaluation.tables import ReportTable, write_report_table
+from pl_distill.streaming import PruningPolicy
 
 SCHEMA = 1
 CONFIG = "config.json"
 AS_IT_IS = "as-it-is"
 """The arm that changes nothing; the others are compared with it."""
 
-COLUMNS = ("thresholds", "MOTA %", "IDF1 %", "mask overlap %", "misses", "false positives", "switches", "frames/s")
+WITHOUT = "without "
+"""How the name of an arm begins whose policy lacks something."""
+
+SWITCHES = ("retirement", "clean_masks", "protect_memories", "full_window", "skip_blank")
+"""What a policy mends and transformers does not."""
+
+COLUMNS = ("arm", "MOTA %", "IDF1 %", "mask overlap %", "misses", "false positives", "switches", "frames/s")
 
 Change = dict[str, float | int]
 
 
 @dataclass(frozen=True)
 class TuningRow:
-    """One combination of thresholds.
+    """One combination of thresholds, or the model as it is without a switch of the policy.
 
     Args:
         arm: Its folder.
-        changes: Name in config.json -> value; empty for the model as it is.
+        changes: Name in config.json -> value; empty where no threshold differs.
         mota: Percent, over all clips.
         idf1: Percent.
         mask_overlap: Percent.
@@ -84,6 +91,14 @@ def _as(present: object, value: float) -> float | int:
     return int(value) if isinstance(present, int) and float(value).is_integer() else float(value)
 
 
+def without_switches(policy: PruningPolicy) -> dict[str, PruningPolicy]:
+    """Return arms that lack one of the policy's switches each, and one that streams as transformers alone does."""
+    on = [name for name in SWITCHES if getattr(policy, name)]
+    off: dict[str, object] = {"retirement": None}
+    arms = {f"{WITHOUT}{name}": replace(policy, **{name: off.get(name, False)}) for name in on}  # type: ignore[arg-type]
+    return {**arms, f"{WITHOUT}any": PruningPolicy.as_transformers(policy.mode)}
+
+
 def write_variant(source: Path, folder: Path, change: Change) -> Path:
     """Make `folder` a model that differs from `source` in its configuration only, and return it.
 
@@ -108,17 +123,17 @@ def tuning_rows(arms: Mapping[str, Change], results: Mapping[str, Results]) -> l
     """Make the table, the best first: by the sum of MOTA and IDF1.
 
     Args:
-        arms: Name -> what it changes; `AS_IT_IS` is among them.
-        results: Name -> its scores.
+        arms: Name -> the thresholds that it changes; those that change none may be left out.
+        results: Name -> its scores; `AS_IT_IS` is among them.
     """
     rows = []
-    for arm, change in arms.items():
-        model = results[arm].models["model"]
-        reference = results[AS_IT_IS].models["model"]
+    reference = results[AS_IT_IS].models["model"]
+    for arm, found in results.items():
+        model = found.models["model"]
         rows.append(
             TuningRow(
                 arm=arm,
-                changes=change,
+                changes=dict(arms.get(arm, {})),
                 mota=model.overall.mota,
                 idf1=model.overall.idf1,
                 mask_overlap=model.mask_overlap,
@@ -139,7 +154,7 @@ def write_tuning(folder: Path, rows: Sequence[TuningRow], clips: int) -> tuple[P
     with atomic_path(text_path) as temporary:
         temporary.write_text(format_tuning(rows, clips), encoding="utf-8")
     cells = [_cells(row) for row in rows]
-    write_report_table(folder, "tune", ReportTable("Thresholds", _explain(clips), list(COLUMNS), cells))
+    write_report_table(folder, "tune", ReportTable("Thresholds and switches", _explain(clips), list(COLUMNS), cells))
     return json_path, text_path
 
 
@@ -162,7 +177,7 @@ def _explain(clips: int) -> str:
 def _cells(row: TuningRow) -> list[str]:
     by_metric = {item.metric: item for item in row.differences}
     return [
-        ", ".join(f"{name} {value:g}" for name, value in row.changes.items()) or "as it is",
+        ", ".join(f"{name} {value:g}" for name, value in row.changes.items()) or row.arm.replace("-", " "),
         show_score(row.mota, by_metric.get("mota")),
         show_score(row.idf1, by_metric.get("idf1")),
         "-" if row.mask_overlap is None else f"{row.mask_overlap:.1f}",

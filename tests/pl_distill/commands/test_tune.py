@@ -10,6 +10,7 @@ from datamodules.shards import write_shards
 from datamodules.splits import load_split
 from pl_distill.cli import main
 from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.evaluation.results import read_results
 from pl_distill.evaluation.tables import read_report_tables
 from pl_distill.evaluation.tuning import combinations, write_variant
 from pl_distill.models.sam3 import load_sam3, write_random_sam3
@@ -65,6 +66,16 @@ def test_thresholds_that_nothing_reaches_track_nothing(words, model, tmp_path, c
     assert len(tracks) == 8, "tracks and masks of two clips, twice"
     assert main(words) == 0  # again: nothing is streamed anew
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt")} == tracks
+
+
+def test_each_switch_of_the_policy_has_a_row(words, tmp_path):
+    assert main([*words, "--out", str(tmp_path), "--switches=true", "--max_frames=2"]) == 0
+    rows = {row["arm"]: row for row in json.loads((tmp_path / "tune.json").read_text())["rows"]}
+    off = {"clean_masks", "protect_memories", "full_window", "skip_blank", "any"}  # retirement is off as it is
+    assert set(rows) == {"as-it-is", *(f"without {name}" for name in off)}
+    policies = {arm: read_results(tmp_path / arm / "results.json").settings.policy for arm in rows}
+    assert all(not policies[f"without {name}"][name] for name in off - {"any"})
+    assert policies["as-it-is"]["clean_masks"] is policies["without full_window"]["clean_masks"] is True
 
 
 def test_combinations_are_all_but_the_one_that_is_there():
