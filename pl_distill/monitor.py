@@ -16,7 +16,7 @@ from datamodules.clip import Image
 from pl_distill.errors import ConfigError
 from pl_distill.models.behaviour_head import BehaviourModel
 from pl_distill.models.behaviour_stream import BehaviourStream, NamedBehaviours
-from pl_distill.models.dinov3 import Embedder
+from pl_distill.models.embedder import Embedder
 
 DEFAULT_FPS = 6.0
 

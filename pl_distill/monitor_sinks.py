@@ -10,7 +10,7 @@ import numpy as np
 
 from pl_distill.assets import shipped_models
 from pl_distill.models.behaviour_head import MODEL_TYPE, PEN_BEHAVIOUR, BehaviourModel, load_behaviour
-from pl_distill.models.dinov3 import Embedder
+from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Observation
 from pl_distill.reid.identifier import Identifier
 from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting

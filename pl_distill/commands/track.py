@@ -14,7 +14,7 @@ from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.models import is_student, open_model, plan_models
 from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, track_stream
-from pl_distill.models.dinov3 import PEN_EMBEDDER, load_embedder
+from pl_distill.models.embedder_load import PEN_EMBEDDER, load_embedder
 from pl_distill.monitor import Monitor, Sink
 from pl_distill.monitor_sinks import ANIMALS, AnimalLines, open_behaviour, open_pool
 from pl_distill.reid.longitudinal import PenMap

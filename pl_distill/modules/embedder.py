@@ -22,7 +22,8 @@ from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.pen.coats import MARK_MAP
 from datamodules.pen_crops import CropBatch
 from pl_distill.losses.contrastive import supervised_contrastive
-from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD, TransformersBackbone, save_embedder
+from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD, TransformersBackbone
+from pl_distill.models.embedder_files import save_embedder
 from pl_distill.models.sam3_source import quiet_transformers
 from pl_distill.modules.distillation import parameter_groups
 from pl_distill.modules.schedules import schedule

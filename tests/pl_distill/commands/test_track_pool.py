@@ -8,7 +8,7 @@ import pytest
 from datamodules.masks import decode_masks
 from datamodules.video import VideoWriter
 from pl_distill.cli import main
-from pl_distill.models.dinov3 import load_embedder
+from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.reid.pool import EmbeddingPool
 

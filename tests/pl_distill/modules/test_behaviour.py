@@ -20,7 +20,7 @@ from pl_distill.evaluation.clip_files import ClipFiles
 from pl_distill.evaluation.mask_files import write_masks
 from pl_distill.evaluation.track_files import FrameBoxes, write_frame
 from pl_distill.models.behaviour_head import load_behaviour
-from pl_distill.models.dinov3 import load_embedder
+from pl_distill.models.embedder_load import load_embedder
 from pl_distill.modules.embedder import average_precision
 
 PEN = PenConfig(domain="small", width=128, height=72, num_animals=2)
