@@ -15,11 +15,14 @@ from typing import IO
 
 import numpy as np
 
+from pl_distill.reid.errors import PoolError
 from pl_distill.reid.gallery import BoundedGallery, choose_by_age
 from pl_distill.reid.identities import link, new_name
 from pl_distill.reid.matching import MatchPolicy, match_frame
-from pl_distill.reid.pool import UNKNOWN, EmbeddingPool, PoolError, Sample
+from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.samples import Sample
 from pl_distill.reid.storage import Vectors
+from pl_distill.reid.track_book import UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identifier import Identifier, IdentifierPolicy
 from pl_distill.reid.identities import events, undo
 from pl_distill.reid.matching import MatchPolicy
-from pl_distill.reid.pool import PoolError
 from pl_distill.reid.storage import normalised
 
 DAY = 86_400.0
