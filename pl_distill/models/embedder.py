@@ -17,6 +17,26 @@ from datamodules.crops import Cropping, crop_animals, croppable
 from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD
 
 
+class PatchHead(nn.Linear):
+    """Reads all patch tokens in their order and answers in two halves.
+
+    Where crops are aligned a place in the crop is a place on the animal; a small network need not learn to carry places
+    in its class token. DINOv3 itself has none.
+
+    Args:
+        values: Of all patch tokens together, h*w*C.
+        dimension: Length D of each half.
+    """
+
+    def __init__(self, values: int, dimension: int) -> None:
+        super().__init__(values, 2 * dimension)
+
+    def halves(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Map patch tokens (N, h*w, C) to identity and posture, (N, D) each, float32."""
+        identity, posture = self(patches.flatten(1)).float().split(self.out_features // 2, dim=1)
+        return identity, posture
+
+
 class Embedder(nn.Module):
     """Describes pictures of animals, batched; frozen and in eval mode.
 
@@ -28,9 +48,7 @@ class Embedder(nn.Module):
         cropping: How animals are cut out for it.
         mean: Of the training data, per channel, 0-1.
         std: The same.
-        head: Reads all patch tokens in their order, (h*w*C) to 2 D values, and answers instead of the class token: the
-            first half is the embedding, the second the features. Where crops are aligned a place in the crop is a place
-            on the animal; a small network need not learn to carry places in its class token. None for DINOv3 itself.
+        head: Answers instead of the class token: its first half is the embedding, the second the features.
 
     Attributes:
         identity: SHA-256 over architecture, cropping, preprocessing and weights: what a store of embeddings belongs to.
@@ -45,7 +63,7 @@ class Embedder(nn.Module):
         cropping: Cropping,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
-        head: nn.Linear | None = None,
+        head: PatchHead | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -119,7 +137,7 @@ class Embedder(nn.Module):
         cls, patches = self.backbone(self.prepare(crops))
         cls, patches = cls.float(), patches.float()
         if self.head is not None:
-            identity, posture = self.head(patches.flatten(1)).split(self.dimension, dim=1)
+            identity, posture = self.head.halves(patches)
             return F.normalize(identity, dim=-1), posture
         return F.normalize(cls, dim=-1), torch.cat([cls, patches.mean(1)], dim=-1)
 

@@ -12,7 +12,6 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from datamodules.crops import Cropping
 from pl_distill.assets import shipped_models
@@ -26,7 +25,7 @@ from pl_distill.models.dinov3 import (
     TimmBackbone,
     TransformersBackbone,
 )
-from pl_distill.models.embedder import Embedder
+from pl_distill.models.embedder import Embedder, PatchHead
 from pl_distill.models.embedder_files import HEAD, PREPROCESSOR, find_file, read_cropping, read_json, unreadable
 from pl_distill.models.sam3_source import quiet_transformers
 
@@ -148,7 +147,7 @@ def _load_timm(spelled: str, name: str, cropping: Cropping) -> Embedder:
     return Embedder(TimmBackbone(model), architecture, int(model.num_features), size, cropping, mean, std)
 
 
-def _read_head(name: str, backbone: TransformersBackbone, image_size: int) -> nn.Linear | None:
+def _read_head(name: str, backbone: TransformersBackbone, image_size: int) -> PatchHead | None:
     path = find_file(name, HEAD)
     if path is None:
         return None
@@ -159,6 +158,6 @@ def _read_head(name: str, backbone: TransformersBackbone, image_size: int) -> nn
     with torch.inference_mode():
         _, patches = backbone(torch.zeros(1, 3, image_size, image_size))
     outputs = tensors["bias"].shape[0] if "bias" in tensors and tensors["bias"].ndim == 1 else 2
-    head = nn.Linear(patches[0].numel(), outputs - outputs % 2)
+    head = PatchHead(patches[0].numel(), outputs // 2)
     load_strictly(head, tensors, f"{name}/{HEAD}")
     return head

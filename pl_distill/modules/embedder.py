@@ -23,6 +23,7 @@ from datamodules.pen.coats import MARK_MAP
 from datamodules.pen_crops import CropBatch
 from pl_distill.losses.contrastive import supervised_contrastive
 from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD, TransformersBackbone
+from pl_distill.models.embedder import PatchHead
 from pl_distill.models.embedder_files import save_embedder
 from pl_distill.models.sam3_source import quiet_transformers
 from pl_distill.modules.distillation import parameter_groups
@@ -109,15 +110,14 @@ class EmbedderModule(LightningModule):
             model.set_attn_implementation(self.attention)
         self.backbone = TransformersBackbone(model)
         tokens = (self.image_size // self.shape["patch_size"]) ** 2
-        self.head = nn.Linear(tokens * self.shape["hidden_size"], 2 * self.dimension)
+        self.head = PatchHead(tokens * self.shape["hidden_size"], self.dimension)
         self.marks = nn.Linear(self.dimension, MARK_MAP[0] * MARK_MAP[1])
         self.probe = nn.Linear(self.dimension, len(BEHAVIOURS))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map crops (B, 3, S, S), 0-1, to the two halves of their features: identity and posture, (B, D) each."""
         _, patches = self.backbone((images - self.mean) / self.std)
-        identity, posture = self.head(patches.flatten(1)).float().split(self.dimension, dim=1)
-        return identity, posture
+        return self.head.halves(patches)
 
     def training_step(self, batch: CropBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
