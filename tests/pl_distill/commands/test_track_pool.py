@@ -55,6 +55,17 @@ def test_every_tracked_animal_is_described_and_kept_over_a_restart(model, video,
     assert {round(float(time)) // 1800 for time in times} == {1769414400 // 1800, 1769419800 // 1800}
 
 
+def test_a_pool_keeps_the_sampling_that_it_was_made_for(model, video, tmp_path, capsys):
+    pool = f"--pool={tmp_path / 'pool'}"
+    half = ("--sampling.per_hour=14", "--sampling.storage=float16")
+    assert track(video, model, tmp_path / "a", pool, *half, "--identify.gallery=sightings") == 0
+    assert track(video, model, tmp_path / "b", pool, "--identify.gallery=mean", "--identify.half_life_days=30") == 0
+    with EmbeddingPool(tmp_path / "pool", read_only=True) as kept:
+        assert (kept.sampling.per_hour, kept.sampling.storage) == (14, "float16")
+    assert track(video, model, tmp_path / "c", pool, "--sampling.storage=int8") == 1
+    assert "stores float16" in capsys.readouterr().err
+
+
 def test_mistakes_are_answered_in_one_line_and_leave_nothing(model, video, tmp_path, capsys):
     with EmbeddingPool(tmp_path / "other", "another embedder", 7):
         pass

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
@@ -19,6 +20,7 @@ from pl_distill.evaluation.behaviour_tables import behaviour_tables, format_beha
 from pl_distill.evaluation.chain import TRUTH, Chain, describe_truth, is_described, open_chain
 from pl_distill.evaluation.clip_files import ClipFiles, find_record
 from pl_distill.evaluation.evaluate import evaluate
+from pl_distill.evaluation.headline import headline
 from pl_distill.evaluation.recording import record_clip
 from pl_distill.evaluation.report import report
 from pl_distill.evaluation.results import read_results
@@ -233,6 +235,10 @@ def test_an_evaluation_names_behaviours_from_truth_and_from_tracks(evaluated, la
     (clip,) = read_shard_clips(labelled, "test")
     assert score_chain("model", [clip], out, load_behaviour(names["behaviour"])) == found
     assert "boxes of truth, all animals (model)" in format_behaviours(results)
+    rows = {row.label: row.values for row in headline(results)}
+    assert rows["behaviour top-1 %"] == ("-" if found.tracks.top1 is None else f"{found.tracks.top1:.2f}",)
+    board = EventAccumulator(str(out / "tensorboard" / "model")).Reload()
+    assert board.Scalars("test/behaviour_top1_from_truth")[0].value == pytest.approx(found.truth.top1, rel=1e-6)
     page = report(out).read_text()
     assert behaviour_tables(results)[0].title in page
 
