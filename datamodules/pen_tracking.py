@@ -1,16 +1,12 @@
 """The drawn pen as a data module: it draws its pens and writes its shards once, then it is a `TrackingDataModule`."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from datamodules.errors import UserError
-from datamodules.files import write_json
-from datamodules.pen_training import PenShare, draw_pens, plan_pens, read_pens_with_furniture
+from datamodules.pen_training import PenShare, draw_pens, plan_pens, read_pens_with_furniture, remember_plan
 from datamodules.shard_manifest import FILE
 from datamodules.shards import write_shards
 from datamodules.tracking import TrackingDataModule
@@ -55,18 +51,9 @@ class PenTrackingDataModule(TrackingDataModule):
         Raises:
             UserError: The folder holds other pens.
         """
-        plan = self.folder / "pens.json"
-        wanted = {"frames_per_pen": self.frames_per_pen, "pens": [asdict(pen) for pen in self.pens]}
-        if plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) != wanted:
-            raise UserError(
-                plan,
-                "names other pens than the recipe",
-                "the same ones",
-                "Name another data.folder, or delete this one.",
-            )
+        remember_plan(self.folder, self.pens, frames_per_pen=self.frames_per_pen)
         if (self.folder / "shards" / FILE).is_file():
             return
-        write_json(plan, wanted)
         clips = self.folder / "clips"
         with tqdm(total=len(self.pens), desc="draw pens", unit="pen") as bar:
 

@@ -7,7 +7,7 @@ animals, under their own names, because a detector that is asked for words has t
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,6 +18,7 @@ from pycocotools import mask as coco
 from datamodules.clip import RLE, Annotation, Clip
 from datamodules.edinburgh import read_edinburgh
 from datamodules.errors import UserError
+from datamodules.files import write_json
 from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
 from datamodules.splits import DateRange, Split, format_day
 
@@ -80,6 +81,26 @@ def plan_pens(train: Sequence[PenShare], val: Sequence[PenShare], first_seed: in
         test=(),
     )
     return pens, split
+
+
+def remember_plan(folder: Path, pens: Sequence[DrawnPen], **how: object) -> None:
+    """Write ``pens.json``: what a folder of drawings holds.
+
+    Args:
+        folder: Of the drawings; made if need be.
+        pens: Which are drawn.
+        **how: Whatever else their pictures depend on, as plain values.
+
+    Raises:
+        UserError: The folder holds others.
+    """
+    plan = folder / "pens.json"
+    wanted = {**how, "pens": [asdict(pen) for pen in pens]}
+    if plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) != wanted:
+        raise UserError(
+            plan, "names other pens than the recipe", "the same ones", "Name another data.folder, or delete this one."
+        )
+    write_json(plan, wanted)
 
 
 def draw_pens(

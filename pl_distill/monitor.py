@@ -16,29 +16,10 @@ from datamodules.clip import Image
 from pl_distill.errors import ConfigError
 from pl_distill.models.behaviour_head import BehaviourModel
 from pl_distill.models.behaviour_stream import BehaviourStream, NamedBehaviours
-from pl_distill.models.dinov3 import Embedder
+from pl_distill.models.embedder import Embedder
+from pl_distill.streaming.tracked import FrameAnimals
 
 DEFAULT_FPS = 6.0
-
-
-class Tracked(Protocol):
-    """The animals of one frame: N of them."""
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """One identity per animal, kept from frame to frame."""
-
-    @property
-    def boxes_xyxy(self) -> NDArray[np.float32]:
-        """Shape (N, 4), pixels."""
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """Shape (N,), 0-1."""
-
-    @property
-    def masks(self) -> NDArray[np.bool_]:
-        """Shape (N, H, W)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +96,12 @@ class Monitor:
         self._tick = -1
         self._waiting: dict[tuple[int, int], Observation] = {}
 
-    def update(self, frame_rgb: Image, tracks: Tracked, frame: int, time_s: float) -> list[Observation]:
+    def update(self, frame_rgb: Image, tracks: FrameAnimals, frame: int, time_s: float) -> list[Observation]:
         """Take the next frame and what was tracked in it; give the observations that are complete by now.
 
         Args:
             frame_rgb: Picture (H, W, 3), uint8.
-            tracks: Its animals.
+            tracks: Its animals, by a tracker or by the truth.
             frame: Number of the video frame, rising.
             time_s: When it was taken, in seconds from any origin, rising.
         """

@@ -10,11 +10,12 @@ import numpy as np
 
 from pl_distill.assets import shipped_models
 from pl_distill.models.behaviour_head import MODEL_TYPE, PEN_BEHAVIOUR, BehaviourModel, load_behaviour
-from pl_distill.models.dinov3 import Embedder
+from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Observation
-from pl_distill.reid.identifier import Identifier
+from pl_distill.reid.identifier import Identifier, IdentifierPolicy
 from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
 from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.sampling import SamplingPolicy
 from pl_distill.reid.thumbnails import Thumbnails
 
 ANIMALS = "animals.jsonl"
@@ -129,6 +130,8 @@ def open_pool(
     camera: str,
     started: datetime,
     place: PenMap,
+    identify: IdentifierPolicy,
+    sampling: SamplingPolicy | None = None,
 ) -> Iterator[PoolSink]:
     """Open a pool with the record beside it, for one run of one camera.
 
@@ -139,14 +142,16 @@ def open_pool(
         camera: Its name; another process that has it is refused.
         started: When observations count from 0; names the session, too.
         place: Where things are in the picture.
+        identify: When a track is asked about, and with what it is compared.
+        sampling: Which embeddings are kept; None keeps to that of the pool, or to the default for a new one.
 
     Raises:
         PoolError: The pool is of another embedder, damaged, or in use.
     """
     classes = () if behaviour is None else behaviour.classes
     with (
-        EmbeddingPool(folder, embedder.identity, embedder.dimension) as pool,
-        Identifier(pool, camera, started.isoformat(timespec="milliseconds")) as identifier,
+        EmbeddingPool(folder, embedder.identity, embedder.dimension, sampling) as pool,
+        Identifier(pool, camera, started.isoformat(timespec="milliseconds"), identify) as identifier,
     ):
         record = RecordWriter(folder / RECORD, camera, place, classes)
         yield PoolSink(identifier, record, started.timestamp(), Thumbnails(folder))

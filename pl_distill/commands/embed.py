@@ -10,7 +10,7 @@ from pl_distill.errors import ConfigError
 from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.embedding import describe_clips
 from pl_distill.evaluation.replay import length
-from pl_distill.models.dinov3 import PEN_EMBEDDER, load_embedder
+from pl_distill.models.embedder_load import PEN_EMBEDDER, load_embedder
 
 
 def embed(

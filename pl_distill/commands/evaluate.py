@@ -4,8 +4,10 @@ from pathlib import Path
 
 from datamodules.splits import Part
 from pl_distill.evaluation import evaluate as evaluation
+from pl_distill.evaluation.behaviour_tables import format_behaviours
 from pl_distill.evaluation.headline import format_baselines, format_table
 from pl_distill.evaluation.trackers import Baseline
+from pl_distill.models.embedder_load import PEN_EMBEDDER
 from pl_distill.streaming import PruningPolicy
 
 
@@ -24,12 +26,15 @@ def evaluate(
     task: int = 0,
     tasks: int = 1,
     baselines: list[Baseline] = [],  # noqa: B006  # jsonargparse shows it in the help; nothing changes it
+    embedder: str = PEN_EMBEDDER,
+    behaviour: str | None = None,
 ) -> None:
     """Stream clips through teacher and student and score the tracks.
 
     Writes results.json, tracks as MOTChallenge text, annotated videos and pictures, and TensorBoard entries. What a
     killed run finished is not repeated.
     Example: pl-distill evaluate --model runs/demo/student --data runs/demo/shards --out runs/scores
+    Example: pl-distill evaluate --model pen_teacher --data shards --out runs/scores --behaviour pen_behaviour
 
     Args:
         model: A SAM 3 (folder or hub name), or a student (its folder, or a checkpoint of `pl-distill fit`).
@@ -48,10 +53,14 @@ def evaluate(
         baselines: Simpler trackers on the same networks and clips: stock (transformers' own session, which forgets
             nothing: mind the memory of long clips) and iou (the detector alone, boxes joined by overlap), as in
             --baselines=[stock,iou].
+        embedder: Describes animals for --behaviour: a shipped one, a folder, a hub name, a DINOv3 of timm.
+        behaviour: Names what animals do, as `track` does: a shipped head (pen_behaviour) or a folder. It is scored from
+            the tracks and from the boxes of truth, and the difference is what tracking costs.
     """
     results = evaluation.evaluate(
-        model, data, out, teacher, prompt, split, max_frames, video, policy, device, seed, task, tasks, baselines
-    )
+        model, data, out, teacher, prompt, split, max_frames, video, policy, device, seed, task, tasks, baselines,
+        embedder=embedder, behaviour=behaviour,
+    )  # fmt: skip
     if results is None:
         print(f"job {task} of {tasks} has replayed its clips; the last of the others writes the scores")
         return
@@ -59,6 +68,8 @@ def evaluate(
     print(format_table(results))
     if results.baselines:
         print(f"\n{format_baselines(results)}")
+    if behaviour is not None:
+        print(f"\n{format_behaviours(results)}")
     for note in results.notes:
         print(f"note: {note}")
     print(f"\nscores    {out / evaluation.RESULTS_FILE}")

@@ -103,7 +103,7 @@ def year(
         plan: What is drawn.
         scoring: What is asked.
     """
-    from pl_distill.models.dinov3 import load_embedder  # transformers takes seconds to import
+    from pl_distill.models.embedder_load import load_embedder  # transformers takes seconds to import
 
     network = load_embedder(embedder)
     with tqdm(total=plan.pens * len(plan.drawn_days), desc="draw", unit="day") as bar:

@@ -14,15 +14,18 @@ from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.models import is_student, open_model, plan_models
 from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, track_stream
-from pl_distill.models.dinov3 import PEN_EMBEDDER, load_embedder
+from pl_distill.models.embedder_load import PEN_EMBEDDER, load_embedder
 from pl_distill.monitor import Monitor, Sink
 from pl_distill.monitor_sinks import ANIMALS, AnimalLines, open_behaviour, open_pool
+from pl_distill.reid.identifier import IdentifierPolicy
 from pl_distill.reid.longitudinal import PenMap
+from pl_distill.reid.sampling import SamplingPolicy
 from pl_distill.streaming import PruningPolicy
 
 DEFAULT_POLICY = PruningPolicy(mode="bounded", encode_singly=True)  # a camera may run for months, on a small device
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DEFAULT_PLACE = PenMap()
+DEFAULT_IDENTIFY = IdentifierPolicy()
 
 
 def track(
@@ -42,6 +45,8 @@ def track(
     embedder: str = PEN_EMBEDDER,
     behaviour: str | None = None,
     place: PenMap = DEFAULT_PLACE,
+    identify: IdentifierPolicy = DEFAULT_IDENTIFY,
+    sampling: SamplingPolicy | None = None,
     policy: PruningPolicy = DEFAULT_POLICY,
     device: str = "auto",
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
@@ -77,6 +82,8 @@ def track(
         behaviour: Names what they do: a shipped head (pen_behaviour) or a folder. By default with a pool the shipped
             head, if it belongs to the embedder.
         place: Where feeder and drinkers are in the picture, and how large a metre is: for the record.
+        identify: When a track of a pool is asked about, with what it is compared, and from which score on it is known.
+        sampling: Which embeddings the pool keeps. By default those that it was made for: 7 float32 vectors an hour.
         policy: What the tracker forgets, and when tracks end. By default nothing may grow; `evaluate` uses exact.
         device: cpu, cuda, cuda:1, or auto.
         precision: Of weights and activations.
@@ -103,7 +110,9 @@ def track(
             head = open_behaviour(behaviour, model_of_animals)
             keeper = None
             if pool is not None:
-                keeper = stack.enter_context(open_pool(pool, model_of_animals, head, camera, started, place))
+                keeper = stack.enter_context(
+                    open_pool(pool, model_of_animals, head, camera, started, place, identify, sampling)
+                )
             out.mkdir(parents=True, exist_ok=True)
             sinks: list[Sink] = [*([] if keeper is None else [keeper]), AnimalLines(out / ANIMALS, keeper)]
             monitor = Monitor(model_of_animals, head, sinks)

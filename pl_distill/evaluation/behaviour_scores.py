@@ -1,5 +1,6 @@
 """How well behaviours are recognised, and what the least is that a model has to beat."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,9 @@ def score_behaviours(probabilities: Tensor, targets: Tensor, classes: Sequence[s
     confusion = multiclass_confusion_matrix(probabilities, targets, count)
     support = confusion.sum(1)
     f1 = multiclass_f1_score(probabilities, targets, count, average="none")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No positive samples")  # a class that never occurs counts 0 below
+        areas = multiclass_average_precision(probabilities, targets, count, average="none").nan_to_num()
     return BehaviourScores(
         tuple(classes),
         len(targets),
@@ -80,7 +84,7 @@ def score_behaviours(probabilities: Tensor, targets: Tensor, classes: Sequence[s
         _percent(multiclass_precision(probabilities, targets, count, average="none")),
         _percent(multiclass_recall(probabilities, targets, count, average="none")),
         _percent(f1),
-        _percent(multiclass_average_precision(probabilities, targets, count, average="none").nan_to_num()),
+        _percent(areas),
         tuple(support.tolist()),
         tuple(tuple(row) for row in confusion.tolist()),
     )

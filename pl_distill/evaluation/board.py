@@ -1,7 +1,8 @@
 """An evaluation in TensorBoard: one run per model, so that teacher and student share their axes.
 
-``test/...`` holds the scores over all clips, ``test_by_clip/...`` those of the first, second, ... clip, ``perf/...``
-time, memory and number of tracks along all frames in the order of the clips, ``pictures/...`` annotated frames.
+``test/...`` holds the scores over all clips, those of behaviours too, ``test_by_clip/...`` those of the first, second,
+... clip, ``perf/...`` time, memory and number of tracks along all frames in the order of the clips, ``pictures/...``
+annotated frames.
 """
 
 from itertools import count
@@ -10,6 +11,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from datamodules.images import read_image
+from pl_distill.evaluation.behaviour_results import BehaviourResult
 from pl_distill.evaluation.clip_files import read_record
 from pl_distill.evaluation.mot import TrackingScores
 from pl_distill.evaluation.results import Comparison, ModelResult, Results
@@ -35,6 +37,7 @@ def write_board(out: Path, results: Results) -> None:
                 _write_scores(writer, f"{part}_by_clip", clip.scores, number)
             if isinstance(comparison, ModelResult):
                 _write_replays(writer, out, comparison)
+                _write_behaviour(writer, part, comparison.behaviour)
                 writer.add_text("notes", "\n\n".join(results.notes) or "none")
 
 
@@ -43,6 +46,15 @@ def _write_scores(writer: SummaryWriter, stage: str, scores: TrackingScores, ste
         value = getattr(scores, quantity)
         if value is not None:
             writer.add_scalar(f"{stage}/{quantity}", value, step)
+
+
+def _write_behaviour(writer: SummaryWriter, stage: str, behaviour: BehaviourResult | None) -> None:
+    if behaviour is None:
+        return
+    for boxes, scores in (("truth", behaviour.truth), ("tracks", behaviour.tracks)):
+        for quantity, value in (("top1", scores.top1), ("macro_f1", scores.macro_f1)):
+            if value is not None:
+                writer.add_scalar(f"{stage}/behaviour_{quantity}_from_{boxes}", value, 0)
 
 
 def _write_replays(writer: SummaryWriter, out: Path, result: ModelResult) -> None:

@@ -51,6 +51,11 @@ class ClipFiles:
         return self.folder / "tracks" / self.role / f"{self.stem}.json"
 
     @property
+    def animals(self) -> Path:
+        """JSON lines: what the chain behind the tracker says of each animal, see `monitor_sinks.AnimalLines`."""
+        return self.folder / "animals" / self.role / f"{self.stem}.jsonl"
+
+    @property
     def video(self) -> Path:
         """Annotated mp4."""
         return self.folder / "videos" / self.role / f"{self.stem}.mp4"
@@ -82,6 +87,7 @@ class ReplayRecord:
         pictures: Frames of which there is an annotated picture.
         tracks_sha256: Of the text file of tracks.
         masks_sha256: Of the text file of masks.
+        animals_sha256: Of the lines about animals; None where nothing described them.
     """
 
     identity: dict[str, Any]
@@ -96,6 +102,7 @@ class ReplayRecord:
     pictures: list[int]
     tracks_sha256: str
     masks_sha256: str
+    animals_sha256: str | None = None
 
     @property
     def frames_per_second(self) -> float | None:
@@ -112,6 +119,7 @@ def find_record(files: ClipFiles, identity: Mapping[str, Any], video: bool) -> R
             record.identity == dict(identity)
             and sha256_of(files.tracks) == record.tracks_sha256
             and sha256_of(files.masks) == record.masks_sha256
+            and (record.animals_sha256 is None or sha256_of(files.animals) == record.animals_sha256)
         )
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -18,7 +18,7 @@ from pl_distill.evaluation.clip_files import ClipFiles
 from pl_distill.evaluation.mask_files import read_masks
 from pl_distill.evaluation.pairing import match
 from pl_distill.evaluation.track_files import read_tracks
-from pl_distill.models.dinov3 import Embedder
+from pl_distill.models.embedder import Embedder
 
 
 @dataclass(frozen=True, eq=False)

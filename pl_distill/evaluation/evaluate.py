@@ -21,8 +21,10 @@ from datamodules.shard_manifest import ShardManifest
 from datamodules.shard_reader import read_shard_clips
 from datamodules.splits import PARTS, Part
 from pl_distill.errors import ConfigError
+from pl_distill.evaluation.behaviour_scoring import score_chain
 from pl_distill.evaluation.board import write_board
 from pl_distill.evaluation.caveats import caveats
+from pl_distill.evaluation.chain import TRUTH, Chain, describe_truth, is_described, open_chain
 from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord, find_record
 from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.memory import release_memory
@@ -33,10 +35,12 @@ from pl_distill.evaluation.replay import Tracker, length
 from pl_distill.evaluation.results import ModelIdentity, ModelResult, Results, Settings, write_results
 from pl_distill.evaluation.scoring import explain_model, score_against_teacher, score_model
 from pl_distill.evaluation.trackers import BASELINES, Baseline, make_tracker
+from pl_distill.models.embedder_load import PEN_EMBEDDER
 from pl_distill.streaming import PruningPolicy
 
 RESULTS_FILE = "results.json"
 DEFAULT_POLICY = PruningPolicy()
+_NAMES_ONLY = ("data", "embedder", "behaviour")  # what lies behind these names is in the identity by its hash
 _VERSIONS = ("pl-distill", "torch", "transformers", "timm", "motmetrics", "numpy")
 
 
@@ -56,6 +60,8 @@ def evaluate(
     tasks: int = 1,
     baselines: Sequence[Baseline] = (),
     bar_line: int | None = None,
+    embedder: str = PEN_EMBEDDER,
+    behaviour: str | None = None,
 ) -> Results | None:
     """Evaluate a SAM 3 alone, or a student and its teacher beside it.
 
@@ -76,6 +82,9 @@ def evaluate(
         baselines: Simpler trackers that each network is run in, too: ``stock``, ``iou``.
         bar_line: Line of the progress bar below the cursor, where jobs on one terminal take one each and clear it at
             the end, or they would push the others' away. None for a job that has the terminal for itself.
+        embedder: Describes animals for `behaviour`: a shipped one, a folder, a hub name, or a DINOv3 of timm.
+        behaviour: Names what animals do, behind each model's tracker (not the baselines') and behind the truth: a
+            shipped head or a folder. None names nothing.
 
     Returns:
         What was written to ``results.json``; None while clips of other jobs are missing.
@@ -83,7 +92,8 @@ def evaluate(
     Raises:
         ShardError: The shards are missing, damaged, or not those of the manifest.
         CheckpointError: A model is missing, damaged or of another architecture.
-        ConfigError: The part has no clips, the prompt is not stored, no teacher is known, or a number is out of range.
+        ConfigError: The part has no clips, the prompt is not stored, no teacher is known, a number is out of range, or
+            the head was trained on another embedder.
     """
     started = time.perf_counter()
     out = Path(out)
@@ -97,6 +107,7 @@ def evaluate(
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
         raise ConfigError("baselines", f"names {unknown[0]!r}", f"some of {', '.join(BASELINES)}", "Correct it.")
+    chain = None if behaviour is None else open_chain(embedder, behaviour, where)
     sources = plan_models(str(model), None if teacher is None else str(teacher))
     for source in sources[1:]:
         open_model(source, prompt, "cpu")  # a student that does not fit shows now, not after the teacher's hours
@@ -111,11 +122,13 @@ def evaluate(
         iou_threshold=IOU_THRESHOLD,
         max_frames=max_frames,
         device=str(where),
+        embedder=None if behaviour is None else embedder,
+        behaviour=behaviour,
     )
     versions = {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()}
     identity = {
         "data_sha256": manifest.sha256,
-        "settings": {key: value for key, value in asdict(settings).items() if key != "data"},
+        "settings": {key: value for key, value in asdict(settings).items() if key not in _NAMES_ONLY},
         "seed": seed,
         "versions": versions,
     }
@@ -123,6 +136,9 @@ def evaluate(
     beside: dict[str, ModelResult] = {}
     notes: list[str] = []
     played: list[tuple[str, ModelIdentity, dict[str, Any]]] = []
+    described = _plain({**identity, "chain": None if chain is None else chain.identity})
+    if chain is not None:
+        _describe_all(chain, clips[task::tasks], out, described, max_frames, bar_line)
     replayed: set[tuple[str, str]] = set()
     for source in sources:
         opened = open_model(source, prompt, where)
@@ -130,16 +146,21 @@ def evaluate(
         own = _plain({**identity, "model": opened.identity.sha256, "preprocessing": opened.preprocessing.describe()})
         for baseline in (None, *dict.fromkeys(baselines)):
             role = source.role if baseline is None else f"{source.role}-{baseline}"
+            own_chain = chain if baseline is None else None
             identity_of_role = own if baseline is None else {**own, "baseline": baseline}
+            if own_chain is not None:
+                identity_of_role = {**identity_of_role, "chain": own_chain.identity}
             played.append((role, opened.identity, identity_of_role))
             tracker = make_tracker(opened, policy, baseline)
             names = _replay_all(
-                role, tracker, clips[task::tasks], out, identity_of_role, video, max_frames, seed, bar_line
+                role, tracker, own_chain, clips[task::tasks], out, identity_of_role, video, max_frames, seed, bar_line
             )
             tracker.close()
             replayed |= {(role, name) for name in names}
         del opened, tracker
         release_memory()
+    if chain is not None and not all(is_described(ClipFiles(out, TRUTH, clip.name), described) for clip in clips):
+        return None
     reused_seconds = 0.0
     for role, model_identity, own in played:
         records = _find_records(role, clips, out, own, video)
@@ -149,6 +170,8 @@ def evaluate(
         own_role = role in {source.role for source in sources}
         result = score_model(role, model_identity, clips, records, out, video)
         result = replace(result, failures=explain_model(role, clips, records, out, strips=video and own_role))
+        if chain is not None and own_role:
+            result = replace(result, behaviour=score_chain(role, clips, out, chain.behaviour))
         (models if own_role else beside)[role] = result
 
     frames = {clip.name: length(clip, max_frames) for clip in clips}
@@ -190,9 +213,30 @@ def _find_records(
     return {name: record for name, record in found.items() if record is not None}
 
 
+def _describe_all(
+    chain: Chain,
+    clips: Sequence[Clip],
+    out: Path,
+    identity: dict[str, Any],
+    max_frames: int | None,
+    bar_line: int | None,
+) -> None:
+    """Give the truth of every clip to the chain, but for those that an earlier run finished."""
+    left = [clip for clip in clips if not is_described(ClipFiles(out, TRUTH, clip.name), identity)]
+    total = sum(length(clip, max_frames) for clip in left)
+    with tqdm(
+        total=total, desc=TRUTH, unit="frame", disable=not left, position=bar_line, leave=bar_line is None
+    ) as bar:
+        for clip in left:
+            bar.set_postfix_str(clip.name)
+            files = ClipFiles(out, TRUTH, clip.name)
+            describe_truth(clip, chain, files, identity, max_frames=max_frames, progress=bar)
+
+
 def _replay_all(
     role: str,
     tracker: Tracker,
+    chain: Chain | None,
     clips: Sequence[Clip],
     out: Path,
     identity: dict[str, Any],
@@ -224,7 +268,7 @@ def _replay_all(
             bar.set_postfix_str(clip.name)
             torch.manual_seed(seed)
             files = ClipFiles(out, role, clip.name)
-            record_clip(clip, tracker, files, identity, video=video, max_frames=max_frames, progress=bar)
+            record_clip(clip, tracker, files, identity, video=video, max_frames=max_frames, progress=bar, chain=chain)
     return [clip.name for clip in left]
 
 

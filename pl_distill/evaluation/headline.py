@@ -1,5 +1,6 @@
 """The table that matters, as rows: printed by the console, drawn by the report, so that both say the same."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pl_distill.evaluation.results import ModelResult, Results
@@ -44,6 +45,10 @@ _SCORES = (
     _Quantity("false positives", "false_positives", 0, False, "Tracks without an animal, counted per frame."),
     _Quantity("fragmentations", "fragmentations", 0, False, "How often an animal is lost and found again."),
 )
+_BEHAVIOUR = (
+    ("behaviour top-1 %", "top1", "Part of the animals that a track covers whose behaviour is named right."),
+    ("behaviour macro-F1 %", "macro_f1", "Mean F1 over the behaviours, of the same animals."),
+)
 _NONE = "-"
 
 
@@ -59,6 +64,11 @@ def headline(results: Results) -> list[Row]:
     rows = [_score_row(results, quantity) for quantity in _SCORES]
     models = list(results.models.values())
     rows.insert(3, _mask_row(results))
+    named = [model.behaviour for model in models]
+    if any(behaviour is not None for behaviour in named):
+        for label, name, text in _BEHAVIOUR:
+            values = [None if one is None else getattr(one.tracks, name) for one in named]
+            rows.append(_plain_row(label, values, "{:.2f}", True, text))
     rows.append(
         _plain_row(
             "frames per second",
@@ -141,7 +151,7 @@ def format_baselines(results: Results) -> str:
     """Return the table of baselines as plain text; the last column is ours less the baseline."""
     head = ("", "", *BASELINE_COLUMNS, "MOTA of ours less this")
     lines = [(row.role, row.label, *row.values, describe_difference(row.difference)) for row in baseline_rows(results)]
-    return _plain_table([head, *lines], left=2)
+    return plain_table([head, *lines], left=2)
 
 
 def _baseline_values(model: ModelResult) -> tuple[str, ...]:
@@ -156,13 +166,13 @@ def _baseline_values(model: ModelResult) -> tuple[str, ...]:
 
 def format_table(results: Results) -> str:
     """Return the table as plain text."""
-    return _plain_table(
+    return plain_table(
         [("", *columns(results)), *((row.label, *row.values) for row in headline(results))],
         left=1,
     )
 
 
-def _plain_table(table: list[tuple[str, ...]], left: int) -> str:
+def plain_table(table: Sequence[Sequence[str]], left: int) -> str:
     """Line up cells, the first `left` columns to the left, with a rule below the head."""
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     lines = [

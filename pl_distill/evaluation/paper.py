@@ -72,7 +72,13 @@ def paper_rows(results: Results, real: RealSize) -> list[PaperRow]:
         PaperRow("", "peak VRAM, student", "6.49", _vram(student), "-"),
         PaperRow("device", "headroom on a Jetson Orin NX 16 GB", "4.9 GB", NEEDS_GPU, "-"),
         PaperRow("embedder", "parameters of DINOv3 ViT-S/16", "21.6M", NOT_HERE, f"{real.embedder:,}"),
-        PaperRow("behaviour", "top-1 and macro-F1 of nine classes, %", "97.34 and 91.67", NOT_HERE, "-"),
+        PaperRow(
+            "behaviour",
+            "top-1 and macro-F1 of nine classes, %",
+            "97.34 and 91.67",
+            _behaviour(student or only),
+            "-",
+        ),
         PaperRow(
             "identity pool",
             "MB per animal and year",
@@ -107,6 +113,14 @@ def _loss(teacher: ModelResult | None, student: ModelResult | None, metric: str)
         return "-"
     before, after = getattr(teacher.overall, metric), getattr(student.overall, metric)
     return "-" if before is None or after is None else f"{before - after:.2f}"
+
+
+def _behaviour(model: ModelResult | None) -> str:
+    named = None if model is None else model.behaviour
+    if named is None or named.truth.top1 is None or named.truth.macro_f1 is None:
+        return NOT_HERE
+    tracked = "" if named.tracks.top1 is None else f"; {named.tracks.top1:.2f} and {named.tracks.macro_f1:.2f} tracked"
+    return f"{named.truth.top1:.2f} and {named.truth.macro_f1:.2f} from truth{tracked}"
 
 
 def _session(results: Results) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from datamodules.clip import Clip
 from datamodules.files import atomic_path, sha256_of, write_json
 from datamodules.images import encode_jpeg
 from datamodules.video import VideoWriter
+from pl_distill.evaluation.chain import Chain
 from pl_distill.evaluation.clip_files import RECORD_SCHEMA, ClipFiles, ReplayRecord
 from pl_distill.evaluation.mask_files import write_masks
 from pl_distill.evaluation.memory import peak_rss_bytes, peak_vram_bytes, reset_peaks
@@ -46,6 +47,7 @@ def record_clip(
     video: bool,
     max_frames: int | None,
     progress: Progress,
+    chain: Chain | None = None,
 ) -> ReplayRecord:
     """Replay a clip and write its files; on an error none of them appears.
 
@@ -57,6 +59,7 @@ def record_clip(
         video: Whether to write the annotated mp4.
         max_frames: Only the first so many frames.
         progress: Is told of every frame.
+        chain: Describes what is tracked; None describes nothing.
     """
     files.record.unlink(missing_ok=True)  # from now on this clip is not finished
     canvas = Canvas.of(clip.width, clip.height)
@@ -77,10 +80,15 @@ def record_clip(
         if video:
             size = {"width": canvas.width, "height": canvas.height}
             writer = stack.enter_context(VideoWriter(files.video, fps=clip.fps, crf=_VIDEO_CRF, **size))
+        monitor = None
+        if chain is not None:
+            monitor = stack.enter_context(closing(chain.monitor(stack.enter_context(atomic_path(files.animals)))))
         for replayed in replay(clip, tracker, max_frames):
             frame, tracks = replayed.frame, replayed.tracks
             write_frame(text, frame.index, tracks)
             write_masks(masks_text, frame.index, tracks.ids, tracks.masks)
+            if monitor is not None:
+                monitor.update(frame.image, tracks, frame.index, frame.timestamp_s)
             if writer is not None or frame.index in chosen:
                 caption = f"{files.role}  {clip.name}  frame {frame.index}"
                 picture = annotate(frame.image, tracks, frame.annotation, canvas, caption)
@@ -108,6 +116,7 @@ def record_clip(
         pictures=[frame for frame in chosen if frame < len(objects)],
         tracks_sha256=sha256_of(files.tracks),
         masks_sha256=sha256_of(files.masks),
+        animals_sha256=None if chain is None else sha256_of(files.animals),
     )
     write_json(files.record, {"schema": RECORD_SCHEMA, **asdict(record)})
     return record

@@ -10,31 +10,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from datamodules.clip import Clip, Frame, Image
 from pl_distill.evaluation.memory import rss_bytes
-
-
-class TrackedFrame(Protocol):
-    """What a tracker says about one frame: N animals."""
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """One identity per animal, kept from frame to frame."""
-
-    @property
-    def boxes_xyxy(self) -> NDArray[np.float32]:
-        """Shape (N, 4), pixels of the frame."""
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """Shape (N,), confidence 0-1."""
-
-    @property
-    def masks(self) -> NDArray[np.bool_]:
-        """Shape (N, H, W)."""
+from pl_distill.streaming.tracked import TrackedFrame
 
 
 class Tracker(Protocol):

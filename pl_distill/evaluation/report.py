@@ -16,6 +16,7 @@ from datamodules.clip import Image
 from datamodules.files import atomic_path
 from datamodules.images import encode_jpeg, read_image
 from pl_distill.errors import ConfigError
+from pl_distill.evaluation.behaviour_tables import behaviour_tables
 from pl_distill.evaluation.clip_files import ReplayRecord, read_record
 from pl_distill.evaluation.curves import read_curves
 from pl_distill.evaluation.failure_gallery import Gallery, describe, make_gallery
@@ -121,6 +122,7 @@ def report(
             f"{lost} records of replays are not beside the results any more: plots and pictures are incomplete."
         )
     tables, domains = _read_extras([folder, *map(Path, extras)])
+    tables = [*behaviour_tables(content), *tables]
     gallery = make_gallery(folder, content)
     drawings = _draw(content, records)
     drawings["domains"] = [one for metric in domains if (one := draw_domains(domains[metric], metric)) is not None]

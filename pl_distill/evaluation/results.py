@@ -10,6 +10,7 @@ from typing import Any
 
 from datamodules.errors import DataError
 from datamodules.files import write_json
+from pl_distill.evaluation.behaviour_results import BehaviourResult
 from pl_distill.evaluation.mot import TrackingScores
 from pl_distill.evaluation.typed_json import JsonTypeError, parse_dataclass
 
@@ -116,6 +117,7 @@ class ModelResult(Comparison):
         large_boxes: Percentage of the boxes of tracks that cover more than half of the picture; None without tracks.
         session_bytes: The largest of all clips; None of older results.
         failures: JSON with every error of the tracker, relative to the folder of the results.
+        behaviour: How well the chain behind the tracker names what animals do; None where none ran.
     """
 
     model: ModelIdentity
@@ -126,6 +128,7 @@ class ModelResult(Comparison):
     large_boxes: float | None = None
     session_bytes: int | None = None
     failures: str | None = None
+    behaviour: BehaviourResult | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ class Settings:
         iou_threshold: Least overlap of a match, 0-1.
         max_frames: Only the first so many frames of each clip; None for all.
         device: Where the networks ran.
+        embedder: What described animals; None where nothing named what they do.
+        behaviour: What named what they do, or None.
     """
 
     data: str
@@ -151,6 +156,8 @@ class Settings:
     iou_threshold: float
     max_frames: int | None
     device: str
+    embedder: str | None = None
+    behaviour: str | None = None
 
 
 @dataclass(frozen=True)

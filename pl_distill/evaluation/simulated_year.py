@@ -22,7 +22,7 @@ from datamodules.crops import croppable
 from datamodules.files import atomic_path
 from datamodules.pen import EVALUATION_SEED, PenRenderer, Year, load_pen_config, simulate
 from pl_distill.errors import ConfigError
-from pl_distill.models.dinov3 import Embedder
+from pl_distill.models.embedder import Embedder
 from pl_distill.reid.storage import Vectors, normalised
 from pl_distill.reid.thumbnails import Thumbnails
 

@@ -9,28 +9,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import AnnotationError
-
-
-class Boxes(Protocol):
-    """Boxes with identities in one frame: what a tracker gives, and what a file of tracks holds."""
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """One identity per box."""
-
-    @property
-    def boxes_xyxy(self) -> NDArray[np.float32]:
-        """Shape (N, 4), pixels of the frame."""
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """Shape (N,), confidence 0-1."""
+from pl_distill.streaming.tracked import Boxes
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ from datamodules.clip import Frame, Image
 from datamodules.masks import encode_mask
 from datamodules.video import GrowingVideoWriter
 from pl_distill.evaluation.pictures import Canvas, annotate
-from pl_distill.evaluation.replay import TrackedFrame
 from pl_distill.evaluation.track_files import write_frame
+from pl_distill.streaming.tracked import TrackedFrame
 
 TRACKS, MASKS, VIDEO = "tracks.txt", "masks.jsonl", "annotated.mp4"
 _CAMERA_FPS = 25.0  # of a camera that does not say; only the distance of key frames depends on it

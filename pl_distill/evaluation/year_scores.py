@@ -1,4 +1,4 @@
-"""What a simulated year says about re-identification: scores by days since last seen, and those of a mean embedding."""
+"""What a simulated year says about re-identification: scores by days since last seen, of three galleries."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +20,16 @@ from pl_distill.evaluation.reid_scores import (
     share_of,
 )
 from pl_distill.evaluation.simulated_year import DAY_S, Archive, DrawnYear, sampling_days, time_of
-from pl_distill.reid.gallery import BoundedGallery, Gallery, MeanGallery, SightingsGallery, choose_by_age, recency
+from pl_distill.reid.gallery import (
+    BoundedGallery,
+    Gallery,
+    HeldGallery,
+    MeanGallery,
+    RunningMeans,
+    SightingsGallery,
+    choose_by_age,
+    recency,
+)
 from pl_distill.reid.matching import MatchPolicy, Scores, calibrate
 from pl_distill.reid.storage import Storage, Vectors, decode, encode
 
@@ -92,7 +101,7 @@ class YearScores:
 
 
 def score_year(year: DrawnYear, how: YearScoring) -> YearScores:
-    """Score both methods at every gap."""
+    """Score every gallery at every gap."""
     galleries = _Galleries(year, how)
     drawn = {int(day) for day in np.unique(year.days)}
 
@@ -256,28 +265,21 @@ def _linked(year: DrawnYear, method: str, gap: int, option: float, policy: Match
     for day in drawn:
         if day - days[-1] >= gap:
             days.append(int(day))
-    held = BoundedGallery(how.bounded or 512, option if method == "sightings" else 0.0)
-    sums: dict[str, Vectors] = {}
-    newest: dict[str, int] = {}
+    held: HeldGallery
+    if method == "sightings":
+        held = BoundedGallery(how.bounded or 512, option)
+    else:
+        held = RunningMeans(option if method == "recent" else None)
 
     def tracklets(day: int) -> tuple[NDArray[np.int64], list[Vectors]]:
         here = np.unique(year.animals[year.days == day])
         return here, [year.vectors[(year.days == day) & (year.animals == animal)] for animal in here]
 
     def score(vectors: Vectors) -> tuple[Scores, Sequence[str]]:
-        if method != "sightings":
-            names = sorted(sums)
-            means = np.stack([sums[name] for name in names]) if names else np.zeros((0, vectors.shape[1]), np.float32)
-            return MeanGallery.of(names, means).scores(vectors), names
         return held.gallery.scores(vectors), held.gallery.animals
 
     def learn(name: str, day: int, vectors: Vectors) -> None:
-        if method != "sightings":
-            kept = np.exp2(-(day - newest.get(name, day)) / option) if method == "recent" else 1.0
-            sums[name] = np.float32(kept) * sums.get(name, np.zeros(vectors.shape[1], np.float32)) + vectors.sum(0)
-            newest[name] = day
-        else:
-            held.add(name, np.full(len(vectors), time_of(day)), vectors)
+        held.add(name, np.full(len(vectors), time_of(day)), vectors)
 
     return idf1(*link_days(days, tracklets, score, learn, policy))
 

@@ -4,8 +4,11 @@
 the motion around it: walk and standing look alike in one frame.
 """
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,6 +151,7 @@ class BehaviourModel:
         window: What it looks at.
         fps: Observations per second that it was trained on.
         embedder: Identity of the embedder whose features it was trained on.
+        labels: The class of every raw label of its training, None for those that were dropped.
     """
 
     head: nn.Module
@@ -156,6 +160,24 @@ class BehaviourModel:
     window: Window
     fps: float
     embedder: str
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+
+    def class_of(self, raw: str) -> str | None:
+        """Return the class of a raw label, None for one that was dropped.
+
+        A head that remembers no labels knows those that are called like a class.
+        """
+        return self.labels.get(raw) if self.labels else raw if raw in self.classes else None
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 over everything that its answers depend on."""
+        said = (self.kind, self.classes, self.window.past, self.window.future, self.fps, self.embedder)
+        digest = hashlib.sha256(repr(said).encode())
+        for name, tensor in sorted(self.head.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 def save_behaviour(folder: Path, model: BehaviourModel, arguments: dict[str, Any]) -> None:
@@ -175,6 +197,7 @@ def save_behaviour(folder: Path, model: BehaviourModel, arguments: dict[str, Any
         "arguments": arguments,
         "window": asdict(model.window),
         "classes": list(model.classes),
+        "labels": dict(model.labels),
         "fps": model.fps,
         "embedder": model.embedder,
     }
@@ -206,5 +229,11 @@ def load_behaviour(source: str | Path = PEN_BEHAVIOUR) -> BehaviourModel:
         raise CheckpointError(folder, f"cannot be read ({error})", "a behaviour head", fix) from error
     load_strictly(head, weights, folder / WEIGHTS)
     return BehaviourModel(
-        head.eval(), content["kind"], tuple(content["classes"]), window, float(content["fps"]), str(content["embedder"])
+        head.eval(),
+        content["kind"],
+        tuple(content["classes"]),
+        window,
+        float(content["fps"]),
+        str(content["embedder"]),
+        content.get("labels", {}),
     )

@@ -46,7 +46,7 @@ class BehaviourStream:
     """Takes the animals of frame after frame, and names what they did `lag` observations ago.
 
     Args:
-        model: The head, on the CPU or where it shall run.
+        model: The head, on the device where it shall run; features may come from another.
     """
 
     def __init__(self, model: BehaviourModel) -> None:
@@ -116,8 +116,8 @@ class BehaviourStream:
         now = np.flatnonzero(ticks[order] == moment.tick)
         rows = window_rows(frame, animal.astype(np.int32), window, 1)[now]
         present = rows >= 0
-        features = torch.cat([one.features for one in around])[torch.from_numpy(order)]
-        device = features.device
+        device = next(self.model.head.parameters()).device
+        features = torch.cat([one.features.to(device) for one in around])[torch.from_numpy(order).to(device)]
         keep = torch.from_numpy(present).to(device)
         with torch.inference_mode():
             logits = self.model.head(

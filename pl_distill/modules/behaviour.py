@@ -188,8 +188,9 @@ class BehaviourModule(LightningModule):
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the head as `load_behaviour` reads it."""
+        data = self.data
         model = BehaviourModel(
-            self.net, self.kind, self.data.class_names, self.data.window, self.data.fps, self.data.embedder["identity"]
+            self.net, self.kind, data.class_names, data.window, data.fps, data.embedder["identity"], data.classes
         )
         save_behaviour(Path(folder), model, self.arguments)
         return Path(folder)

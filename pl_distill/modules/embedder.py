@@ -21,8 +21,13 @@ from datamodules.crops import Cropping
 from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.pen.coats import MARK_MAP
 from datamodules.pen_crops import CropBatch
+from pl_distill.errors import CheckpointError
 from pl_distill.losses.contrastive import supervised_contrastive
-from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD, TransformersBackbone, save_embedder
+from pl_distill.models.checkpoints import load_strictly
+from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD, TransformersBackbone
+from pl_distill.models.embedder import PatchHead
+from pl_distill.models.embedder_files import save_embedder
+from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3_source import quiet_transformers
 from pl_distill.modules.distillation import parameter_groups
 from pl_distill.modules.schedules import schedule
@@ -53,6 +58,7 @@ class EmbedderModule(LightningModule):
         warmup: Steps in which the learning rate rises.
         cooldown: Part of the run in which the learning rate falls to 0, at its end.
         attention: `transformers`' implementation; "eager" is faster on CPUs for a few tokens.
+        weights: An embedder of the same shape to begin with, shipped or a folder: to train on, or to validate.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class EmbedderModule(LightningModule):
         warmup: int = 30,
         cooldown: float = 0.3,
         attention: str = "eager",
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         self.shape: dict[str, int | None] = {
@@ -94,6 +101,7 @@ class EmbedderModule(LightningModule):
         self.warmup = warmup
         self.cooldown = cooldown
         self.attention = attention
+        self.weights = weights
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.mean: Tensor
@@ -110,15 +118,23 @@ class EmbedderModule(LightningModule):
             model.set_attn_implementation(self.attention)
         self.backbone = TransformersBackbone(model)
         tokens = (self.image_size // model.config.patch_size) ** 2
-        self.head = nn.Linear(tokens * model.config.hidden_size, 2 * self.dimension)
+        self.head = PatchHead(tokens * model.config.hidden_size, self.dimension)
+        if self.weights is not None:
+            self._load(self.weights)
         self.marks = nn.Linear(self.dimension, MARK_MAP[0] * MARK_MAP[1])
         self.probe = nn.Linear(self.dimension, len(BEHAVIOURS))
+
+    def _load(self, source: str) -> None:
+        stored = load_embedder(source)
+        if stored.head is None:
+            raise CheckpointError(source, "has no head over its patches", "what this recipe exported", "Leave it out.")
+        load_strictly(self.backbone, stored.backbone.state_dict(), source)
+        load_strictly(self.head, stored.head.state_dict(), source)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map crops (B, 3, S, S), 0-1, to the two halves of their features: identity and posture, (B, D) each."""
         _, patches = self.backbone((images - self.mean) / self.std)
-        identity, posture = self.head(patches.flatten(1)).float().split(self.dimension, dim=1)
-        return identity, posture
+        return self.head.halves(patches)
 
     def training_step(self, batch: CropBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""

@@ -1,8 +1,8 @@
 """Galleries: what the known animals look like, and how much like each of them a new embedding is.
 
-Two ways to score. The gallery of single sightings takes the best of an animal's vectors, with an allowance for age, so
-that a coat that grows or gets dirty is compared with its newest state, and a rare posture with the last time it was
-seen. The mean gallery, the baseline, compares with one mean vector of each animal.
+Two ways to score. The mean gallery compares with one mean vector of each animal. The gallery of single sightings takes
+the best of an animal's vectors, with an allowance for age, so that a coat that grows or gets dirty is compared with its
+newest state, and a rare posture with the last time it was seen.
 """
 
 from collections.abc import Sequence
@@ -103,6 +103,8 @@ class MeanGallery:
 
     def scores(self, queries: Vectors) -> NDArray[np.float32]:
         """Give the cosine (Q, A) with each mean."""
+        if not self.animals:
+            return np.zeros((len(queries), 0), np.float32)
         return np.asarray(np.asarray(queries, np.float32) @ self.means.T, np.float32)
 
 
@@ -149,8 +151,73 @@ def choose_by_age(times_s: NDArray[np.float64], keep: int) -> NDArray[np.int64]:
     return np.asarray(chosen, np.int64)
 
 
+class HeldGallery(Protocol):
+    """What a chain holds in memory of the animals that it knows, and goes on learning."""
+
+    @property
+    def animals(self) -> list[str]:
+        """Names of those that it knows."""
+
+    @property
+    def gallery(self) -> Gallery:
+        """The gallery of this moment."""
+
+    def add(self, animal: str, times_s: NDArray[np.float64], vectors: Vectors) -> None:
+        """Take vectors (N, D) of an animal seen at times (N,), in seconds."""
+
+    def forget(self, animal: str) -> None:
+        """Drop an animal that was merged into another."""
+
+
+class RunningMeans:
+    """One mean of each animal, of every vector that it was ever given: it does not grow.
+
+    Args:
+        half_life_days: After which a vector counts half, from the animal's newest on; None lets all count alike.
+    """
+
+    def __init__(self, half_life_days: float | None = None) -> None:
+        self._half_life = half_life_days
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._newest_s: dict[str, float] = {}
+        self._gallery: MeanGallery | None = None
+
+    @property
+    def animals(self) -> list[str]:
+        """Names of those that have a vector here."""
+        return sorted(self._sums)
+
+    def add(self, animal: str, times_s: NDArray[np.float64], vectors: Vectors) -> None:
+        """Take vectors (N, D) of an animal seen at times (N,), in seconds."""
+        newest = max(float(times_s.max()), self._newest_s.get(animal, -np.inf))
+        added = self._weights(newest - times_s) @ vectors.astype(np.float64)
+        if animal in self._sums:
+            added += float(self._weights(np.float64(newest - self._newest_s[animal]))) * self._sums[animal]
+        self._sums[animal], self._newest_s[animal] = added, newest
+        self._gallery = None
+
+    def forget(self, animal: str) -> None:
+        """Drop an animal that was merged into another."""
+        self._sums.pop(animal, None)
+        self._newest_s.pop(animal, None)
+        self._gallery = None
+
+    @property
+    def gallery(self) -> MeanGallery:
+        """The gallery of this moment."""
+        if self._gallery is None:
+            names = self.animals
+            sums = np.stack([self._sums[name] for name in names]) if names else np.zeros((0, 1))
+            self._gallery = MeanGallery(tuple(names), normalised(sums.astype(np.float32)))
+        return self._gallery
+
+    def _weights(self, age_s: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+        half_lives = 0.0 if self._half_life is None else 1 / (self._half_life * _DAY_S)
+        return np.asarray(np.exp2(-age_s * half_lives), np.float64)
+
+
 class BoundedGallery:
-    """What the live chain holds in memory: at most so many vectors of each animal, however long it runs.
+    """Single sightings in memory: at most so many vectors of each animal, however long it runs.
 
     A vector leaves only when another of the same animal comes in its place: an animal is never forgotten.
 

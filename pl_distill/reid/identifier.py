@@ -11,15 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 
-from pl_distill.reid.gallery import BoundedGallery, choose_by_age
+from pl_distill.errors import ConfigError
+from pl_distill.reid.errors import PoolError
+from pl_distill.reid.gallery import BoundedGallery, HeldGallery, RunningMeans
 from pl_distill.reid.identities import link, new_name
 from pl_distill.reid.matching import MatchPolicy, match_frame
-from pl_distill.reid.pool import UNKNOWN, EmbeddingPool, PoolError, Sample
+from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.samples import Sample
 from pl_distill.reid.storage import Vectors
+from pl_distill.reid.track_book import UNKNOWN
+
+GalleryKind = Literal["mean", "sightings"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +36,33 @@ class IdentifierPolicy:
         evidence: Embeddings of a track before it is asked about.
         patience: Embeddings after which a track that stays unsure becomes a new animal, or its best guess in a herd
             that is complete.
-        per_animal: The most vectors of one animal in memory.
-        decay_per_day: What a day of age takes off a vector's cosine.
+        gallery: ``mean`` compares with one mean vector of each animal, ``sightings`` with the best of its vectors.
+            docs/animal-record.md has the measurement behind the default.
+        half_life_days: Of a vector's weight in the mean; None lets all count alike.
+        per_animal: The most sightings of one animal in memory.
+        decay_per_day: What a day of age takes off a sighting's cosine.
         match: Threshold, margin and size of the herd.
     """
 
     evidence: int = 4
     patience: int = 24
+    gallery: GalleryKind = "sightings"
+    half_life_days: float | None = None
     per_animal: int = 512
     decay_per_day: float = 0.0
     match: MatchPolicy = field(default_factory=MatchPolicy)
+
+    def __post_init__(self) -> None:
+        if self.half_life_days is not None and not self.half_life_days > 0:
+            raise ConfigError(
+                "identify.half_life_days", f"is {self.half_life_days}", "a number of days above 0", "Correct it."
+            )
+
+    def make_gallery(self) -> HeldGallery:
+        """Begin to learn animals."""
+        if self.gallery == "mean":
+            return RunningMeans(self.half_life_days)
+        return BoundedGallery(self.per_animal, self.decay_per_day)
 
 
 @dataclass
@@ -67,7 +90,7 @@ class Identifier:
         self._pool, self._camera, self._session = pool, camera, session
         self._policy = policy or IdentifierPolicy()
         self._lock = _lock_camera(pool.path, camera)
-        self._gallery = BoundedGallery(self._policy.per_animal, self._policy.decay_per_day)
+        self._gallery = self._policy.make_gallery()
         self._waiting: dict[int, _Waiting] = {}
         self._refresh()
 
@@ -157,8 +180,7 @@ class Identifier:
         for name in sorted(present - known):
             stored = self._pool.vectors([name])
             if len(stored.ids):
-                chosen = choose_by_age(stored.times_s, self._policy.per_animal)
-                self._gallery.add(name, stored.times_s[chosen], stored.vectors[chosen])
+                self._gallery.add(name, stored.times_s, stored.vectors)
 
     def _bind(self, number: int, animal: str, reason: str) -> None:
         waiting = self._waiting.pop(number)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pl_distill.reid.pool import EmbeddingPool, PoolError
+from pl_distill.reid.errors import PoolError
+from pl_distill.reid.pool import EmbeddingPool
 
 Kind = Literal["link", "merge", "split"]
 

@@ -1,7 +1,7 @@
 """What describing the animals of a frame costs beside tracking them."""
 
 from datamodules.pen import load_pen_config, pen_frames
-from pl_distill.models.dinov3 import load_embedder
+from pl_distill.models.embedder_load import load_embedder
 from tests.benchmarks.measure import Figure, median_ms
 
 

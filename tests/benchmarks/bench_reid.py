@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from pl_distill.reid.gallery import SightingsGallery
-from pl_distill.reid.pool import EmbeddingPool, Sample, SamplingPolicy
+from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.samples import Sample
+from pl_distill.reid.sampling import SamplingPolicy
 from pl_distill.reid.storage import Storage, decode, encode, normalised
 from tests.benchmarks.measure import Figure, median_ms, ratio_of_times
 

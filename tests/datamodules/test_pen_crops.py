@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from datamodules.crop_variety import CropVariety, vary
 from datamodules.crops import BLANK
 from datamodules.errors import UserError
 from datamodules.pen.coats import ALONG, AROUND, FAMILIES, MARK_MAP, make_coat, mark_map
-from datamodules.pen_crops import CropVariety, PenCrops, PenCropsDataModule, collate, vary
+from datamodules.pen_crops import PenCrops, PenCropsDataModule, collate
 from datamodules.pen_training import DrawnPen, PenShare
 
 STILL = CropVariety(blank=(0, 0), zoom=(1, 1), shift=0, turn_deg=0, reverse=0, gain=(1, 1), tint=0, noise=0, stains=0)

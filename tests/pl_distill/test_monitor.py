@@ -12,7 +12,8 @@ from datamodules.behaviour_windows import Window
 from datamodules.crops import Cropping
 from pl_distill.errors import ConfigError
 from pl_distill.models.behaviour_head import BehaviourModel, TemporalHead
-from pl_distill.models.dinov3 import Embedder, TransformersBackbone
+from pl_distill.models.dinov3 import TransformersBackbone
+from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Monitor
 
 CLASSES = ("walk", "standing")

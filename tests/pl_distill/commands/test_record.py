@@ -8,8 +8,9 @@ import pytest
 from datamodules.pen import PenConfig, draw_pen
 from pl_distill.cli import main
 from pl_distill.reid.identities import link, merge
-from pl_distill.reid.pool import EmbeddingPool, Sample
+from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import read_hours
+from pl_distill.reid.samples import Sample
 from pl_distill.reid.storage import normalised
 from pl_distill.reid.thumbnails import Thumbnails
 

@@ -8,7 +8,7 @@ import pytest
 from datamodules.masks import decode_masks
 from datamodules.video import VideoWriter
 from pl_distill.cli import main
-from pl_distill.models.dinov3 import load_embedder
+from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.reid.pool import EmbeddingPool
 
@@ -53,6 +53,17 @@ def test_every_tracked_animal_is_described_and_kept_over_a_restart(model, video,
     with EmbeddingPool(pool, embedder.identity, embedder.dimension, read_only=True) as kept:
         times = np.concatenate([kept.vectors([name]).times_s for name in [*kept.animals, ""]])
     assert {round(float(time)) // 1800 for time in times} == {1769414400 // 1800, 1769419800 // 1800}
+
+
+def test_a_pool_keeps_the_sampling_that_it_was_made_for(model, video, tmp_path, capsys):
+    pool = f"--pool={tmp_path / 'pool'}"
+    half = ("--sampling.per_hour=14", "--sampling.storage=float16")
+    assert track(video, model, tmp_path / "a", pool, *half, "--identify.gallery=sightings") == 0
+    assert track(video, model, tmp_path / "b", pool, "--identify.gallery=mean", "--identify.half_life_days=30") == 0
+    with EmbeddingPool(tmp_path / "pool", read_only=True) as kept:
+        assert (kept.sampling.per_hour, kept.sampling.storage) == (14, "float16")
+    assert track(video, model, tmp_path / "c", pool, "--sampling.storage=int8") == 1
+    assert "stores float16" in capsys.readouterr().err
 
 
 def test_mistakes_are_answered_in_one_line_and_leave_nothing(model, video, tmp_path, capsys):

@@ -46,7 +46,7 @@ def make_clip(name: str = "2026_01_26/000000", shift: int = 0, every: int = 1) -
     return Clip(name, name[:10], 6.0, WIDTH, HEIGHT, FRAMES, source, annotations)
 
 
-@pytest.fixture(name="make_clip")
+@pytest.fixture(name="make_clip", scope="session")
 def make_clip_fixture():
     return make_clip
 

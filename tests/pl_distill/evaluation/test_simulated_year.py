@@ -3,7 +3,7 @@ import pytest
 
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.simulated_year import YearPlan, draw_year
-from pl_distill.models.dinov3 import load_embedder
+from pl_distill.models.embedder_load import load_embedder
 from pl_distill.reid.thumbnails import Thumbnails
 
 

@@ -13,7 +13,10 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTCon
 
 from datamodules.crops import Cropping
 from pl_distill.errors import CheckpointError
-from pl_distill.models.dinov3 import Embedder, TransformersBackbone, load_embedder, save_embedder
+from pl_distill.models.dinov3 import TransformersBackbone
+from pl_distill.models.embedder import Embedder
+from pl_distill.models.embedder_files import save_embedder
+from pl_distill.models.embedder_load import load_embedder
 
 SHAPE = {
     "hidden_size": 24,

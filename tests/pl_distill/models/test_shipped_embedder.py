@@ -8,7 +8,8 @@ from datamodules.pen import load_pen_config, pen_frames
 from pl_distill.assets import shipped_models
 from pl_distill.commands.parsing import shipped_recipes
 from pl_distill.models.behaviour_head import MODEL_TYPE, load_behaviour
-from pl_distill.models.dinov3 import FAMILY, load_embedder
+from pl_distill.models.dinov3 import FAMILY
+from pl_distill.models.embedder_load import load_embedder
 from pl_distill.monitor import Monitor
 
 UNSEEN = 1_000_700

@@ -15,13 +15,14 @@ from datamodules.layouts import read_clips
 from datamodules.masks import decode_masks
 from datamodules.pen import PenConfig, draw_pen
 from pl_distill.cli import main
+from pl_distill.errors import CheckpointError
 from pl_distill.evaluation.behaviour_scores import score_behaviours
 from pl_distill.evaluation.clip_files import ClipFiles
 from pl_distill.evaluation.mask_files import write_masks
 from pl_distill.evaluation.track_files import FrameBoxes, write_frame
 from pl_distill.models.behaviour_head import load_behaviour
-from pl_distill.models.dinov3 import load_embedder
-from pl_distill.modules.embedder import average_precision
+from pl_distill.models.embedder_load import load_embedder
+from pl_distill.modules.embedder import EmbedderModule, average_precision
 
 PEN = PenConfig(domain="small", width=128, height=72, num_animals=2)
 RECIPE = "domain: small\nwidth: 128\nheight: 72\nnum_animals: 2\n"
@@ -121,6 +122,24 @@ def test_an_embedder_that_was_stopped_goes_on_as_if_it_had_not_been(crops, tmp_p
         assert fit_embedder(crops, tmp_path / str(steps), 5, "--ckpt_path", "last") == 0
         assert_equal(weights(checkpoints / "last.ckpt"), expected)
     assert load_embedder(tmp_path / "1/model").identity == load_embedder(tmp_path / "whole/model").identity
+
+
+SMALL = {"image_size": 32, "hidden_size": 16, "heads": 2, "dimension": 16}
+
+
+def test_a_training_can_begin_with_an_embedder(embedder):
+    stored = load_embedder(embedder)
+    module = EmbedderModule(**SMALL, weights=str(embedder))
+    module.configure_model()
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        identity, posture = module.eval()(images)
+    embeddings, features = stored.describe(images)
+    torch.testing.assert_close(torch.nn.functional.normalize(identity, dim=-1), embeddings)
+    torch.testing.assert_close(posture, features)
+    assert all(weights.requires_grad for weights in module.parameters())
+    with pytest.raises(CheckpointError, match="other shapes"):
+        EmbedderModule(**SMALL | {"dimension": 8}, weights=str(embedder)).configure_model()
 
 
 def test_embedding_clips_describes_every_visible_animal_of_truth(embedder, clips, tmp_path, capsys):

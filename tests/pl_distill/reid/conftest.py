@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pl_distill.reid.pool import EmbeddingPool, Sample
+from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.samples import Sample
 from pl_distill.reid.storage import normalised
 
 EMBEDDER = "a" * 64

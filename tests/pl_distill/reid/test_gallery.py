@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pl_distill.reid.gallery import BoundedGallery, MeanGallery, SightingsGallery, choose_by_age, recency
+from pl_distill.reid.gallery import BoundedGallery, MeanGallery, RunningMeans, SightingsGallery, choose_by_age, recency
 
 DAY = 86_400.0
 RIGHT, UP, LEFT = np.float32([1, 0]), np.float32([0, 1]), np.float32([-1, 0])
@@ -66,3 +66,22 @@ def test_a_bounded_gallery_stays_bounded_and_forgets_no_animal():
     assert gallery.gallery.animals == ("daily", "once")
     gallery.forget("daily")
     assert gallery.gallery.animals == ("once",)
+
+
+@pytest.mark.parametrize("half_life", [None, 5.0])
+def test_a_running_mean_is_that_of_all_vectors_in_whatever_parts_they_came(unit, half_life):
+    vectors, times = unit(12, 16, seed=3), np.arange(12) * DAY
+    held = RunningMeans(half_life)
+    for part in (slice(4, 7), slice(0, 4), slice(7, 12)):  # not in the order of time: a camera may read an older run
+        held.add("a", times[part], vectors[part])
+    held.add("b", times[:1], vectors[:1])
+    weights = None if half_life is None else recency(times, half_life)
+    whole = MeanGallery.of(["a"] * 12, vectors, weights)
+    assert held.gallery.animals == ("a", "b")
+    np.testing.assert_allclose(held.gallery.means[0], whole.means[0], atol=1e-6)
+    held.forget("a")
+    assert held.animals == ["b"]
+
+
+def test_running_means_of_nobody_know_nobody():
+    assert RunningMeans().gallery.scores(RIGHT[None]).shape == (1, 0)

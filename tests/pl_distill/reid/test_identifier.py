@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from pl_distill.errors import ConfigError
+from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identifier import Identifier, IdentifierPolicy
 from pl_distill.reid.identities import events, undo
 from pl_distill.reid.matching import MatchPolicy
-from pl_distill.reid.pool import PoolError
+from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.storage import normalised
 
 DAY = 86_400.0
@@ -30,10 +34,12 @@ def see(unit):
     return make
 
 
-def test_animals_keep_their_names_over_a_restart_and_a_week(open_pool, looks, see):
-    with open_pool() as pool, Identifier(pool, "cam", "monday", POLICY) as identifier:
+@pytest.mark.parametrize("gallery", ["mean", "sightings"])
+def test_animals_keep_their_names_over_a_restart_and_a_week(open_pool, looks, see, gallery):
+    policy = replace(POLICY, gallery=gallery)
+    with open_pool() as pool, Identifier(pool, "cam", "monday", policy) as identifier:
         first = see(identifier, looks, [1, 2, 3, 4], 0.0)
-    with open_pool() as pool, Identifier(pool, "cam", "sunday", POLICY) as identifier:
+    with open_pool() as pool, Identifier(pool, "cam", "sunday", policy) as identifier:
         again = see(identifier, looks[::-1], [1, 2, 3, 4], 6 * DAY)
     assert len(set(first.values())) == 4
     assert [again[number] for number in (4, 3, 2, 1)] == [first[number] for number in (1, 2, 3, 4)]
@@ -50,6 +56,24 @@ def test_nobody_is_named_before_the_evidence_is_in(open_pool, looks, see):
     with open_pool() as pool, Identifier(pool, "cam", "s", POLICY) as identifier:
         assert see(identifier, looks, [1, 2, 3, 4], 0.0, frames=2) == {}
         assert len(see(identifier, looks, [1, 2, 3, 4], 600.0, frames=1)) == 4
+
+
+def test_an_animal_of_two_looks_is_met_by_either_only_in_single_sightings(tmp_path, looks, see):
+    """A mean lies between its looks; the best of single sightings does not."""
+    names = {}
+    for gallery in ("mean", "sightings"):
+        policy = replace(POLICY, gallery=gallery, match=MatchPolicy(threshold=0.9, margin=0.05))
+        with EmbeddingPool(tmp_path / gallery, "a", 16) as pool, Identifier(pool, "cam", "s", policy) as identifier:
+            see(identifier, looks[:1], [1], 0.0)
+            for day in range(1, 9):  # the same track goes on in another coat
+                see(identifier, looks[1:2], [1], day * DAY)
+            names[gallery] = see(identifier, looks[:1], [2], 20 * DAY)[2]
+    assert names == {"mean": "animal-0002", "sightings": "animal-0001"}
+
+
+def test_a_half_life_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="half_life_days: is 0"):
+        IdentifierPolicy(half_life_days=0)
 
 
 def test_a_second_camera_meets_the_same_animals_under_other_numbers(open_pool, looks, see):

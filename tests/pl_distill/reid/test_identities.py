@@ -1,7 +1,8 @@
 import pytest
 
+from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identities import events, link, merge, new_name, split, undo
-from pl_distill.reid.pool import UNKNOWN, PoolError
+from pl_distill.reid.track_book import UNKNOWN
 
 
 @pytest.fixture

@@ -8,9 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identities import link
-from pl_distill.reid.pool import POOL_FILE, EmbeddingPool, PoolError, SamplingPolicy
+from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.pool_file import POOL_FILE
+from pl_distill.reid.sampling import SamplingPolicy
 from pl_distill.reid.storage import decode, encode, normalised
+from pl_distill.reid.thinning import thin
 
 
 def test_the_defaults_are_the_papers_94_mb_for_an_animal_and_year():
@@ -119,7 +123,8 @@ def test_one_number_of_two_cameras_or_sessions_is_several_tracks(pool, sample):
 
 WRITER = """
 import sys, numpy as np
-from pl_distill.reid.pool import EmbeddingPool, Sample
+from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.samples import Sample
 pool = EmbeddingPool(sys.argv[1], "a" * 64, 16)
 vector = np.zeros(16, np.float32); vector[0] = 1
 print("open", flush=True)
@@ -153,10 +158,10 @@ def test_thinning_keeps_what_nothing_can_replace(pool, sample, unit):
     vectors = normalised(looks[[0] + [1] * 9] + 0.01 * unit(10, 16))
     pool.append([sample(time_s, vector=vector) for time_s, vector in zip(times, vectors, strict=True)])
     link(pool, [0], "rosa")
-    assert pool.thin("rosa", keep=1) == 8
+    assert thin(pool, "rosa", keep=1) == 8
     kept = pool.vectors(["rosa"])
     assert kept.times_s.tolist() == [0.0, 9000.0]  # the only one of its look, and the newest of the others
-    assert pool.thin("rosa", keep=1) == 0
+    assert thin(pool, "rosa", keep=1) == 0
 
 
 def test_compacting_gives_space_back_and_keeps_the_rest(pool, unit, sample):

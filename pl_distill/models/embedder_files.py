@@ -1,0 +1,105 @@
+"""The files of an embedder: those of a DINOv3 of transformers, and beside them how to cut out, and a head."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers.utils import cached_file
+
+from datamodules.crops import Cropping
+from datamodules.files import atomic_path, write_json
+from pl_distill.errors import CheckpointError
+from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD
+from pl_distill.models.sam3_source import quiet_transformers
+
+PREPROCESSOR, CROPPING, HEAD = "preprocessor_config.json", "cropping.json", "head.safetensors"
+
+
+def save_embedder(
+    model: Any,
+    folder: Path,
+    image_size: int,
+    cropping: Cropping,
+    head: nn.Linear | None = None,
+    *,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a DINOv3 of transformers, its preprocessing and its cropping as `load_embedder` reads them.
+
+    Args:
+        model: The network; left as it is.
+        folder: Is made if need be.
+        image_size: Side of the pictures that it was trained on.
+        cropping: How animals are cut out for it.
+        head: Of the patch tokens, if it has one.
+        dtype: Of the stored weights.
+    """
+    weights = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
+    with quiet_transformers():
+        model.save_pretrained(folder, state_dict=weights)
+    if head is not None:
+        tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in head.state_dict().items()}
+        with atomic_path(folder / HEAD) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+    preprocessing = {
+        "image_processor_type": "DINOv3ViTImageProcessor",  # of both kinds
+        "do_resize": True,
+        "size": {"height": image_size, "width": image_size},
+        "do_rescale": True,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+    }
+    write_json(folder / PREPROCESSOR, preprocessing)
+    write_json(folder / CROPPING, asdict(cropping))
+
+
+def read_cropping(name: str) -> Cropping:
+    """Read how animals are cut out for an embedder; the default where nothing says so."""
+    stored = read_json(name, CROPPING)
+    try:
+        return Cropping() if stored is None else Cropping(**stored)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{name}/{CROPPING}", f"is not understood ({error})", "margin, blank_background, align", "Copy it again."
+        ) from error
+
+
+def read_json(name: str, file: str) -> dict[str, Any] | None:
+    """Read a JSON object beside an embedder; None where the file is not there."""
+    found = find_file(name, file)
+    if found is None:
+        return None
+    try:
+        content = json.loads(found.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise unreadable(f"{name}/{file}", error) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{name}/{file}", "is no JSON object", "keys and values", "Copy it again.")
+    return content
+
+
+def find_file(name: str, file: str) -> Path | None:
+    """Find a file of a folder or of a repository of the hub; None where it is not there."""
+    try:
+        found = cached_file(
+            name,
+            file,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=True,
+            _raise_exceptions_for_connection_errors=True,
+        )
+    except OSError as error:
+        raise unreadable(f"{name}/{file}", error) from error
+    return None if found is None else Path(found)
+
+
+def unreadable(name: str, error: Exception) -> CheckpointError:
+    """Make the error of an embedder that cannot be loaded."""
+    first = " ".join(str(error).split())[:300] or type(error).__name__
+    fix = "Give the name of another, or a folder; a gated repository needs `hf auth login`."
+    return CheckpointError(name, f"cannot be loaded: {first}", "a DINOv3 vision transformer", fix)

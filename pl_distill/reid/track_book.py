@@ -1,0 +1,72 @@
+"""The tracks of a pool in memory: whose they are, and how far the slots of each animal are filled."""
+
+from collections.abc import Iterable
+
+import duckdb
+
+from pl_distill.reid.samples import Sample
+from pl_distill.reid.sampling import SamplingPolicy
+
+UNKNOWN = ""
+"""Animal of a track that nobody has recognised yet."""
+
+TrackName = tuple[str, str, int]
+"""Camera, session, and the tracker's number."""
+
+
+class TrackBook:
+    """Mirrors the table of tracks; whoever changes the one changes the other.
+
+    Args:
+        connection: To the pool's file, which is read once.
+        sampling: Says which slot a time lies in.
+
+    Attributes:
+        number_of: Number of each track by its name.
+        animal_of: Name of each track's animal by its number; `UNKNOWN` where nobody has said so.
+        filled: The last slot of each animal that has an embedding; of an unknown track, under ``track <number>``.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, sampling: SamplingPolicy) -> None:
+        self._sampling = sampling
+        rows = connection.execute("SELECT track, camera, session, number, animal FROM tracks").fetchall()
+        self.number_of: dict[TrackName, int] = {
+            (camera, session, int(number)): int(track) for track, camera, session, number, _ in rows
+        }
+        self.animal_of = {int(row[0]): str(row[4]) for row in rows}
+        self.filled: dict[str, int] = {}
+        for track, time_s in connection.execute(
+            "SELECT track, epoch_us(max(time)) / 1e6 FROM vectors GROUP BY track"
+        ).fetchall():
+            animal = self.animal_of[int(track)]
+            self.fill(animal if animal != UNKNOWN else f"track {track}", float(time_s))
+
+    @property
+    def animals(self) -> list[str]:
+        """Names of the animals that have a track."""
+        return sorted({animal for animal in self.animal_of.values() if animal != UNKNOWN})
+
+    def add(self, name: TrackName, track: int, animal: str) -> None:
+        """Write a new track down under its number."""
+        self.number_of[name], self.animal_of[track] = track, animal
+
+    def assign(self, tracks: Iterable[int], animal: str) -> None:
+        """Give tracks to an animal, and the slots that they have filled."""
+        for track in tracks:
+            self.animal_of[track] = animal
+            filled = self.filled.get(f"track {track}", -1)
+            if animal != UNKNOWN and filled > self.filled.get(animal, -1):
+                self.filled[animal] = filled
+
+    def fill(self, owner: str, time_s: float) -> None:
+        """Write down that the slot of a time is filled, and all before it."""
+        self.filled[owner] = max(self.filled.get(owner, -1), self._sampling.slot_of(time_s))
+
+    def owner_of(self, sample: Sample) -> str:
+        """Whose slot a sample fills: the animal's, or while it is unknown the track's own."""
+        name = (sample.camera, sample.session, sample.number)
+        track = self.number_of.get(name)
+        animal = UNKNOWN if track is None else self.animal_of[track]
+        if animal != UNKNOWN:
+            return animal
+        return f"track {name}" if track is None else f"track {track}"
