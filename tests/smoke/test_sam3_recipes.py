@@ -54,6 +54,18 @@ def test_both_stages_of_the_pens_teacher_train_export_and_go_on(small):
         assert all(torch.isfinite(tensor).all() for tensor in load_sam3(run / "sam3").state_dict().values())
         assert sorted(load_prompts(run / "sam3")) == ["feeder", "pig", "toy"]
         source = run / "sam3"
+    for stage in STAGES:  # what is trained longer begins with what was trained
+        before, run = load_sam3(source).state_dict(), folder / "longer" / stage
+        words = ["fit", "--config", f"pen_teacher/{stage}.yaml", "--config", f"pen_teacher/longer/{stage}.yaml"]
+        words += [f"--model.sam3={source}", *options, "--data.first_seed=1000", f"--trainer.default_root_dir={run}"]
+        assert run_lightning(words).trainer.global_step == 2
+        source = run / "sam3"
+        changes = [
+            (tensor - before[name]).abs().max() / before[name].abs().max().clamp(min=1e-3)
+            for name, tensor in load_sam3(source).state_dict().items()
+            if tensor.is_floating_point()
+        ]
+        assert 0 < max(changes) < 0.1, "far less than from another start"
 
 
 @pytest.fixture
@@ -85,6 +97,13 @@ def test_both_stages_share_their_pens(parse):
     first, second = (parse(f"pen_teacher/{stage}.yaml").datamodule for stage in STAGES)
     assert first.pens == second.pens
     assert first.split == second.split
+    longer = [
+        parse(f"pen_teacher/{stage}.yaml", "--config", f"pen_teacher/longer/{stage}.yaml").datamodule
+        for stage in STAGES
+    ]
+    assert longer[0].pens == longer[1].pens
+    assert not {pen.seed for pen in longer[0].pens} & {pen.seed for pen in first.pens}
+    assert {pen.domain for pen in longer[0].pens} == {pen.domain for pen in first.pens}
 
 
 def test_words_kept_for_the_test_of_words_are_not_in_the_recipe(parse):
