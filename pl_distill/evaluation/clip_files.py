@@ -7,7 +7,7 @@ again. Scores are always computed from the text file, so that it does not matter
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ class ReplayRecord:
         pictures: Frames of which there is an annotated picture.
         tracks_sha256: Of the text file of tracks.
         masks_sha256: Of the text file of masks.
+        streaming_bytes: Peaks meanwhile by the names of `PhaseMeter`; empty in records of older versions.
     """
 
     identity: dict[str, Any]
@@ -96,6 +97,7 @@ class ReplayRecord:
     pictures: list[int]
     tracks_sha256: str
     masks_sha256: str
+    streaming_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def frames_per_second(self) -> float | None:

@@ -116,6 +116,8 @@ class ModelResult(Comparison):
         large_boxes: Percentage of the boxes of tracks that cover more than half of the picture; None without tracks.
         session_bytes: The largest of all clips; None of older results.
         failures: JSON with every error of the tracker, relative to the folder of the results.
+        memory: Phase -> quantity -> bytes, the largest of all clips: ``streaming`` has ``allocated`` and ``reserved``
+            on a GPU, ``rss`` elsewhere; empty in older results.
     """
 
     model: ModelIdentity
@@ -126,6 +128,7 @@ class ModelResult(Comparison):
     large_boxes: float | None = None
     session_bytes: int | None = None
     failures: str | None = None
+    memory: dict[str, dict[str, int]] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)
