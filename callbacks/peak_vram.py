@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from datamodules.files import write_json
-from pl_distill.evaluation.memory import peak_rss_bytes, reset_peaks
+from pl_distill.evaluation.memory import PhaseMeter
 
 FILE = "peak_memory.json"
 GIB = 2**30
@@ -21,44 +21,48 @@ class PeakVRAM(Callback):
     fit and counts apart. With several processes the value is the largest, and `..._rank<n>` is each one's. At the end
     of a phase they go to the loggers and, as bytes, into `peak_memory.json` in the run's folder.
 
-    `perf/peak_vram_gib` of the callback Throughput is the peak since the last phase began where both are used.
+    Streaming is no phase of Lightning: `evaluate` and `track` measure it with the same `PhaseMeter` and write it into
+    their results.json and run.json.
 
-    Attributes:
-        peaks_bytes: The largest so far on this process, by phase and quantity.
+    `perf/peak_vram_gib` of the callback Throughput is the peak since the last phase began where both are used.
     """
 
     def __init__(self) -> None:
-        self.peaks_bytes: dict[str, dict[str, int]] = {}
-        self._phase: str | None = None
+        self._meter = PhaseMeter()
         self._interrupted: str | None = None
+
+    @property
+    def peaks_bytes(self) -> dict[str, dict[str, int]]:
+        """The largest so far on this process, by phase and quantity."""
+        return self._meter.peaks_bytes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget an earlier run."""
-        self.peaks_bytes = {}
-        self._phase = self._interrupted = None
+        self._meter = PhaseMeter()
+        self._interrupted = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin."""
-        self._enter("fit", pl_module)
+        self._meter.enter("fit", pl_module.device)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin, and remember what was interrupted."""
-        interrupted = self._phase
-        self._enter("validation", pl_module)
+        interrupted = self._meter.phase
+        self._meter.enter("validation", pl_module.device)
         self._interrupted = interrupted
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Publish, and go on with the fit."""
         self._publish(trainer, pl_module)
-        self._enter(self._interrupted, pl_module)
+        self._meter.enter(self._interrupted, pl_module.device)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin."""
-        self._enter("test", pl_module)
+        self._meter.enter("test", pl_module.device)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin."""
-        self._enter("prediction", pl_module)
+        self._meter.enter("prediction", pl_module.device)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Publish."""
@@ -72,24 +76,8 @@ class PeakVRAM(Callback):
         """Publish."""
         self._publish(trainer, pl_module)
 
-    def _enter(self, phase: str | None, pl_module: LightningModule) -> None:
-        """Note what the phase before has taken, and begin to measure anew."""
-        self._note(pl_module.device)
-        self._phase = phase
-        if pl_module.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(pl_module.device)
-        else:
-            reset_peaks()
-
-    def _note(self, device: torch.device) -> None:
-        if self._phase is None:
-            return
-        peaks = self.peaks_bytes.setdefault(self._phase, {})
-        for name, value in _read(device).items():
-            peaks[name] = max(peaks.get(name, 0), value)
-
     def _publish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._note(pl_module.device)
+        self._meter.note(pl_module.device)
         names = [(phase, name) for phase, peaks in self.peaks_bytes.items() for name in peaks]
         here = torch.tensor([self.peaks_bytes[phase][name] for phase, name in names], dtype=torch.int64)
         # (ranks, values); float32 would round bytes
@@ -107,12 +95,3 @@ class PeakVRAM(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         write_json(Path(trainer.default_root_dir) / FILE, {"schema": 1, "phases": content})
-
-
-def _read(device: torch.device) -> dict[str, int]:
-    if device.type == "cuda":
-        return {
-            "allocated": torch.cuda.max_memory_allocated(device),
-            "reserved": torch.cuda.max_memory_reserved(device),
-        }
-    return {"rss": peak_rss_bytes()}

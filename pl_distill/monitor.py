@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.clip import Image
-from pl_distill.errors import ConfigError
-from pl_distill.models.behaviour_head import BehaviourModel
+from pl_distill.models.behaviour_head import BehaviourModel, require_embedder
 from pl_distill.models.behaviour_stream import BehaviourStream, NamedBehaviours
 from pl_distill.models.embedder import Embedder
 from pl_distill.streaming.tracked import FrameAnimals
@@ -81,13 +80,8 @@ class Monitor:
         sinks: Sequence[Sink] = (),
         fps: float | None = None,
     ) -> None:
-        if behaviour is not None and behaviour.embedder != embedder.identity:
-            raise ConfigError(
-                "behaviour",
-                f"was trained on the features of another embedder ({behaviour.embedder[:12]})",
-                f"this one ({embedder.identity[:12]})",
-                "Name its embedder, or train a head on this one: `pl-distill embed`, then behaviour/pen.yaml.",
-            )
+        if behaviour is not None:
+            require_embedder(behaviour, embedder.identity)
         self.embedder = embedder
         self.sinks = tuple(sinks)
         self._stream = None if behaviour is None else BehaviourStream(behaviour)

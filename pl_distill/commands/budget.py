@@ -22,6 +22,7 @@ def budget(
     frames: int = 20,
     precisions: list[Precision] = ["bf16", "fp32"],  # noqa: B006  # jsonargparse shows it, nobody changes it
     training: bool = True,
+    gpus: int = 1,
     limit: Literal["warn", "fail"] = "warn",
     json: bool = False,
 ) -> None:
@@ -42,10 +43,11 @@ def budget(
         frames: Length of the stream: what a session that forgets nothing grows to.
         precisions: Of weights and activations; fp16 is of the size of bf16.
         training: Whether to predict a training step, too.
+        gpus: That train together, each with the recipe's batch: above 1, what each of them holds with DDP and ZeRO.
         limit: Whether a student that does not fit the device ends with exit code 1.
         json: Whether to print JSON instead of tables.
     """
-    for option, value, least in (("--animals", animals, 1), ("--frames", frames, 2)):
+    for option, value, least in (("--animals", animals, 1), ("--frames", frames, 2), ("--gpus", gpus, 1)):
         if value < least:
             raise ConfigError(option, f"is {value}", f"at least {least}", "Correct it.")
     from pl_distill.deploy.envelope import shipped_envelopes
@@ -57,6 +59,7 @@ def budget(
         frames,
         list(precisions),
         training=training,
+        gpus=gpus,
         progress=lambda what: print(f"predicting {what}", file=sys.stderr, flush=True),
     )
     if json:

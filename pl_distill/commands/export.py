@@ -1,88 +1,159 @@
 """`pl-distill export`: a network as ONNX, checked against the one it was made from."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
-from datamodules.pen import load_pen_config, pen_frames
-from datamodules.preprocessing import Preprocessing
-from pl_distill.deploy import export as onnx_export
+from pl_distill.deploy import onnx_networks as networks
+from pl_distill.deploy import onnx_parity as parity
+from pl_distill.deploy.onnx_graph import OPSET, Exportable, Inputs, Precision, require_onnx, write_onnx
 from pl_distill.errors import ConfigError
-from pl_distill.evaluation.models import count_parameters, open_model, plan_models
+from pl_distill.evaluation.models import open_model, plan_models
+from pl_distill.models.behaviour_head import load_behaviour, require_embedder
+from pl_distill.models.embedder_load import PEN_EMBEDDER, load_embedder
 from pl_distill.models.sam3 import substitute
 
 SEED = 1_000_000  # of the drawn pen; those below may have been trained on
+CALIBRATION_SEED = 0  # of the pen whose ranges int8-static takes: another, or parity would be flattered
+CALIBRATION_FRAMES, CALIBRATION_EVERY = 8, 25
 
 
 def export(
     model: str,
     out: Path,
     teacher: str | None = None,
-    what: Literal["student"] = "student",
+    what: Literal["student", "embedder", "behaviour"] = "student",
     format: Literal["onnx"] = "onnx",
-    precision: onnx_export.Precision = "fp32",
+    precision: Precision = "fp32",
     prompt: str = "pig",
+    embedder: str = PEN_EMBEDDER,
     frames: int = 4,
     keep_failing: bool = False,
 ) -> None:
     """Write a network as ONNX and compare it with the eager one on drawn pictures of a pen.
 
-    What a student replaces, trunk and both necks, becomes one graph: images (1, 3, S, S) in SAM 3's normalisation, six
-    levels out. A graph that disagrees is not written: in fp32 and fp16 each output and the masks that the real heads
-    draw from it have to agree; int8 is reported.
+    Of a student, everything that it replaces becomes one graph, trunk and both necks: images (1, 3, S, S) in SAM 3's
+    normalisation in, six levels out. Of an embedder: crops (N, 3, S, S) of 0..1 in, embeddings and features out. Of a
+    behaviour head: windows of features, motion and presence in, logits out. A graph that disagrees is not written: in
+    fp32 and fp16 each output, and the masks that the real heads draw from it, have to agree; int8 is reported.
     Example: pl-distill export --model runs/demo/student --out student.onnx --precision fp16
+    Example: pl-distill export --what embedder --model pen_embedder --out embedder.onnx
+    Example: pl-distill export --what behaviour --model pen_behaviour --out behaviour.onnx
 
     Args:
-        model: A student (its folder, a checkpoint or a bundle), or a SAM 3, whose trunk and necks are then written.
+        model: A student (its folder, a checkpoint or a bundle), or a SAM 3, whose trunk and necks are then written;
+            with --what embedder or behaviour one of these, as `track` takes it.
         out: File to write.
         teacher: The SAM 3 whose heads draw the masks; a student knows its own.
         what: Which network.
         format: Of the file.
-        precision: fp32, fp16, or int8 (weights only, quantised dynamically).
+        precision: fp32; fp16; int8 (weights quantised, activations by each call's range); int8-static (both quantised
+            before, activations by the ranges on other pictures of a pen).
         prompt: What the heads look for.
+        embedder: Describes the animals for a behaviour head: the one that it was trained on.
         frames: Pictures to compare on.
         keep_failing: Whether to write a graph that disagrees, too.
     """
     if frames < 1:
         raise ConfigError("--frames", f"is {frames}", "at least 1", "Correct it.")
-    onnx_export.require_onnx()
-    opened = open_model(plan_models(model, teacher)[-1], prompt, "cpu")
-    network = onnx_export.VisionPyramids(opened.sam3).eval()
-    pictures = _pictures(opened.preprocessing, frames)
-    names = onnx_export.LEVEL_NAMES
+    if what != "student" and teacher is not None:
+        raise ConfigError("--teacher", f"is given with --what {what}", "a student's export", "Leave it out.")
+    require_onnx()
+    if what == "student":
+        task = _student(model, teacher, prompt, frames)
+    elif what == "embedder":
+        task = _embedder(model, frames)
+    else:
+        task = _behaviour(model, embedder, frames)
     trial = out.with_name(f".{out.name}.trial")
     try:
         began = time.perf_counter()
-        onnx_export.write_onnx(network, pictures[0], names, trial, precision)
+        calibration = task.calibration() if precision == "int8-static" else []
+        write_onnx(task.what, task.inputs[0], trial, precision, calibration)
         seconds = time.perf_counter() - began
-        outputs = onnx_export.compare(network, trial, pictures, names)
-        exported = substitute(opened.sam3, onnx_export.OnnxVision(trial))
-        masks = onnx_export.mask_iou(opened.sam3, exported, opened.prompt, pictures)
-        bits = onnx_export.index_bits(trial)
+        outputs = parity.compare(task.what, trial, task.inputs)
+        reading = task.read(trial)
+        file = parity.GraphFile.of(trial, task.what, precision)
         print(f"{'output':<18}{'largest difference':>20}{'relative':>12}{'cosine':>12}")
         for one in outputs:
             print(f"{one.name:<18}{one.largest_difference:>20.6f}{one.relative_difference:>12.6f}{one.cosine:>12.7f}")
-        print(f"\nmask IoU through the real heads {masks:.5f}, {frames} pictures, prompt {prompt!r}")
+        print(f"\n{task.reading} {reading:.5f}, {task.of}")
         if not keep_failing:
-            onnx_export.check_parity(out, precision, outputs, masks)
-        size, weights = trial.stat().st_size, _weight_bytes(network, precision)
+            parity.check_parity(out, precision, outputs, reading if what == "student" else None)
+            file.check(out, precision)
         trial.replace(out)
     finally:
         trial.unlink(missing_ok=True)
-    tables = ", ".join(f"int{width}" for width in sorted(bits)) or "none"
+    tables = ", ".join(f"int{width}" for width in sorted(file.index_bits)) or "none"
     print(
-        f"{out}: {size / 1e6:.1f} MB, {size / weights:.2f} times the weights, index tables {tables}, "
-        f"{precision}, opset {onnx_export.OPSET}, exported in {seconds:.0f} s"
+        f"{out}: {file.size_bytes / 1e6:.2f} MB, {file.ratio:.2f} times the weights, index tables {tables}, "
+        f"{precision}, opset {OPSET}, exported in {seconds:.0f} s"
     )
 
 
-def _pictures(preprocessing: Preprocessing, frames: int) -> list[torch.Tensor]:
-    drawn = pen_frames(load_pen_config("day"), seed=SEED, frames=frames)
-    return [preprocessing(frame.image)[None] for frame in drawn]
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """A network with what it is compared on.
+
+    Args:
+        what: The network.
+        inputs: To compare on.
+        calibration: Draws other inputs, when they are needed.
+        read: Measures what is read from the outputs of a graph.
+        reading: What `read` measures.
+        of: What it was measured on.
+    """
+
+    what: Exportable
+    inputs: list[Inputs]
+    calibration: Callable[[], list[Inputs]] = field(repr=False)
+    read: Callable[[Path], float] = field(repr=False)
+    reading: str
+    of: str
 
 
-def _weight_bytes(network: torch.nn.Module, precision: str) -> int:
-    width = {"fp32": 4, "fp16": 2, "int8": 1}[precision]
-    return count_parameters(network) * width
+def _student(model: str, teacher: str | None, prompt: str, frames: int) -> _Task:
+    opened = open_model(plan_models(model, teacher)[-1], prompt, "cpu")
+    inputs = networks.student_inputs(opened.preprocessing, SEED, frames)
+
+    def masks(path: Path) -> float:
+        exported = substitute(opened.sam3, networks.OnnxVision(path))
+        return parity.mask_iou(opened.sam3, exported, opened.prompt, [picture for (picture,) in inputs])
+
+    return _Task(
+        networks.student_network(opened.sam3),
+        inputs,
+        lambda: networks.student_inputs(opened.preprocessing, CALIBRATION_SEED, CALIBRATION_FRAMES, CALIBRATION_EVERY),
+        masks,
+        "mask IoU through the real heads",
+        f"{frames} pictures, prompt {prompt!r}",
+    )
+
+
+def _embedder(model: str, frames: int) -> _Task:
+    embedder = load_embedder(model)
+    what, inputs = networks.embedder_network(embedder), networks.embedder_inputs(embedder, SEED, frames)
+    return _Task(
+        what,
+        inputs,
+        lambda: networks.embedder_inputs(embedder, CALIBRATION_SEED, CALIBRATION_FRAMES, CALIBRATION_EVERY),
+        lambda path: parity.similarity_change(what, path, inputs),
+        "largest change of the similarity of two crops",
+        f"{sum(len(crops) for (crops,) in inputs)} crops of {frames} pictures",
+    )
+
+
+def _behaviour(model: str, embedder: str, frames: int) -> _Task:
+    behaviour, described = load_behaviour(model), load_embedder(embedder)
+    require_embedder(behaviour, described.identity)
+    what, inputs = networks.behaviour_network(behaviour), networks.behaviour_inputs(behaviour, described, SEED, frames)
+    return _Task(
+        what,
+        inputs,
+        lambda: networks.behaviour_inputs(behaviour, described, CALIBRATION_SEED, CALIBRATION_FRAMES),
+        lambda path: parity.same_class(what, path, inputs),
+        "windows with the same behaviour",
+        f"{sum(len(windows[0]) for windows in inputs)} windows of {frames} pictures",
+    )

@@ -11,6 +11,7 @@ import torch
 from datamodules.sources import open_source
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.devices import choose_device
+from pl_distill.evaluation.memory import STREAMING
 from pl_distill.evaluation.models import is_student, open_model, plan_models
 from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, track_stream
@@ -120,7 +121,9 @@ def track(
             source, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames, monitor=monitor
         )
     speed = f"{done.frames_per_second:.2f} frames/s in the tracker"
-    print(f"{done.state} after {done.frames} frames with {done.tracks} tracks, {speed}\n")
+    print(f"{done.state} after {done.frames} frames with {done.tracks} tracks, {speed}")
+    peaks = done.memory.get(STREAMING, {})
+    print(f"memory at most: {', '.join(f'{name} {size / 2**30:.2f} GiB' for name, size in peaks.items())}\n")
     print(f"tracks    {out / TRACKS}")
     if masks:
         print(f"masks     {out / MASKS}")

@@ -5,11 +5,12 @@ deploy it (no text or geometry encoder, pruned), and the student's.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from pl_distill.deploy.data_parallel import StepMemory, each_gpu_holds
 from pl_distill.deploy.envelope import Envelope, Verdict, check
 from pl_distill.deploy.operations import operations, roofline_s
 from pl_distill.deploy.parameters import Definition, Part, definitions, student_parts, teacher_parts
@@ -85,7 +86,9 @@ class Budget:
         definitions: Ways to count.
         memory: Of every system and precision.
         training_bytes: Peak of a training step, by precision; empty where it was not asked for.
-        batch_size: Images per training step.
+        batch_size: Images per training step and GPU.
+        gpus: That train together.
+        each_gpu_bytes: What each of them holds, by strategy, bf16-mixed; empty for one GPU.
     """
 
     recipe: str
@@ -97,6 +100,8 @@ class Budget:
     memory: list[SystemMemory]
     training_bytes: dict[str, int]
     batch_size: int
+    gpus: int = 1
+    each_gpu_bytes: dict[str, int] = field(default_factory=dict)
 
     def of(self, system: str, precision: str) -> SystemMemory:
         """Return one system's memory."""
@@ -139,7 +144,12 @@ class Budget:
                 }
                 for one in self.memory
             ],
-            "training": {"batch_size": self.batch_size, "peak_bytes": self.training_bytes},
+            "training": {
+                "batch_size": self.batch_size,
+                "peak_bytes": self.training_bytes,
+                "gpus": self.gpus,
+                "each_gpu_bytes": self.each_gpu_bytes,
+            },
             "devices": {
                 name: {
                     "name": envelope.name,
@@ -161,6 +171,7 @@ def predict(
     precisions: list[str],
     *,
     training: bool = True,
+    gpus: int = 1,
     systems: tuple[str, ...] = SYSTEMS,
     progress: Callable[[str], None] = lambda _what: None,
 ) -> Budget:
@@ -172,6 +183,7 @@ def predict(
         frames: Length of the stream, at least 2: what the unpruned session grows to.
         precisions: Keys of `DTYPES`.
         training: Whether to predict a training step, too.
+        gpus: Among how many a training step shall be divided, each with the recipe's batch.
         systems: Which; the table of parameters has all.
         progress: Is told what is being done.
     """
@@ -185,11 +197,15 @@ def predict(
             memory.append(
                 SystemMemory(system, precision, _stream(recipe, system, precision, animals, frames), embedding)
             )
-    training_bytes = {}
+    training_bytes: dict[str, int] = {}
+    each_gpu: dict[str, int] = {}
     if training:
         for name, mixed in (("bf16-mixed", True), ("32-true", False)):
             progress(f"training step, {name}")
             training_bytes[name] = _training(recipe, mixed=mixed)
+        if gpus > 1:
+            progress(f"training step, bf16-mixed, gradients of {gpus} GPUs")
+            each_gpu = each_gpu_holds(_step(recipe, training_bytes["bf16-mixed"], gpus), gpus)
     parts = _parts(recipe)
     return Budget(
         recipe.name,
@@ -201,6 +217,8 @@ def predict(
         memory,
         training_bytes,
         recipe.batch_size,
+        gpus,
+        each_gpu,
     )
 
 
@@ -220,13 +238,20 @@ def _stream(recipe: BudgetRecipe, system: str, precision: str, animals: int, fra
         return predict_stream(model, animals, frames, policy)
 
 
-def _training(recipe: BudgetRecipe, *, mixed: bool) -> int:
+def _step(recipe: BudgetRecipe, peak_bytes: int, gpus: int) -> StepMemory:
+    divided = _training(recipe, mixed=True, gpus=gpus)
+    module = recipe.fill_module()
+    weights = sum(weight.nbytes for weight in module.student.parameters() if weight.requires_grad)
+    return StepMemory(peak_bytes, divided, weights, states_per_parameter(module))
+
+
+def _training(recipe: BudgetRecipe, *, mixed: bool, gpus: int = 1) -> int:
     module, geometry = recipe.fill_module(), Sam3Geometry.of(recipe.config)
     states = states_per_parameter(module)
     with fake_tensors("cpu"):
         module.student.to_empty(device="cpu")
         module.necks.to_empty(device="cpu")
-        return predict_training(module, geometry, recipe.batch_size, states, mixed=mixed)
+        return predict_training(module, geometry, recipe.batch_size, states, mixed=mixed, gpus=gpus)
 
 
 def _parts(recipe: BudgetRecipe) -> dict[str, list[Part]]:

@@ -90,7 +90,10 @@ def _training(budget: Budget) -> str:
     if not budget.training_bytes:
         return ""
     rows = [[precision, _gib(found)] for precision, found in budget.training_bytes.items()]
-    return table([f"training step, batch {budget.batch_size}", "predicted GiB"], rows)
+    rows += [
+        [f"each of {budget.gpus} GPUs, {name}, bf16", _gib(found)] for name, found in budget.each_gpu_bytes.items()
+    ]
+    return table([f"training step, batch {budget.batch_size} a GPU", "predicted GiB"], rows)
 
 
 def _device(budget: Budget, envelope: Envelope) -> str:

@@ -4,6 +4,7 @@ The fake device is the CPU, for torch's backward pass asks a real CUDA driver; w
 and the CPU's does not (norms, softmax, reductions) is put into float32 here, too, so that the same tensors are kept.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -51,7 +52,9 @@ class CudaAutocastRules(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def predict_training(module: Any, geometry: Sam3Geometry, batch_size: int, states: int, *, mixed: bool) -> int:
+def predict_training(
+    module: Any, geometry: Sam3Geometry, batch_size: int, states: int, *, mixed: bool, gpus: int = 1
+) -> int:
     """Return the peak bytes of a training step with both pyramids; to be called under ``fake_tensors("cpu")``.
 
     With a real module on the CPU it trains for a step, and returns what its tensors took.
@@ -62,6 +65,7 @@ def predict_training(module: Any, geometry: Sam3Geometry, batch_size: int, state
         batch_size: Images per step and device.
         states: Tensors that the optimiser keeps per parameter, of its size; see `states_per_parameter`.
         mixed: Whether under bfloat16 autocast by CUDA's rules; otherwise in float32.
+        gpus: Among so many each gradient is divided as soon as it is whole, and one part stays.
     """
     batch: DistillationBatch = {
         "key": [""] * batch_size,
@@ -77,10 +81,16 @@ def predict_training(module: Any, geometry: Sam3Geometry, batch_size: int, state
             stack.enter_context(CudaAutocastRules())
         stack.enter_context(tracker)
         kept = [[torch.empty_like(weight) for weight in parameters] for _ in range(states)]
+        parts: list[Tensor] = []
+        hooks = [
+            weight.register_post_accumulate_grad_hook(_keep_part(parts, gpus)) for weight in parameters if gpus > 1
+        ]
         features = module.compare(batch, level_images=len(batch["image"]))
         loss = module.loss(*features, Progress(1, 2))["loss"]
         loss.backward()
-        del features, loss, kept
+        for hook in hooks:
+            hook.remove()
+        del features, loss, kept, parts
     return tracker.peak_bytes
 
 
@@ -91,6 +101,14 @@ def states_per_parameter(module: Any) -> int:
     probe.grad = torch.zeros(4, 4)
     optimizer.step()
     return sum(isinstance(kept, Tensor) and kept.numel() == probe.numel() for kept in optimizer.state[probe].values())
+
+
+def _keep_part(parts: list[Tensor], gpus: int) -> Callable[[Tensor], None]:
+    def divide(weight: Tensor) -> None:
+        parts.append(torch.empty(-(-weight.numel() // gpus)))
+        weight.grad = None
+
+    return divide
 
 
 def _to_float32(thing: Any) -> Any:

@@ -7,7 +7,7 @@ again. Scores are always computed from the text file, so that it does not matter
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ class ReplayRecord:
         tracks_sha256: Of the text file of tracks.
         masks_sha256: Of the text file of masks.
         animals_sha256: Of the lines about animals; None where nothing described them.
+        streaming_bytes: Peaks meanwhile by the names of `PhaseMeter`; empty in records of older versions.
     """
 
     identity: dict[str, Any]
@@ -103,6 +104,7 @@ class ReplayRecord:
     tracks_sha256: str
     masks_sha256: str
     animals_sha256: str | None = None
+    streaming_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def frames_per_second(self) -> float | None:

@@ -153,7 +153,17 @@ def evaluate(
             played.append((role, opened.identity, identity_of_role))
             tracker = make_tracker(opened, policy, baseline)
             names = _replay_all(
-                role, tracker, own_chain, clips[task::tasks], out, identity_of_role, video, max_frames, seed, bar_line
+                role,
+                tracker,
+                own_chain,
+                clips[task::tasks],
+                out,
+                identity_of_role,
+                video,
+                max_frames,
+                seed,
+                bar_line,
+                where,
             )
             tracker.close()
             replayed |= {(role, name) for name in names}
@@ -244,6 +254,7 @@ def _replay_all(
     max_frames: int | None,
     seed: int,
     bar_line: int | None,
+    device: torch.device,
 ) -> list[str]:
     """Replay every clip that no earlier run finished, and return their names."""
     records = _find_records(role, clips, out, identity, video)
@@ -268,7 +279,17 @@ def _replay_all(
             bar.set_postfix_str(clip.name)
             torch.manual_seed(seed)
             files = ClipFiles(out, role, clip.name)
-            record_clip(clip, tracker, files, identity, video=video, max_frames=max_frames, progress=bar, chain=chain)
+            record_clip(
+                clip,
+                tracker,
+                files,
+                identity,
+                video=video,
+                max_frames=max_frames,
+                progress=bar,
+                chain=chain,
+                device=device,
+            )
     return [clip.name for clip in left]
 
 

@@ -6,6 +6,8 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import Any, Protocol
 
+import torch
+
 from datamodules.clip import Clip
 from datamodules.files import atomic_path, sha256_of, write_json
 from datamodules.images import encode_jpeg
@@ -13,7 +15,7 @@ from datamodules.video import VideoWriter
 from pl_distill.evaluation.chain import Chain
 from pl_distill.evaluation.clip_files import RECORD_SCHEMA, ClipFiles, ReplayRecord
 from pl_distill.evaluation.mask_files import write_masks
-from pl_distill.evaluation.memory import peak_rss_bytes, peak_vram_bytes, reset_peaks
+from pl_distill.evaluation.memory import STREAMING, PhaseMeter, peak_rss_bytes
 from pl_distill.evaluation.pictures import Canvas, annotate
 from pl_distill.evaluation.replay import Tracker, length, replay
 from pl_distill.evaluation.track_files import write_frame
@@ -48,6 +50,7 @@ def record_clip(
     max_frames: int | None,
     progress: Progress,
     chain: Chain | None = None,
+    device: torch.device = torch.device("cpu"),  # noqa: B008  # a device does not change
 ) -> ReplayRecord:
     """Replay a clip and write its files; on an error none of them appears.
 
@@ -60,6 +63,7 @@ def record_clip(
         max_frames: Only the first so many frames.
         progress: Is told of every frame.
         chain: Describes what is tracked; None describes nothing.
+        device: Where the tracker runs.
     """
     files.record.unlink(missing_ok=True)  # from now on this clip is not finished
     canvas = Canvas.of(clip.width, clip.height)
@@ -70,7 +74,8 @@ def record_clip(
     objects: list[int] = []
     animals: list[int | None] = []
     started = time.perf_counter()
-    reset_peaks()
+    meter = PhaseMeter()
+    meter.enter(STREAMING, device)
     with ExitStack() as stack:
         text_path = stack.enter_context(atomic_path(files.tracks))
         text = stack.enter_context(text_path.open("w", encoding="utf-8"))
@@ -103,11 +108,13 @@ def record_clip(
             objects.append(len(tracks.ids))
             animals.append(None if frame.annotation is None else int(frame.annotation.visible.sum()))
             progress.update()
+    meter.note(device)
+    peaks = meter.peaks_bytes[STREAMING]
     record = ReplayRecord(
         identity=dict(identity),
         seconds=round(time.perf_counter() - started, 3),
-        peak_rss_bytes=peak_rss_bytes(),
-        peak_vram_bytes=peak_vram_bytes(),
+        peak_rss_bytes=peaks["rss"] if "rss" in peaks else peak_rss_bytes(),
+        peak_vram_bytes=peaks.get("allocated"),
         update_ms=update_ms,
         rss_bytes=memory,
         session_bytes=session,
@@ -117,6 +124,7 @@ def record_clip(
         tracks_sha256=sha256_of(files.tracks),
         masks_sha256=sha256_of(files.masks),
         animals_sha256=None if chain is None else sha256_of(files.animals),
+        streaming_bytes=peaks,
     )
     write_json(files.record, {"schema": RECORD_SCHEMA, **asdict(record)})
     return record

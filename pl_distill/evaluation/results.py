@@ -118,6 +118,8 @@ class ModelResult(Comparison):
         session_bytes: The largest of all clips; None of older results.
         failures: JSON with every error of the tracker, relative to the folder of the results.
         behaviour: How well the chain behind the tracker names what animals do; None where none ran.
+        memory: Phase -> quantity -> bytes, the largest of all clips: ``streaming`` has ``allocated`` and ``reserved``
+            on a GPU, ``rss`` elsewhere; empty in older results.
     """
 
     model: ModelIdentity
@@ -129,6 +131,7 @@ class ModelResult(Comparison):
     session_bytes: int | None = None
     failures: str | None = None
     behaviour: BehaviourResult | None = None
+    memory: dict[str, dict[str, int]] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pl_distill.evaluation.mask_files import (
     read_masks,
     read_masks_by_track,
 )
+from pl_distill.evaluation.memory import STREAMING
 from pl_distill.evaluation.models import STUDENT, TEACHER
 from pl_distill.evaluation.mot import TrackingCounts, count_clip
 from pl_distill.evaluation.pairing import FramePair, pair_with_annotations, pair_with_tracks
@@ -58,6 +59,7 @@ def score_model(
     counts = _count(clips, against_truth)
     tracker_seconds = sum(sum(record.update_ms) for record in records.values()) / 1000
     frames = sum(len(record.objects) for record in records.values())
+    streaming = _largest([record.streaming_bytes for record in records.values()])
     vram = [record.peak_vram_bytes for record in records.values() if record.peak_vram_bytes is not None]
     return ModelResult(
         overall=sum(counts.values(), TrackingCounts()).scores(),
@@ -77,7 +79,13 @@ def score_model(
         ).percentage,
         session_bytes=max((max(record.session_bytes, default=0) for record in records.values()), default=None),
         large_boxes=round(100 * float((np.concatenate(areas) > 0.5).mean()), 2) if areas else None,
+        memory={STREAMING: streaming} if streaming else {},
     )
+
+
+def _largest(found: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: max(one.get(name, 0) for one in found) for name in names}
 
 
 def _truth_overlap(role: str, clip: Clip, frames: int, out: Path) -> MaskOverlap:

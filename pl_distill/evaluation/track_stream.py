@@ -3,7 +3,7 @@
 import platform
 import time
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from datamodules.files import write_json
 from datamodules.sources import Source
 from pl_distill.evaluation.event_log import events_to
+from pl_distill.evaluation.memory import STREAMING, PhaseMeter
 from pl_distill.evaluation.models import OpenedModel
 from pl_distill.evaluation.track_output import TrackOutput
 from pl_distill.monitor import Monitor
@@ -34,12 +35,15 @@ class TrackedStream:
         frames: Written so far.
         tracks: Identities so far.
         tracker_s: Time in the tracker; decoding, drawing and waiting for a camera are not in it.
+        memory: Phase -> quantity -> bytes, as in results.json: ``streaming`` has ``allocated`` and ``reserved`` on a
+            GPU, ``rss`` elsewhere.
     """
 
     state: str = "running"
     frames: int = 0
     tracks: int = 0
     tracker_s: float = 0.0
+    memory: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def frames_per_second(self) -> float:
@@ -81,7 +85,11 @@ def track_stream(
     if max_frames is not None:
         total = max_frames if total is None else min(total, max_frames)
 
+    meter, device = PhaseMeter(), next(opened.sam3.parameters()).device
+    done.memory = meter.peaks_bytes
+
     def record() -> None:
+        meter.note(device)
         write_json(
             out / RUN, {"schema": RUN_SCHEMA, **asdict(done), "frames_per_second": done.frames_per_second, **about}
         )
@@ -98,6 +106,7 @@ def track_stream(
     }
     out.mkdir(parents=True, exist_ok=True)
     record()
+    meter.enter(STREAMING, device)
     with (
         events_to(out / EVENTS),
         StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy) as tracker,

@@ -21,7 +21,7 @@ from datamodules.behaviour_windows import Window
 from datamodules.files import atomic_path, write_json
 from datamodules.motion import MOTION
 from pl_distill.assets import shipped_models
-from pl_distill.errors import CheckpointError
+from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.checkpoints import load_strictly
 
 MODEL_TYPE = "behaviour_head"
@@ -237,3 +237,22 @@ def load_behaviour(source: str | Path = PEN_BEHAVIOUR) -> BehaviourModel:
         str(content["embedder"]),
         content.get("labels", {}),
     )
+
+
+def require_embedder(model: BehaviourModel, identity: str) -> None:
+    """See that a head reads the features that it was trained on.
+
+    Args:
+        model: The head.
+        identity: Of the embedder that describes the animals for it.
+
+    Raises:
+        ConfigError: It was trained on another embedder's.
+    """
+    if model.embedder != identity:
+        raise ConfigError(
+            "behaviour",
+            f"was trained on the features of another embedder ({model.embedder[:12]})",
+            f"this one ({identity[:12]})",
+            "Name its embedder, or train a head on this one: `pl-distill embed`, then behaviour/pen.yaml.",
+        )

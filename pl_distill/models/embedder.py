@@ -105,11 +105,17 @@ class Embedder(nn.Module):
             boxes_xyxy: Shape (N, 4), pixels.
             masks: Shape (N, H, W), or None: then nothing is blanked or aligned.
         """
-        used = masks if self.cropping.needs_masks else None
-        rows = np.flatnonzero(croppable(boxes_xyxy, (frame_rgb.shape[0], frame_rgb.shape[1]), used))
-        crops = self.crop(frame_rgb, boxes_xyxy[rows], None if used is None else used[rows])
+        rows, crops = self.cut_out(frame_rgb, boxes_xyxy, masks)
         embeddings, features = self.describe(crops)
         return Described(rows, crops, embeddings, features)
+
+    def cut_out(
+        self, frame_rgb: Image, boxes_xyxy: NDArray[Any], masks: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], Tensor]:
+        """Cut out those animals of a frame that can be (`croppable`): which rows they are, and their crops."""
+        used = masks if self.cropping.needs_masks else None
+        rows = np.flatnonzero(croppable(boxes_xyxy, (frame_rgb.shape[0], frame_rgb.shape[1]), used))
+        return rows, self.crop(frame_rgb, boxes_xyxy[rows], None if used is None else used[rows])
 
     def embed(self, crops: Tensor) -> Tensor:
         """Give one vector of length 1 for each picture: the class token, as DINOv3's own evaluations of retrieval do.
@@ -134,11 +140,15 @@ class Embedder(nn.Module):
         if not len(crops):
             empty = torch.zeros(0, self.dimension, device=self.mean.device)
             return empty, torch.zeros(0, self.feature_dimension, device=self.mean.device)
-        cls, patches = self.backbone(self.prepare(crops))
-        cls, patches = cls.float(), patches.float()
+        return self.read(self.prepare(crops))
+
+    def read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what `describe` does with pictures (N, 3, S, S) that are scaled and normalised."""
+        cls, patches = self.backbone(images)
         if self.head is not None:
             identity, posture = self.head.halves(patches)
             return F.normalize(identity, dim=-1), posture
+        cls, patches = cls.float(), patches.float()
         return F.normalize(cls, dim=-1), torch.cat([cls, patches.mean(1)], dim=-1)
 
     def prepare(self, crops: Tensor) -> Tensor:

@@ -67,6 +67,8 @@ class PruningPolicy:
             memory. `pl-distill window` measures what that costs.
         lean_necks: Do not compute the level of both necks that nobody reads, nor keep unread position encodings: the
             same bits in less memory.
+        lean_activations: Turn an animal's memories one after the other, copy no pyramid, and let go of the detector's
+            before the tracker runs: the same bits in less memory.
         encode_singly: Encode the animals' memories one after the other, not in one batch, whose activations are most of
             what the tracker takes. The last bits differ where a kernel depends on the batch; `track` does so.
         max_objects: Most animals alive at a time, if the model's configuration does not say less; the detections with
@@ -81,6 +83,7 @@ class PruningPolicy:
     skip_blank: bool = True
     window_frames: int | None = None
     lean_necks: bool = True
+    lean_activations: bool = True
     encode_singly: bool = False
     max_objects: int = 100
 
@@ -104,6 +107,7 @@ class PruningPolicy:
             full_window=False,
             skip_blank=False,
             lean_necks=False,
+            lean_activations=False,
             max_objects=10**6,
         )
 

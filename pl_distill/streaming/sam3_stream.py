@@ -15,6 +15,7 @@ from transformers import Sam3VideoModel
 
 from pl_distill.models.sam3 import shallow_twin
 from pl_distill.models.sam3_lean import LeanNeck
+from pl_distill.streaming.lean_activations import lean_mask_decoder, lean_tracker
 from pl_distill.streaming.mask_cleaning import fill_holes, mask_iou, nms_masks
 from pl_distill.streaming.policy import PruningPolicy
 from pl_distill.streaming.rebinding import rebound
@@ -62,7 +63,20 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
             view.detector_model.vision_encoder = shallow_twin(model.detector_model.vision_encoder)
             view.detector_model.vision_encoder.neck = LeanNeck(model.detector_model.vision_encoder.neck)
             view.tracker_neck = LeanNeck(model.tracker_neck)
+        if policy.lean_activations:
+            view.detector_model = shallow_twin(view.detector_model)
+            view.detector_model.mask_decoder = lean_mask_decoder(model.detector_model.mask_decoder)
+            view.tracker_model = lean_tracker(model.tracker_model)
         return view
+
+    def get_vision_features_for_tracker(self, vision_embeds: Any) -> tuple[list[Tensor], list[Tensor]]:
+        """Give the tracker its levels; the detector has run, and nobody reads `vision_embeds` afterwards."""
+        if self.policy.lean_activations:
+            vision_embeds.fpn_hidden_states = vision_embeds.fpn_position_encoding = ()
+        found: tuple[list[Tensor], list[Tensor]] = super().get_vision_features_for_tracker(vision_embeds)
+        if self.policy.lean_activations:
+            vision_embeds.last_hidden_state = vision_embeds.last_hidden_state.new_empty(0)
+        return found
 
     # the same numbers as transformers' own mask_iou, in a hundredth of the memory
     _get_objects_to_suppress_based_on_most_recently_occluded = rebound(

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from pl_distill.deploy.export import VisionPyramids
+from pl_distill.deploy.onnx_networks import VisionPyramids
 from pl_distill.deploy.scripted_stream import ScriptedStream
 from pl_distill.deploy.systems import build_student, build_teacher, drop_unused
 from pl_distill.evaluation.memory import peak_rss_bytes, reset_peaks, rss_bytes

@@ -67,7 +67,7 @@ def finished(tmp_path_factory) -> Run:
 
     out, err = StringIO(), StringIO()
     with patch.object(command, "predict", keep), redirect_stdout(out), redirect_stderr(err):
-        code = run(folder / "tiny.yaml", "--json=true", f"--device={folder / 'toy.yaml'}", "--limit=fail")
+        code = run(folder / "tiny.yaml", "--json=true", "--gpus=4", f"--device={folder / 'toy.yaml'}", "--limit=fail")
     return Run(code, out.getvalue(), err.getvalue(), found[0], {"toy": load_envelope(folder / "toy.yaml")})
 
 
@@ -94,7 +94,9 @@ def test_the_tables_say_the_same(finished):
     student = finished.found.of(STUDENT, "fp16")
     (peak,) = [line for line in text.splitlines() if line.startswith("PEAK with embedder")]
     assert peak.split()[-1] == f"{student.peak_bytes / 2**30:.3f}"
-    assert "training step, batch 2" in text
+    assert "training step, batch 2 a GPU" in text
+    (divided,) = [line for line in text.splitlines() if line.startswith("each of 4 GPUs, ZeRO-2")]
+    assert divided.split()[-1] == f"{finished.found.each_gpu_bytes['ZeRO-2'] / 2**30:.3f}"
     assert "Toy: needs" in text
 
 

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from torch import nn
 
 from pl_distill.cli import main
-from pl_distill.deploy import export as onnx_export
-from pl_distill.deploy.export import OutputParity, ParityError, check_parity, compare, write_onnx
+from pl_distill.deploy import onnx_parity
+from pl_distill.deploy.onnx_graph import open_graph
+from pl_distill.deploy.onnx_networks import LEVEL_NAMES, behaviour_inputs
+from pl_distill.models.behaviour_head import BehaviourModel, TemporalHead, load_behaviour, save_behaviour
+from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3 import write_random_sam3
 from tests.pl_distill.commands.test_package import make_student
 
@@ -21,21 +23,29 @@ def student(tmp_path_factory):
     return make_student("necks", teacher, folder / "student")
 
 
-@pytest.mark.parametrize(("precision", "cosine"), [("fp32", 0.99999), ("fp16", 0.999), ("int8", 0.5)])
+def cosines(text: str, names: tuple[str, ...]) -> dict[str, float]:
+    """Read the cosine of each output from what the verb printed."""
+    rows = [line.split() for line in text.splitlines()]
+    return {row[0]: float(row[3]) for row in rows if row and row[0] in names}
+
+
+@pytest.mark.parametrize(
+    ("precision", "cosine"), [("fp32", 0.99999), ("fp16", 0.999), ("int8", 0.5), ("int8-static", 0.5)]
+)
 def test_an_exported_student_gives_its_levels_and_masks(student, tmp_path, capsys, precision, cosine):
     path = tmp_path / "student.onnx"
     arguments = ["export", "--model", str(student), "--out", str(path), "--precision", precision, "--frames=2"]
     assert main(arguments) == 0
     text = capsys.readouterr().out
-    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.startswith(("detector", "tracker"))}
-    assert set(rows) == set(onnx_export.LEVEL_NAMES)
-    assert all(float(row[2]) >= cosine for row in rows.values())
+    found = cosines(text, LEVEL_NAMES)
+    assert set(found) == set(LEVEL_NAMES)
+    assert min(found.values()) >= cosine
     assert "index tables int64" not in text
     assert [entry.name for entry in tmp_path.iterdir()] == ["student.onnx"]
 
 
 def test_a_graph_that_disagrees_is_not_written(student, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(onnx_export.LEAST_COSINE, "int8", 1.1)  # nothing reaches it
+    monkeypatch.setitem(onnx_parity.LEAST_COSINE, "int8", 1.1)  # nothing reaches it
     path = tmp_path / "student.onnx"
     arguments = ["export", "--model", str(student), "--out", str(path), "--precision=int8", "--frames=1"]
     assert main(arguments) == 1
@@ -45,29 +55,43 @@ def test_a_graph_that_disagrees_is_not_written(student, tmp_path, capsys, monkey
     assert path.is_file()
 
 
-def test_differences_are_those_of_the_values(tmp_path):
-    network = nn.Conv2d(3, 2, 1).eval()
-    path = tmp_path / "conv.onnx"
-    picture = torch.ones(1, 3, 4, 4)
-    write_onnx(network, picture, ["map"], path, "fp32")
-    (same,) = compare(network, path, [picture], ["map"])
-    assert same.largest_difference < 1e-6
-    assert same.cosine == pytest.approx(1)
-    with torch.no_grad():
-        network.bias += 1
-    (other,) = compare(network, path, [picture], ["map"])
-    assert other.largest_difference == pytest.approx(1, abs=1e-5)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_shipped_embedder_gives_its_embeddings(tmp_path, capsys, precision):
+    path = tmp_path / "embedder.onnx"
+    words = ["--what=embedder", "--model=pen_embedder", f"--precision={precision}", "--frames=2"]
+    assert main(["export", *words, "--out", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert min(cosines(text, ("embeddings", "features")).values()) >= 0.999
+    assert "similarity of two crops 0.0" in text
+    embedder = load_embedder("pen_embedder")
+    crops = torch.randint(0, 256, (5, 3, embedder.image_size, embedder.image_size), dtype=torch.uint8)
+    embeddings, features = open_graph(path)((crops.float() / 255,))  # another number than it was traced with
+    ours, described = embedder.describe(crops)
+    tolerance = {"fp32": 1e-4, "fp16": 2e-2}[precision]
+    torch.testing.assert_close(embeddings, ours, atol=tolerance, rtol=0)
+    torch.testing.assert_close(features, described, atol=10 * tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize(
-    ("cosine", "masks", "message"),
-    [(0.99, 1.0, "gives map with cosine 0.990000"), (float("nan"), 1.0, "cosine nan"), (1.0, 0.98, "mean IoU")],
-)
-def test_parity_names_what_is_wrong(tmp_path, cosine, masks, message):
-    outputs = [OutputParity("fine", 0.0, 0.0, 1.0), OutputParity("map", 0.1, 0.1, cosine)]
-    with pytest.raises(ParityError, match=message):
-        check_parity(tmp_path / "x.onnx", "fp16", outputs, masks)
+def test_the_shipped_behaviour_head_gives_its_logits(tmp_path, capsys):
+    path = tmp_path / "behaviour.onnx"
+    words = ["--what=behaviour", "--model=pen_behaviour", "--frames=2"]
+    assert main(["export", *words, "--out", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert cosines(text, ("logits",))["logits"] >= 0.9999
+    assert "windows with the same behaviour 1.00000" in text
+    behaviour = load_behaviour("pen_behaviour")
+    windows = behaviour_inputs(behaviour, load_embedder("pen_embedder"), seed=1_000_001, frames=1)
+    assert any(not present.all() for _, _, present in windows)  # what nobody saw is left out in both
+    for values in windows:
+        with torch.inference_mode():
+            torch.testing.assert_close(open_graph(path)(values)[0], behaviour.head(*values), atol=1e-4, rtol=1e-4)
 
 
-def test_good_figures_pass(tmp_path):
-    check_parity(tmp_path / "x.onnx", "fp32", [OutputParity("map", 0.0, 0.0, 1.0)], 0.9995)
+def test_a_behaviour_head_wants_its_own_embedder(tmp_path, capsys):
+    window = load_behaviour("pen_behaviour").window
+    head = TemporalHead(6, 2, window, hidden=8)
+    model = BehaviourModel(head, "temporal", ("walk", "sleep"), window, 6.0, "another")
+    save_behaviour(tmp_path / "head", model, {"features": 6, "classes": 2, "hidden": 8})
+    words = ["--what=behaviour", "--model", str(tmp_path / "head"), "--out", str(tmp_path / "head.onnx")]
+    assert main(["export", *words]) == 1
+    assert "trained on the features of another embedder (another)" in capsys.readouterr().err

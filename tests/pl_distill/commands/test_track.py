@@ -12,6 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from datamodules.clip import Frame
 from datamodules.masks import decode_masks
@@ -81,6 +82,9 @@ def test_the_record_says_what_ran(tracked, model, video):
     assert (record["source"], record["model"]["source"], record["prompt"]) == (str(video), model, "pig")
     assert record["tracks"] == len({row for boxes in read_tracks(tracked / "tracks.txt").values() for row in boxes.ids})
     assert record["policy"]["mode"] == "bounded"
+    assert list(record["memory"]) == ["streaming"]
+    assert list(record["memory"]["streaming"]) == ["allocated", "reserved"] if torch.cuda.is_available() else ["rss"]
+    assert 0.1 < record["memory"]["streaming"].get("rss", 2**30) / 2**30 < 64
 
 
 def test_pictures_give_the_same_tracks_as_their_video(tracked, model, video, tmp_path, capsys):

@@ -55,6 +55,11 @@ def test_results_have_the_keys_that_everyone_reads(both):
         for scores in (content[role]["overall"], *content[role]["clips"].values()):
             wanted = {"mota", "idf1", "hota", "id_switches", "misses", "false_positives", "fragmentations"}
             assert wanted <= scores.keys()
+    for role in ("teacher", "student"):
+        (found,) = content[role]["memory"].values()
+        assert list(content[role]["memory"]) == ["streaming"]
+        if content["settings"]["device"] == "cpu":
+            assert found == {"rss": content[role]["peak_rss_bytes"]}
 
 
 def test_every_file_that_results_name_is_there(both):

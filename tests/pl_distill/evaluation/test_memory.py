@@ -4,8 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from pl_distill.evaluation.memory import peak_rss_bytes, release_memory, reset_peaks, rss_bytes
+from pl_distill.evaluation.memory import PhaseMeter, peak_rss_bytes, release_memory, reset_peaks, rss_bytes
 
 MIB = 2**20
 
@@ -27,3 +28,30 @@ def test_a_peak_is_seen_after_the_memory_is_gone_and_forgotten_by_a_reset():
 
 def test_the_peak_is_never_below_the_present():
     assert peak_rss_bytes() >= (rss_bytes() or 0) * 0.99  # the kernel batches its counters
+
+
+def test_a_phase_on_a_gpu_is_measured_on_that_gpu(monkeypatch):
+    taken = {0: (1, 2), 1: (10, 20)}  # allocated and reserved bytes of two devices
+
+    def forget(device):
+        taken[device.index] = (0, 0)
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: taken[device.index][0])
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: taken[device.index][1])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", forget)
+    meter, second = PhaseMeter(), torch.device("cuda", 1)
+    meter.enter("streaming", second)
+    assert taken == {0: (1, 2), 1: (0, 0)}
+    for allocated in (30, 20):
+        taken[1] = (allocated, 40)
+        meter.note(second)
+    assert meter.peaks_bytes == {"streaming": {"allocated": 30, "reserved": 40}}
+
+
+def test_a_phase_on_a_cpu_is_the_resident_set():
+    meter = PhaseMeter()
+    meter.note(torch.device("cpu"))
+    assert meter.peaks_bytes == {}  # before any phase
+    meter.enter("streaming", torch.device("cpu"))
+    meter.enter(None, torch.device("cpu"))
+    assert list(meter.peaks_bytes["streaming"]) == ["rss"]

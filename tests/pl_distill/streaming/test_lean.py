@@ -2,11 +2,18 @@
 
 import pytest
 import torch
+from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import apply_rotary_pos_emb_2d
 
-from pl_distill.models.sam3 import load_sam3
+from datamodules.pen import load_pen_config, pen_frames
+from pl_distill.assets import shipped_models
+from pl_distill.models.prompts import load_prompts
+from pl_distill.models.sam3 import load_preprocessing, load_sam3
 from pl_distill.models.sam3_lean import LeanNeck
 from pl_distill.streaming import PruningPolicy, StreamingTracker
+from pl_distill.streaming.lean_activations import rotate_by_memory
 from tests.pl_distill.streaming.conftest import blobs
+
+SWITCHES = ("lean_necks", "lean_activations")
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +26,47 @@ def stream(model, prompt, preprocessing, **changes):
     return [tracker.update(picture, index / 6) for index, picture in enumerate(blobs(10))]
 
 
-def test_a_stream_with_lean_necks_is_the_same_bit_for_bit(model, prompt, preprocessing):
-    lean, full = (stream(model, prompt, preprocessing, lean_necks=value) for value in (True, False))
+def assert_equal(lean, full):
     assert any(len(tracks) > 1 for tracks in lean)
     for ours, theirs in zip(lean, full, strict=True):
         assert ours.ids == theirs.ids
         assert (ours.masks == theirs.masks).all()
         assert (ours.scores == theirs.scores).all()
+        assert (ours.boxes_xyxy == theirs.boxes_xyxy).all()
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_lean_stream_is_the_same_bit_for_bit(model, prompt, preprocessing, switch):
+    assert_equal(*(stream(model, prompt, preprocessing, **{switch: value}) for value in (True, False)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_lean_stream_of_trained_weights_is_the_same_bit_for_bit_on_the_pen(dtype):
+    """Eight frames: more memories than are kept, of 8 animals that are really found."""
+    folder = shipped_models("sam3_video")["pen_teacher"]
+    model, prompt = load_sam3(folder).to(dtype), load_prompts(folder)["pig"]
+    pictures = [frame.image for frame in pen_frames(load_pen_config("day"), seed=1_000_000, frames=8)]
+    streams = []
+    for value in (True, False):
+        policy = PruningPolicy(lean_necks=value, lean_activations=value)
+        tracker = StreamingTracker(model, prompt, load_preprocessing(folder), policy)
+        streams.append([tracker.update(picture, index / 6) for index, picture in enumerate(pictures)])
+    assert_equal(*streams)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (3, 0), (3, 5), (0, 4)])
+def test_memories_are_turned_as_transformers_turns_them(dtype, memories, pointers):
+    generator = torch.manual_seed(0)
+    places, width = 9, 8
+    q = torch.randn(1, places, 2, width, generator=generator).to(dtype).transpose(1, 2)
+    k = torch.randn(1, memories * places + pointers, 2, width, generator=generator).to(dtype).transpose(1, 2)
+    angles = torch.randn(1, places, width, generator=generator)
+    arguments = (q, k, angles.cos(), angles.sin(), pointers)
+    ours, theirs = rotate_by_memory(*arguments), apply_rotary_pos_emb_2d(*arguments, repeat_freqs_k=memories != 1)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
+        assert one.stride() == other.stride()  # a kernel may sum in another order on another layout
 
 
 def test_memories_encoded_singly_are_those_of_a_batch_but_for_rounding(model, prompt, preprocessing):

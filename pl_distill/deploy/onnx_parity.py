@@ -1,0 +1,164 @@
+"""Whether a graph gives what the network gives that it was made from.
+
+A graph that disagrees is not written: "PASSED" of a converter says that a file was built, not that it is right
+(docs/deployment.md).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from datamodules.errors import UserError
+from pl_distill.deploy.onnx_graph import WEIGHT_BYTES, Exportable, Inputs, Precision, index_bits, open_graph
+from pl_distill.evaluation.models import count_parameters
+
+LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
+LEAST_MASK_IOU = {"fp32": 0.999, "fp16": 0.99}
+"""What parity asks for; int8 is reported, not promised."""
+MOST_SIZE = 1.2  # times the weights, where all of them are of the precision's size
+
+
+class ParityError(UserError):
+    """An exported graph does not give what the network gives, or is not made as it should be."""
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """One output of a graph against the eager network in float32.
+
+    Args:
+        name: Of the output.
+        largest_difference: Of a value, over all inputs.
+        relative_difference: The same over the output's largest value.
+        cosine: Of each picture's or animal's output, the least of all.
+    """
+
+    name: str
+    largest_difference: float
+    relative_difference: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """How a graph lies on disk.
+
+    Args:
+        size_bytes: Of the file.
+        weights_bytes: Of the network's parameters in its precision.
+        index_bits: Widths of its tables of integers.
+    """
+
+    size_bytes: int
+    weights_bytes: int
+    index_bits: frozenset[int]
+
+    @classmethod
+    def of(cls, path: Path, what: Exportable, precision: Precision) -> "GraphFile":
+        """Look at a file."""
+        weights = count_parameters(what.network) * WEIGHT_BYTES[precision]
+        return cls(path.stat().st_size, weights, frozenset(index_bits(path)))
+
+    @property
+    def ratio(self) -> float:
+        """File over weights."""
+        return self.size_bytes / self.weights_bytes
+
+    def check(self, path: Path, precision: Precision) -> None:
+        """Refuse what a device should not have to load.
+
+        Raises:
+            ParityError: Tables of int64, which TensorRT casts, or in fp32 and fp16 a file above `MOST_SIZE`.
+        """
+        fix = "Look at the graph; --keep_failing true writes it as it is."
+        if 64 in self.index_bits:
+            raise ParityError(path, "would hold tables of int64", "tables of int32", fix)
+        if precision in LEAST_COSINE and self.ratio > MOST_SIZE:
+            found = f"would be {self.size_bytes:,} bytes, {self.ratio:.2f} times the weights"
+            raise ParityError(path, found, f"at most {MOST_SIZE} times", fix)
+
+
+def compare(what: Exportable, path: Path, inputs: Sequence[Inputs]) -> list[OutputParity]:
+    """Run inputs through the eager network in float32 and through a graph."""
+    run, names = open_graph(path), what.outputs
+    largest, scale, cosine = ([value] * len(names) for value in (0.0, 0.0, 1.0))
+    with torch.inference_mode():
+        for values in inputs:
+            for number, (ours, theirs) in enumerate(zip(what(values), run(values), strict=True)):
+                largest[number] = max(largest[number], float((ours - theirs).abs().max()))
+                scale[number] = max(scale[number], float(ours.abs().max()))
+                angles = F.cosine_similarity(ours.double().flatten(1), theirs.double().flatten(1))
+                cosine[number] = float(np.minimum(cosine[number], float(angles.min())))  # keeps NaN, as `min` does not
+    relative = [difference / max(size, 1e-30) for difference, size in zip(largest, scale, strict=True)]
+    return [OutputParity(*figures) for figures in zip(names, largest, relative, cosine, strict=True)]
+
+
+@torch.inference_mode()
+def mask_iou(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Tensor], best: int = 8) -> float:
+    """Return the mean IoU of the masks that the real heads draw behind both encoders.
+
+    Args:
+        sam3: With the eager encoder.
+        exported: The same with an `OnnxVision`.
+        prompt: A `PromptEmbedding`.
+        pictures: Each (1, 3, S, S).
+        best: So many queries with the highest scores are compared per picture, in the eager model's order.
+    """
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    ious = []
+    for picture in pictures:
+        masks, order = [], None
+        for model in (sam3, exported):
+            detector = model.detector_model
+            output = detector(
+                vision_embeds=detector.get_vision_features(pixel_values=picture),
+                text_embeds=BaseModelOutputWithPooling(pooler_output=prompt.embedding),
+                attention_mask=prompt.attention_mask,
+            )
+            if order is None:
+                order = output.pred_logits[0].topk(min(best, output.pred_logits.shape[1])).indices
+            masks.append(output.pred_masks[0][order] > 0)
+        both, either = (masks[0] & masks[1]).flatten(1).sum(1), (masks[0] | masks[1]).flatten(1).sum(1)
+        ious += torch.where(either > 0, both / either.clamp(min=1), 1.0).tolist()
+    return float(np.mean(ious))
+
+
+@torch.inference_mode()
+def similarity_change(what: Exportable, path: Path, inputs: Sequence[Inputs]) -> float:
+    """Return by how much an embedder's graph changes the similarity of two crops at most: what a pool compares."""
+    run = open_graph(path)
+    ours = torch.cat([what(values)[0] for values in inputs])
+    theirs = torch.cat([run(values)[0] for values in inputs])
+    return float((ours @ ours.T - theirs @ theirs.T).abs().max())
+
+
+@torch.inference_mode()
+def same_class(what: Exportable, path: Path, inputs: Sequence[Inputs]) -> float:
+    """Return the share of windows, 0-1, to which a head and its graph give the same class."""
+    run = open_graph(path)
+    same = [what(values)[0].argmax(1) == run(values)[0].argmax(1) for values in inputs]
+    return float(torch.cat(same).float().mean())
+
+
+def check_parity(path: Path, precision: Precision, outputs: Sequence[OutputParity], masks: float | None) -> None:
+    """Refuse a graph that does not give what it should.
+
+    Raises:
+        ParityError: A cosine or the mask IoU is below what this precision promises, or an output is not finite.
+    """
+    least_cosine, least_iou = LEAST_COSINE.get(precision), LEAST_MASK_IOU.get(precision)
+    fix = "Keep a higher precision, or look at the graph and give --keep_failing true."
+    worst = min(outputs, key=lambda one: -1.0 if np.isnan(one.cosine) else one.cosine)
+    if np.isnan(worst.cosine) or (least_cosine is not None and worst.cosine < least_cosine):
+        found = f"gives {worst.name} with cosine {worst.cosine:.6f} to the network's"
+        raise ParityError(path, found, f"at least {least_cosine or 0} in {precision}", fix)
+    if masks is not None and least_iou is not None and masks < least_iou:
+        found = f"gives masks whose mean IoU with the network's is {masks:.5f}"
+        raise ParityError(path, found, f"at least {least_iou} in {precision}", fix)
