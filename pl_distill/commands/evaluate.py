@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from datamodules.remote import COPIES, LocalCopies
 from datamodules.splits import Part
 from pl_distill.evaluation import evaluate as evaluation
 from pl_distill.evaluation.headline import format_baselines, format_table
@@ -11,7 +12,7 @@ from pl_distill.streaming import PruningPolicy
 
 def evaluate(
     model: str,
-    data: Path,
+    data: str,
     out: Path,
     teacher: str | None = None,
     prompt: str = "pig",
@@ -24,6 +25,7 @@ def evaluate(
     task: int = 0,
     tasks: int = 1,
     baselines: list[Baseline] = [],  # noqa: B006  # jsonargparse shows it in the help; nothing changes it
+    copies: LocalCopies = COPIES,
 ) -> None:
     """Stream clips through teacher and student and score the tracks.
 
@@ -33,7 +35,7 @@ def evaluate(
 
     Args:
         model: A SAM 3 (folder or hub name), or a student (its folder, or a checkpoint of `pl-distill fit`).
-        data: Folder of shards, as `pl-distill data shards` writes it.
+        data: Folder of shards, as `pl-distill data shards` writes it; a path or an https, s3 or gs URL.
         out: Folder of everything that is written.
         teacher: The SAM 3 to compare with and to put the student into; a student knows its own.
         prompt: What to look for: a word whose embedding is stored beside the SAM 3.
@@ -48,10 +50,12 @@ def evaluate(
         baselines: Simpler trackers on the same networks and clips: stock (transformers' own session, which forgets
             nothing: mind the memory of long clips) and iou (the detector alone, boxes joined by overlap), as in
             --baselines=[stock,iou].
+        copies: Where copies of shards behind a URL lie, and how much room they may take.
     """
     results = evaluation.evaluate(
-        model, data, out, teacher, prompt, split, max_frames, video, policy, device, seed, task, tasks, baselines
-    )
+        model, data, out, teacher, prompt, split, max_frames, video, policy, device, seed, task, tasks, baselines,
+        copies=copies,
+    )  # fmt: skip
     if results is None:
         print(f"job {task} of {tasks} has replayed its clips; the last of the others writes the scores")
         return

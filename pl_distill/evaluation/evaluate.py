@@ -17,7 +17,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from datamodules.clip import Clip
-from datamodules.shard_manifest import ShardManifest
+from datamodules.image_shards import ImageShards
+from datamodules.remote import COPIES, LocalCopies
 from datamodules.shard_reader import read_shard_clips
 from datamodules.splits import PARTS, Part
 from pl_distill.errors import ConfigError
@@ -56,12 +57,13 @@ def evaluate(
     tasks: int = 1,
     baselines: Sequence[Baseline] = (),
     bar_line: int | None = None,
+    copies: LocalCopies = COPIES,
 ) -> Results | None:
     """Evaluate a SAM 3 alone, or a student and its teacher beside it.
 
     Args:
         model: A SAM 3 (folder or hub name) or a student (its folder, or a checkpoint of `pl-distill fit`).
-        data: Folder of shards.
+        data: Folder of shards; a path or an https, s3 or gs URL.
         out: Where results.json, tracks, videos, pictures and TensorBoard entries go.
         teacher: A SAM 3 to compare with. A student without it takes the teacher that it remembers.
         prompt: A word whose embedding is stored beside the SAM 3.
@@ -76,19 +78,22 @@ def evaluate(
         baselines: Simpler trackers that each network is run in, too: ``stock``, ``iou``.
         bar_line: Line of the progress bar below the cursor, where jobs on one terminal take one each and clear it at
             the end, or they would push the others' away. None for a job that has the terminal for itself.
+        copies: Where copies of shards behind a URL lie, and how much room they may take.
 
     Returns:
         What was written to ``results.json``; None while clips of other jobs are missing.
 
     Raises:
         ShardError: The shards are missing, damaged, or not those of the manifest.
+        RemoteError: The URL cannot be read.
         CheckpointError: A model is missing, damaged or of another architecture.
         ConfigError: The part has no clips, the prompt is not stored, no teacher is known, or a number is out of range.
     """
     started = time.perf_counter()
     out = Path(out)
-    manifest = ShardManifest.load(data)
-    clips = _read_part(manifest, split)
+    shards = ImageShards(data, copies)
+    manifest = shards.manifest
+    clips = _read_part(shards, split)
     where = choose_device(device)
     if max_frames is not None and max_frames < 1:
         raise ConfigError("max_frames", f"is {max_frames}", "at least 1", "Leave it out to use all frames.")
@@ -169,14 +174,15 @@ def evaluate(
     return results
 
 
-def _read_part(manifest: ShardManifest, part: Part) -> list[Clip]:
+def _read_part(shards: ImageShards, part: Part) -> list[Clip]:
     if part not in PARTS:
         raise ConfigError("split", f"is {part!r}", f"one of {', '.join(PARTS)}", "Correct it.")
-    clips = read_shard_clips(manifest.folder, part)
+    clips = read_shard_clips(shards, part)
     if not clips:
+        manifest = shards.manifest
         held = ", ".join(f"{name} ({manifest.num_samples(name)} frames)" for name in PARTS if manifest.splits[name])
         raise ConfigError(
-            "split", f"{part!r} has no clips in {manifest.folder}", f"a part with clips: {held or 'none has any'}",
+            "split", f"{part!r} has no clips in {shards.place}", f"a part with clips: {held or 'none has any'}",
             "Name another part, or write shards with clips of its days.",
         )  # fmt: skip
     return clips
