@@ -10,6 +10,7 @@ import pytest
 from pl_distill.cli import main
 
 pytestmark = pytest.mark.smoke
+SCORES = ("mota", "idf1", "hota", "id_switches", "misses", "false_positives", "fragmentations")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -45,8 +46,8 @@ def test_evaluate_finds_the_same_scores(cached, remote, tmp_path):
         assert main([*words, "--split", "val", "--max_frames", "3", "--video", "false", "--copies.folder", copies]) == 0
         scores.append(json.loads((tmp_path / name / "results.json").read_text()))
     assert scores[1]["settings"]["data"] == url
-    for result in scores:
-        for clip in result["clips"].values():
-            for measured in ("frames_per_second", "peak_rss_bytes", "seconds"):
-                clip.pop(measured, None)
-    assert scores[1]["clips"] == scores[0]["clips"]
+    found = [{clip: {name: score[name] for name in SCORES} for clip, score in one["clips"].items()} for one in scores]
+    assert found[0] == found[1]
+    tracks = [sorted((tmp_path / name / "tracks").rglob("*.txt")) for name in ("local", "remote")]
+    assert len(tracks[0]) > 0
+    assert [path.read_bytes() for path in tracks[0]] == [path.read_bytes() for path in tracks[1]]
