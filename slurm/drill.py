@@ -186,14 +186,16 @@ def finish(job: str, folder: Path) -> None:
         raise RuntimeError(f"job {job} is {show(job)['JobState']}, its run {state_of(folder)}; see {folder}.log")
 
 
-def interrupt(job: str, folder: Path, kind: str, latest: Pace, generator: random.Random, cluster: Path) -> Interruption:
+def interrupt(
+    job: str, folder: Path, kind: str, latest: Pace | None, generator: random.Random, cluster: Path
+) -> Interruption:
     """Wait for a random moment, half of them while Python starts, do it, and wait for the job's next start.
 
     Args:
         job: Its number.
         folder: Of its run.
         kind: See `Interruption`.
-        latest: The last moment in question, in a start and in a training.
+        latest: The last moment in question, in a start and in a training; None for the first seconds of the tasks.
         generator: Of the moments.
         cluster: Folder of local_cluster.sh.
     """
@@ -202,7 +204,10 @@ def interrupt(job: str, folder: Path, kind: str, latest: Pace, generator: random
     crash = kind in CRASHES
     if crash:  # there must be a checkpoint to go on from
         wait_for("a checkpoint", lambda: (folder / "checkpoints" / "last.ckpt").exists())
-    if crash or generator.random() < 0.5:
+    if latest is None:
+        wait_for("tasks", lambda: has_tasks(job))
+        time.sleep(generator.uniform(0, 2))  # Python's imports take longer, however fast the machine
+    elif crash or generator.random() < 0.5:
         wait_for("training", lambda: training(folder, restarts))
         time.sleep(generator.uniform(0, latest.training_s))
     else:
@@ -224,7 +229,7 @@ def interrupt(job: str, folder: Path, kind: str, latest: Pace, generator: random
         # USR1 to the tasks, the batch script and its children. TERM to the tasks alone, as SLURM does ahead of a
         # preemption with GraceTime: srun answers it by killing them.
         if kind == "TERM":
-            wait_for("tasks", lambda: f"{job}.0" in said("squeue", "--noheader", "--steps", "--jobs", job))
+            wait_for("tasks", lambda: has_tasks(job))
         subprocess.run(["scancel", *(["--full"] if kind == "USR1" else []), f"--signal={kind}", job], check=True)
     wait_for("the job starts again", lambda: started_again(job, restarts))
     done.restart_s = round(time.monotonic() - at, 1)
@@ -232,6 +237,11 @@ def interrupt(job: str, folder: Path, kind: str, latest: Pace, generator: random
     if state.get("state") == "requeued":
         done.saved = state["step"]
     return done
+
+
+def has_tasks(job: str) -> bool:
+    """Whether srun has started a job's tasks."""
+    return f"{job}.0" in said("squeue", "--noheader", "--steps", "--jobs", job)
 
 
 def started_again(job: str, restarts: int) -> bool:
@@ -297,6 +307,7 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", choices=["USR1", "TERM"], default=["USR1", "TERM"])
     parser.add_argument("--crash", nargs="*", choices=CRASHES, default=[], help="at the end of the signals")
     parser.add_argument("--steps", type=int, default=0, help="of each training; by default enough for the signals")
+    parser.add_argument("--early", action="store_true", help="signals as Python starts only, on machines of any pace")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument(
         "--cluster", type=Path, default=Path("/tmp/pl-distill-slurm"), help="folder of local_cluster.sh"
@@ -324,7 +335,8 @@ def main() -> int:
         began = time.monotonic()
         job = submit(strategy, trial.nodes, folder, data, steps)
         for kind in kinds:
-            done = interrupt(job, folder, kind, latest, generator, given.cluster)
+            moments = None if given.early and kind not in CRASHES else latest
+            done = interrupt(job, folder, kind, moments, generator, given.cluster)
             trial.interruptions.append(done)
             print(strategy, asdict(done), flush=True)
         finish(job, folder)
