@@ -40,6 +40,7 @@ class Standstill(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to count."""
         if stage == "fit":
+            faulthandler.unregister(signal.SIGALRM)  # a fit before this one has reset the signal behind its back
             faulthandler.register(signal.SIGALRM, sys.__stderr__ or 2, all_threads=True, chain=True)
             self._counting = True
             self._moved()

@@ -97,11 +97,11 @@ def make_data(root: Path) -> list[str]:
     return words
 
 
-def submit(strategy: str, nodes: int, folder: Path, data: list[str], steps: int) -> str:
+def submit(strategy: str, nodes: int, folder: Path, data: list[str], steps: int, workers: int) -> str:
     """Start a training of two processes; return the job's number."""
     small = [
         "--trainer.accelerator=cpu", "--trainer.sync_batchnorm=false", "--trainer.log_every_n_steps=1",
-        "--data.batch_size=2", "--data.num_workers=1", "--model.gradient_norms_every=0",
+        "--data.batch_size=2", f"--data.num_workers={workers}", "--model.gradient_norms_every=0",
         f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={max(2, steps // 4)}",
         "--trainer.num_sanity_val_steps=0",
     ]  # fmt: skip
@@ -307,6 +307,7 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", choices=["USR1", "TERM"], default=["USR1", "TERM"])
     parser.add_argument("--crash", nargs="*", choices=CRASHES, default=[], help="at the end of the signals")
     parser.add_argument("--steps", type=int, default=0, help="of each training; by default enough for the signals")
+    parser.add_argument("--workers", type=int, default=1, help="processes per rank that read")
     parser.add_argument("--early", action="store_true", help="signals as Python starts only, on machines of any pace")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument(
@@ -327,13 +328,13 @@ def main() -> int:
             if one.exists():  # it would go on from what an earlier drill has left
                 parser.error(f"{one} is there already: give another --out, or delete it")
         if not (alone / PACE).is_file():
-            pace = leave_alone(submit(strategy, trial.nodes, alone, data, steps), alone)
+            pace = leave_alone(submit(strategy, trial.nodes, alone, data, steps, given.workers), alone)
             (alone / PACE).write_text(json.dumps(asdict(pace)) + "\n")
         pace = Pace(**json.loads((alone / PACE).read_text()))
         # What is left of a training must last for the interruptions to come, also on a machine that is quieter by then.
         latest = Pace(pace.start_s, 0.6 * pace.training_s / (len(kinds) + 1))
         began = time.monotonic()
-        job = submit(strategy, trial.nodes, folder, data, steps)
+        job = submit(strategy, trial.nodes, folder, data, steps, given.workers)
         for kind in kinds:
             moments = None if given.early and kind not in CRASHES else latest
             done = interrupt(job, folder, kind, moments, generator, given.cluster)
