@@ -23,14 +23,12 @@ from datamodules.codecs import Map
 from datamodules.errors import CacheError, UserError
 from datamodules.feature_shard import FeatureShard
 from datamodules.preprocessing import Preprocessing
-from datamodules.remote import LocalCopies
+from datamodules.remote import COPIES, LocalCopies
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import TicketSampler
 from datamodules.shard_index import IndexedShard, open_shard
 from datamodules.shard_pairs import TrainingShards, cache_beside
 from datamodules.splits import Part
-
-COPIES = LocalCopies()
 
 
 class CachedSample(TypedDict):

@@ -41,16 +41,18 @@ class HeldCopy:
 
     Args:
         path: Of the copy.
-        lock: Locked as shared; what makes room asks for it exclusively and does not wait.
+        lock: Locked as shared; what makes room asks for it exclusively and does not wait. None where `path` is no copy,
+            but the file itself.
     """
 
-    def __init__(self, path: Path, lock: BinaryIO) -> None:
+    def __init__(self, path: Path, lock: BinaryIO | None) -> None:
         self.path = path
         self._lock = lock
 
     def close(self) -> None:
         """Let it go: it may be deleted from now on."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 class RemoteFolder:
@@ -258,6 +260,9 @@ class LocalCopies:
             return None
         limit = int(self.limit_gib * 2**30)
         return RemoteFolder(place, Path(self.folder).expanduser(), limit_bytes=limit, attempts=self.attempts)
+
+
+COPIES = LocalCopies()
 
 
 def _options(url: str) -> dict[str, Any]:

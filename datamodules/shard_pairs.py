@@ -2,16 +2,15 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 
 from datamodules.cache_manifest import MANIFEST, CacheManifest, FeatureShardEntry
 from datamodules.cache_progress import default_cache
 from datamodules.codec_basis import BASIS
 from datamodules.feature_cache import FeatureCache
 from datamodules.feature_shard import FeatureShard
+from datamodules.image_shards import ImageShards, here
 from datamodules.remote import HeldCopy, LocalCopies, RemoteFolder, is_url
-from datamodules.shard_manifest import FILE as IMAGE_MANIFEST
-from datamodules.shard_manifest import ShardEntry, ShardManifest
+from datamodules.shard_manifest import ShardEntry
 from datamodules.splits import Part
 
 
@@ -19,7 +18,7 @@ class PairFetcher:
     """Makes sure that both tars of a shard are on the local disk, and stay there while they are used.
 
     Args:
-        images: Where the image shards are; None where they are local.
+        images: Where the image shards are.
         maps: Where the feature shards are; None where they are local.
         entries: Of both, shard by shard.
         opened: The feature shards, which keep their files open; only those used last may, or deleting a copy would
@@ -29,7 +28,7 @@ class PairFetcher:
 
     def __init__(
         self,
-        images: RemoteFolder | None,
+        images: ImageShards,
         maps: RemoteFolder | None,
         entries: Sequence[tuple[ShardEntry, FeatureShardEntry]],
         opened: Sequence[FeatureShard],
@@ -57,9 +56,7 @@ class PairFetcher:
             for copy in unused:
                 copy.close()
         image, feature = self._entries[shard]
-        copies = []
-        if self._images is not None:
-            copies.append(self._images.hold(image.file, size=image.bytes, sha256=image.sha256))
+        copies = [self._images.hold(image)]
         if self._maps is not None:
             copies.append(self._maps.hold(feature.file, size=feature.bytes, sha256=feature.sha256))
         self._held[shard] = copies
@@ -80,17 +77,17 @@ class TrainingShards:
     """
 
     def __init__(self, shards: str, cache: str, copies: LocalCopies) -> None:
-        self._images = copies.remote(shards)
+        self._images = ImageShards(shards, copies)
         self._maps = copies.remote(cache)
-        self.images = ShardManifest.load(_manifest(shards, self._images, IMAGE_MANIFEST))
-        folder = _manifest(cache, self._maps, MANIFEST)
+        self.images = self._images.manifest
+        folder = here(cache, self._maps, MANIFEST)
         if self._maps is not None and (basis := CacheManifest.load(folder).identity.basis_sha256):
             self._maps.fetch(BASIS, sha256=basis)
         self.cache = FeatureCache.open(folder, shards=self.images, complete=self._maps is None)
 
     def fetcher(self, part: Part, opened: Sequence[FeatureShard], keep: int) -> PairFetcher | None:
         """Return what brings the shards of a part here; None where all are local."""
-        if self._images is None and self._maps is None:
+        if self._images.remote is None and self._maps is None:
             return None
         pairs = list(zip(self.images.splits[part], self.cache.manifest.splits[part], strict=True))
         return PairFetcher(self._images, self._maps, pairs, opened, keep)
@@ -99,7 +96,3 @@ class TrainingShards:
 def cache_beside(shards: str) -> str:
     """Return the cache of an image folder unless another is named: ``pen`` -> ``pen-features``, also of a URL."""
     return f"{shards.rstrip('/')}-features" if is_url(shards) else str(default_cache(shards))
-
-
-def _manifest(place: str, remote: RemoteFolder | None, name: str) -> Path:
-    return Path(place) if remote is None else remote.fetch(name, fresh=True).parent

@@ -25,7 +25,9 @@ from datamodules.cached_views import CachedViews
 from datamodules.codec_basis import basis_sha256
 from datamodules.codecs import CodecName
 from datamodules.errors import ShardError, UserError
+from datamodules.image_shards import ImageShards
 from datamodules.preprocessing import Preprocessing
+from datamodules.remote import COPIES, HeldCopy, LocalCopies, is_url
 from datamodules.resumption import check_workers
 from datamodules.shard_index import IndexedShard, open_shard
 from datamodules.shard_manifest import ShardEntry, ShardManifest
@@ -50,7 +52,7 @@ class TeacherImages(Dataset[ImageBatch]):
     """Batches of preprocessed pictures, by number; each is of one shard, the last one of a shard may be smaller.
 
     Args:
-        folder: Of the image shards.
+        images: The image shards.
         shards: Which of them, in order, and how many views of each of its frames.
         preprocessing: The teacher's.
         batch_size: The most pictures of a batch.
@@ -59,22 +61,22 @@ class TeacherImages(Dataset[ImageBatch]):
 
     def __init__(
         self,
-        folder: Path,
+        images: ImageShards,
         shards: Sequence[tuple[ShardEntry, int]],
         preprocessing: Preprocessing,
         *,
         batch_size: int,
         views: CachedViews = WHOLE,
     ) -> None:
-        self.folder = folder
         self.preprocessing = preprocessing
+        self._images = images
         self._views = views
         self._batches = [
             (shard, count, range(first, min(first + batch_size, shard.samples * count)))
             for shard, count in shards
             for first in range(0, shard.samples * count, batch_size)
         ]
-        self._open: tuple[str, IndexedShard] | None = None  # the one in hand
+        self._open: tuple[str, IndexedShard, HeldCopy] | None = None  # the one in hand
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -94,7 +96,10 @@ class TeacherImages(Dataset[ImageBatch]):
 
     def _shard(self, entry: ShardEntry) -> IndexedShard:
         if self._open is None or self._open[0] != entry.file:
-            self._open = (entry.file, open_shard(self.folder / entry.file, entry.samples))
+            if self._open is not None:
+                self._open[2].close()
+            copy = self._images.hold(entry)
+            self._open = (entry.file, open_shard(copy.path, entry.samples), copy)
         return self._open[1]
 
 
@@ -102,8 +107,8 @@ class TeacherImageDataModule(LightningDataModule):
     """The frames whose maps a cache still lacks.
 
     Args:
-        shards: Folder of image shards, as `pl-distill data shards` writes it.
-        cache: Folder of the feature shards; by default beside the images, ``pen`` -> ``pen-features``.
+        shards: Folder of image shards, as `pl-distill data shards` writes it; a path or an https, s3 or gs URL.
+        cache: Folder of the feature shards, on a disk; by default beside the images, ``pen`` -> ``pen-features``.
         splits: Which parts to cache.
         batch_size: Frames per forward pass of the teacher.
         num_workers: Processes per rank that decode images.
@@ -111,9 +116,10 @@ class TeacherImageDataModule(LightningDataModule):
         tasks: How many such jobs there are: ``$SLURM_ARRAY_TASK_COUNT``. Each owns a fixed part of the shards.
         codec: How maps are stored: ``float16``; ``int8``, half the size; ``pca-int8``, about a tenth, cosine 0.99.
         views: Crops and mirror images of each training frame that are cached beside the whole.
+        copies: Where copies of shards behind a URL lie, and how much room they may take.
 
     Raises:
-        UserError: A number is out of its range.
+        UserError: A number is out of its range, or no folder for the maps is named.
     """
 
     def __init__(
@@ -127,6 +133,7 @@ class TeacherImageDataModule(LightningDataModule):
         tasks: int = 1,
         codec: CodecName = "float16",
         views: CachedViews = WHOLE,
+        copies: LocalCopies = COPIES,
     ) -> None:
         super().__init__()
         if not 0 <= task < tasks:
@@ -137,6 +144,9 @@ class TeacherImageDataModule(LightningDataModule):
         if batch_size < 1:
             raise UserError("data.batch_size", f"is {batch_size}", "at least 1", "Give a positive number.")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have nothing left to do
+        if is_url(cache if cache is not None else shards):
+            found = f"is {cache}" if cache is not None else f"is missing, and beside {shards} nothing can be written"
+            raise UserError("data.cache", found, "a folder on a disk", "Give one, and copy it to the store afterwards.")
         self.cache = Path(cache) if cache is not None else default_cache(shards)
         self.splits = splits
         self.batch_size = batch_size
@@ -145,8 +155,9 @@ class TeacherImageDataModule(LightningDataModule):
         self.tasks = tasks
         self.codec = codec
         self.views = views
-        self._folder = Path(shards)
-        self._images: ShardManifest | None = None
+        self.shards = shards
+        self.copies = copies
+        self._images: ImageShards | None = None
 
     @property
     def images(self) -> ShardManifest:
@@ -154,18 +165,9 @@ class TeacherImageDataModule(LightningDataModule):
 
         Raises:
             ShardError: There are none.
+            RemoteError: The URL cannot be read.
         """
-        if self._images is None:
-            images = ShardManifest.load(self._folder)
-            if not any(images.splits[part] for part in self.splits):
-                raise ShardError(
-                    self._folder,
-                    f"has no samples in {', '.join(self.splits)}",
-                    "some frames to cache",
-                    "Name other splits with --data.splits, or write the shards with another split.",
-                )
-            self._images = images
-        return self._images
+        return self._opened().manifest
 
     def setup(self, stage: str) -> None:
         """Read the manifest of the images, before the teacher is loaded: a wrong path shows at once."""
@@ -191,7 +193,7 @@ class TeacherImageDataModule(LightningDataModule):
     def sample(self, frames: int) -> Iterator[Tensor]:
         """Give pictures (B, 3, S, S) from all over the splits, of all views: as many `frames`, or all there are."""
         shards = self._shards()
-        images = TeacherImages(self._folder, shards, self.teacher.preprocessing, batch_size=1, views=self.views)
+        images = TeacherImages(self._opened(), shards, self.teacher.preprocessing, batch_size=1, views=self.views)
         ends = np.cumsum([shard.samples for shard, _ in shards])
         total = int(ends[-1])
         chosen = np.sort(np.random.default_rng(0).choice(total, min(frames, total), replace=False))
@@ -219,7 +221,8 @@ class TeacherImageDataModule(LightningDataModule):
             rank_zero_info(f"{len(own) - len(mine)} of {len(own)} shards are in {self.cache} already")
         if not missing:  # nor is an empty loader worth Lightning's warning then
             warnings.filterwarnings("ignore", "Total length of `DataLoader` across ranks is zero")
-        dataset = TeacherImages(self._folder, mine, teacher.preprocessing, batch_size=self.batch_size, views=self.views)
+        images = self._opened()
+        dataset = TeacherImages(images, mine, teacher.preprocessing, batch_size=self.batch_size, views=self.views)
         # A DistributedSampler of one replica: Lightning puts its own, which would deal out batches anew, where none is.
         sampler: DistributedSampler[ImageBatch] = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
         return DataLoader(
@@ -229,6 +232,19 @@ class TeacherImageDataModule(LightningDataModule):
             num_workers=self.num_workers if mine else 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _opened(self) -> ImageShards:
+        if self._images is None:
+            images = ImageShards(self.shards, self.copies)
+            if not any(images.manifest.splits[part] for part in self.splits):
+                raise ShardError(
+                    self.shards,
+                    f"has no samples in {', '.join(self.splits)}",
+                    "some frames to cache",
+                    "Name other splits with --data.splits, or write the shards with another split.",
+                )
+            self._images = images
+        return self._images
 
     def _shards(self) -> list[tuple[ShardEntry, int]]:
         return [(shard, self.views.of_part(part)) for part in self.splits for shard in self.images.splits[part]]

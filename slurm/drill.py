@@ -29,6 +29,9 @@ TRAINERS = {
     "zero2": ["--config", "trainer/deepspeed_stage2.yaml"],
     "zero3": ["--config", "trainer/deepspeed_stage3.yaml"],
 }
+STEPS = 16  # of a training, for each interruption
+PACE = "pace.json"
+CRASHES = ("rank", "slurmd", "stop")
 PATIENCE_S = 600.0  # a start took 15 seconds on two idle cores, a hundred on busy ones
 
 
@@ -37,7 +40,8 @@ class Interruption:
     """One thing done to the job, and what came of it.
 
     Args:
-        kind: ``USR1``, ``TERM``, or what was killed: ``rank``, ``slurmd``.
+        kind: ``USR1``, ``TERM``; what was killed: ``rank``, ``slurmd``; or ``stop``: rank 1 was stopped, so that the
+            training stood still.
         after_s: Seconds since the job's (re)start.
         steps: Optimiser steps that the run had made by then, as its state says.
         saved: The step that was saved in answer; None where the process had no time to.
@@ -68,7 +72,8 @@ class Trial:
     def good(self) -> bool:
         """Whether every interruption was survived and nothing differs from the training left alone."""
         resumed = all(one.restart_s is not None for one in self.interruptions)
-        return resumed and self.weights_equal and self.validation_equal and self.one_curve
+        undisturbed = self.starts <= 1 + len(self.interruptions)  # or it stood still in between
+        return resumed and undisturbed and self.weights_equal and self.validation_equal and self.one_curve
 
 
 def make_data(root: Path) -> list[str]:
@@ -92,11 +97,11 @@ def make_data(root: Path) -> list[str]:
     return words
 
 
-def submit(strategy: str, nodes: int, folder: Path, data: list[str], steps: int) -> str:
+def submit(strategy: str, nodes: int, folder: Path, data: list[str], steps: int, workers: int) -> str:
     """Start a training of two processes; return the job's number."""
     small = [
         "--trainer.accelerator=cpu", "--trainer.sync_batchnorm=false", "--trainer.log_every_n_steps=1",
-        "--data.batch_size=2", "--data.num_workers=1", "--model.gradient_norms_every=0",
+        "--data.batch_size=2", f"--data.num_workers={workers}", "--model.gradient_norms_every=0",
         f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={max(2, steps // 4)}",
         "--trainer.num_sanity_val_steps=0",
     ]  # fmt: skip
@@ -108,6 +113,7 @@ def submit(strategy: str, nodes: int, folder: Path, data: list[str], steps: int)
     script = Path(sys.executable).with_name("pl-distill")
     environment = {**os.environ, "PL_DISTILL": str(script), "PL_DISTILL_SLURM_DIR": str(HERE), "OMP_NUM_THREADS": "1"}
     environment |= {"NO_ALBUMENTATIONS_UPDATE": "1", "MAX_CRASHES": "100"}
+    environment.setdefault("STANDSTILL_SECONDS", "120")
     ran = subprocess.run(words, capture_output=True, text=True, env=environment)
     if ran.returncode:
         raise RuntimeError(f"sbatch refuses the job: {ran.stderr.strip()}")
@@ -149,32 +155,69 @@ def wait_for(what: str, condition: Any, seconds: float = PATIENCE_S) -> Any:
     raise TimeoutError(f"waited {seconds:.0f} s in vain until {what}")
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How fast a training goes on this machine, now.
+
+    Args:
+        start_s: Seconds from the job's start to the run's first word, most of them Python's imports.
+        training_s: Seconds from there to its end.
+    """
+
+    start_s: float
+    training_s: float
+
+
+def leave_alone(job: str, folder: Path) -> Pace:
+    """Wait for the end of a training that nobody disturbs, and return how fast it was."""
+    wait_for(f"job {job} runs", lambda: show(job)["JobState"] != "PENDING")
+    began = time.monotonic()
+    wait_for("training", lambda: state_of(folder) or show(job)["JobState"] != "RUNNING")
+    trains = time.monotonic()
+    finish(job, folder)
+    return Pace(round(trains - began, 1), round(time.monotonic() - trains, 1))
+
+
 def finish(job: str, folder: Path) -> None:
-    """Wait for the end of a training that nobody disturbs."""
+    """Wait for the end of a training that nobody disturbs from now on."""
     seconds = PATIENCE_S * 4
     ended = wait_for(f"job {job} ends", lambda: show(job)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED"), seconds)
     if not ended or show(job)["JobState"] != "COMPLETED" or state_of(folder).get("state") != "done":
         raise RuntimeError(f"job {job} is {show(job)['JobState']}, its run {state_of(folder)}; see {folder}.log")
 
 
-def interrupt(job: str, folder: Path, kind: str, generator: random.Random, cluster: Path) -> Interruption:
-    """Wait for a random moment, half of them while Python starts, do it, and wait for the job's next start."""
+def interrupt(
+    job: str, folder: Path, kind: str, latest: Pace | None, generator: random.Random, cluster: Path
+) -> Interruption:
+    """Wait for a random moment, half of them while Python starts, do it, and wait for the job's next start.
+
+    Args:
+        job: Its number.
+        folder: Of its run.
+        kind: See `Interruption`.
+        latest: The last moment in question, in a start and in a training; None for the first seconds of the tasks.
+        generator: Of the moments.
+        cluster: Folder of local_cluster.sh.
+    """
     wait_for(f"job {job} runs", lambda: show(job)["JobState"] == "RUNNING")
     began, restarts = time.monotonic(), int(show(job)["Restarts"])
-    crash = kind in ("rank", "slurmd")
+    crash = kind in CRASHES
     if crash:  # there must be a checkpoint to go on from
         wait_for("a checkpoint", lambda: (folder / "checkpoints" / "last.ckpt").exists())
-    if crash or generator.random() < 0.5:
+    if latest is None:
+        wait_for("tasks", lambda: has_tasks(job))
+        time.sleep(generator.uniform(0, 2))  # Python's imports take longer, however fast the machine
+    elif crash or generator.random() < 0.5:
         wait_for("training", lambda: training(folder, restarts))
-        time.sleep(generator.uniform(0, 8))
+        time.sleep(generator.uniform(0, latest.training_s))
     else:
-        time.sleep(generator.uniform(0, 25))
+        time.sleep(generator.uniform(0, latest.start_s))
     done = Interruption(kind, round(time.monotonic() - began, 1), state_of(folder).get("step", 0))
     if show(job)["JobState"] != "RUNNING":
         raise RuntimeError(f"job {job} ended before the signal: give more --steps")
     at = time.monotonic()
-    if kind == "rank":
-        os.kill(rank_process(job, 1), signal.SIGKILL)
+    if kind in ("rank", "stop"):
+        os.kill(rank_process(folder, 1), signal.SIGKILL if kind == "rank" else signal.SIGSTOP)
     elif kind == "slurmd":
         os.kill(int((cluster / "slurmd-n2.pid").read_text()), signal.SIGKILL)
         wait_for(
@@ -186,7 +229,7 @@ def interrupt(job: str, folder: Path, kind: str, generator: random.Random, clust
         # USR1 to the tasks, the batch script and its children. TERM to the tasks alone, as SLURM does ahead of a
         # preemption with GraceTime: srun answers it by killing them.
         if kind == "TERM":
-            wait_for("tasks", lambda: f"{job}.0" in said("squeue", "--noheader", "--steps", "--jobs", job))
+            wait_for("tasks", lambda: has_tasks(job))
         subprocess.run(["scancel", *(["--full"] if kind == "USR1" else []), f"--signal={kind}", job], check=True)
     wait_for("the job starts again", lambda: started_again(job, restarts))
     done.restart_s = round(time.monotonic() - at, 1)
@@ -194,6 +237,11 @@ def interrupt(job: str, folder: Path, kind: str, generator: random.Random, clust
     if state.get("state") == "requeued":
         done.saved = state["step"]
     return done
+
+
+def has_tasks(job: str) -> bool:
+    """Whether srun has started a job's tasks."""
+    return f"{job}.0" in said("squeue", "--noheader", "--steps", "--jobs", job)
 
 
 def started_again(job: str, restarts: int) -> bool:
@@ -208,17 +256,22 @@ def started_again(job: str, restarts: int) -> bool:
     return int(told["Restarts"]) > restarts and told["JobState"] == "RUNNING"
 
 
-def rank_process(job: str, rank: int) -> int:
-    """Return the process of a rank of a job on this machine."""
-    wanted = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_PROCID={rank}".encode()}
-    for folder in Path("/proc").glob("[0-9]*"):
+def rank_process(run: Path, rank: int) -> int:
+    """Return the process of a rank of a run on this machine; its loader's workers are younger."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            arguments = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"fit" in arguments and wanted <= set((folder / "environ").read_bytes().split(b"\0")):
-                return int(folder.name)
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            environment = (process / "environ").read_bytes().split(b"\0")
+            started = (process / "stat").read_text().rpartition(")")[2].split()[19]
         except OSError:
             continue
-    raise RuntimeError(f"job {job} has no process of rank {rank}")
+        # Not by the job's number: another cluster on this machine has a job of that number, too.
+        if f"--trainer.default_root_dir={run}".encode() in arguments and f"SLURM_PROCID={rank}".encode() in environment:
+            found.append((int(started), int(process.name)))
+    if not found:
+        raise RuntimeError(f"{run} has no process of rank {rank}")
+    return min(found)[1]
 
 
 def curve(folder: Path, tag: str) -> dict[int, list[float]]:
@@ -252,8 +305,10 @@ def main() -> int:
     parser.add_argument("--signals", type=int, default=20, help="in all, divided among the strategies")
     parser.add_argument("--strategies", nargs="+", choices=TRAINERS, default=["ddp", "zero2"])
     parser.add_argument("--kinds", nargs="+", choices=["USR1", "TERM"], default=["USR1", "TERM"])
-    parser.add_argument("--crash", nargs="*", choices=["rank", "slurmd"], default=[], help="also kill these, by -9")
+    parser.add_argument("--crash", nargs="*", choices=CRASHES, default=[], help="at the end of the signals")
     parser.add_argument("--steps", type=int, default=0, help="of each training; by default enough for the signals")
+    parser.add_argument("--workers", type=int, default=1, help="processes per rank that read")
+    parser.add_argument("--early", action="store_true", help="signals as Python starts only, on machines of any pace")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument(
         "--cluster", type=Path, default=Path("/tmp/pl-distill-slurm"), help="folder of local_cluster.sh"
@@ -263,20 +318,26 @@ def main() -> int:
     data = make_data(out / "data")
     trials = []
     for number, strategy in enumerate(given.strategies):
-        share = len(range(number, given.signals, len(given.strategies)))
-        steps = given.steps or 40 * (share + 1)
         generator = random.Random(f"{given.seed} {strategy}")
+        share = len(range(number, given.signals, len(given.strategies)))
+        kinds = [generator.choice(given.kinds) for _ in range(share)] + given.crash
+        steps = given.steps or STEPS * (len(kinds) + 1)
         trial = Trial(strategy, NODES[strategy])
         alone, folder = out / f"{strategy}-alone", out / f"{strategy}-interrupted"
-        if folder.exists():  # it would go on from what an earlier drill has left
-            parser.error(f"{folder} is there already: give another --out, or delete it")
-        if state_of(alone).get("state") != "done":
-            finish(submit(strategy, trial.nodes, alone, data, steps), alone)
+        for one in [folder, *([] if (alone / PACE).is_file() else [alone])]:
+            if one.exists():  # it would go on from what an earlier drill has left
+                parser.error(f"{one} is there already: give another --out, or delete it")
+        if not (alone / PACE).is_file():
+            pace = leave_alone(submit(strategy, trial.nodes, alone, data, steps, given.workers), alone)
+            (alone / PACE).write_text(json.dumps(asdict(pace)) + "\n")
+        pace = Pace(**json.loads((alone / PACE).read_text()))
+        # What is left of a training must last for the interruptions to come, also on a machine that is quieter by then.
+        latest = Pace(pace.start_s, 0.6 * pace.training_s / (len(kinds) + 1))
         began = time.monotonic()
-        job = submit(strategy, trial.nodes, folder, data, steps)
-        kinds = [generator.choice(given.kinds) for _ in range(share)] + given.crash
+        job = submit(strategy, trial.nodes, folder, data, steps, given.workers)
         for kind in kinds:
-            done = interrupt(job, folder, kind, generator, given.cluster)
+            moments = None if given.early and kind not in CRASHES else latest
+            done = interrupt(job, folder, kind, moments, generator, given.cluster)
             trial.interruptions.append(done)
             print(strategy, asdict(done), flush=True)
         finish(job, folder)

@@ -18,9 +18,19 @@ rendezvous() {
         *[!0-9.]* | '') address=$(hostname -I | awk '{print $1}') ;;  # SLURM knows a name only
     esac
     export MASTER_ADDR=${MASTER_ADDR:-$address}
-    export MASTER_PORT=${MASTER_PORT:-$((15000 + SLURM_JOB_ID % 20000))}
+    export MASTER_PORT=${MASTER_PORT:-$(free_port "$MASTER_ADDR")}
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
     say "rendezvous at $MASTER_ADDR:$MASTER_PORT"
+}
+
+# Print a port where nobody listens, below those that the kernel gives away: free_port ADDRESS
+# Drawn anew for each start. Computed from the job's number it was the same for two jobs of that number, of two clusters
+# on one machine: a rank of one joined the other's, whose own was left to wait without a word.
+free_port() {
+    local port
+    while port=$((15000 + RANDOM % 17000)); do
+        if ! (: < "/dev/tcp/$1/$port") 2> /dev/null; then echo "$port"; return; fi
+    done
 }
 
 # Wait for a step and decide what becomes of the job: finish_with PID

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from datamodules.remote import COPIES, LocalCopies
 from datamodules.splits import Part
 from pl_distill.evaluation import evaluate as evaluation
 from pl_distill.evaluation.behaviour_tables import format_behaviours
@@ -13,7 +14,7 @@ from pl_distill.streaming import PruningPolicy
 
 def evaluate(
     model: str,
-    data: Path,
+    data: str,
     out: Path,
     teacher: str | None = None,
     prompt: str = "pig",
@@ -28,6 +29,7 @@ def evaluate(
     baselines: list[Baseline] = [],  # noqa: B006  # jsonargparse shows it in the help; nothing changes it
     embedder: str = PEN_EMBEDDER,
     behaviour: str | None = None,
+    copies: LocalCopies = COPIES,
 ) -> None:
     """Stream clips through teacher and student and score the tracks.
 
@@ -38,7 +40,7 @@ def evaluate(
 
     Args:
         model: A SAM 3 (folder or hub name), or a student (its folder, or a checkpoint of `pl-distill fit`).
-        data: Folder of shards, as `pl-distill data shards` writes it.
+        data: Folder of shards, as `pl-distill data shards` writes it; a path or an https, s3 or gs URL.
         out: Folder of everything that is written.
         teacher: The SAM 3 to compare with and to put the student into; a student knows its own.
         prompt: What to look for: a word whose embedding is stored beside the SAM 3.
@@ -56,10 +58,12 @@ def evaluate(
         embedder: Describes animals for --behaviour: a shipped one, a folder, a hub name, a DINOv3 of timm.
         behaviour: Names what animals do, as `track` does: a shipped head (pen_behaviour) or a folder. It is scored from
             the tracks and from the boxes of truth, and the difference is what tracking costs.
+        copies: Where copies of shards behind a URL lie, and how much room they may take.
     """
     results = evaluation.evaluate(
         model, data, out, teacher, prompt, split, max_frames, video, policy, device, seed, task, tasks, baselines,
         embedder=embedder, behaviour=behaviour,
+        copies=copies,
     )  # fmt: skip
     if results is None:
         print(f"job {task} of {tasks} has replayed its clips; the last of the others writes the scores")

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from datamodules.clip import Clip
-from datamodules.shard_manifest import ShardManifest
+from datamodules.image_shards import ImageShards
+from datamodules.remote import COPIES, LocalCopies
 from datamodules.shard_reader import read_shard_clips
 from datamodules.splits import PARTS, Part
 from pl_distill.errors import ConfigError
@@ -62,12 +63,13 @@ def evaluate(
     bar_line: int | None = None,
     embedder: str = PEN_EMBEDDER,
     behaviour: str | None = None,
+    copies: LocalCopies = COPIES,
 ) -> Results | None:
     """Evaluate a SAM 3 alone, or a student and its teacher beside it.
 
     Args:
         model: A SAM 3 (folder or hub name) or a student (its folder, or a checkpoint of `pl-distill fit`).
-        data: Folder of shards.
+        data: Folder of shards; a path or an https, s3 or gs URL.
         out: Where results.json, tracks, videos, pictures and TensorBoard entries go.
         teacher: A SAM 3 to compare with. A student without it takes the teacher that it remembers.
         prompt: A word whose embedding is stored beside the SAM 3.
@@ -85,20 +87,23 @@ def evaluate(
         embedder: Describes animals for `behaviour`: a shipped one, a folder, a hub name, or a DINOv3 of timm.
         behaviour: Names what animals do, behind each model's tracker (not the baselines') and behind the truth: a
             shipped head or a folder. None names nothing.
+        copies: Where copies of shards behind a URL lie, and how much room they may take.
 
     Returns:
         What was written to ``results.json``; None while clips of other jobs are missing.
 
     Raises:
         ShardError: The shards are missing, damaged, or not those of the manifest.
+        RemoteError: The URL cannot be read.
         CheckpointError: A model is missing, damaged or of another architecture.
         ConfigError: The part has no clips, the prompt is not stored, no teacher is known, a number is out of range, or
             the head was trained on another embedder.
     """
     started = time.perf_counter()
     out = Path(out)
-    manifest = ShardManifest.load(data)
-    clips = _read_part(manifest, split)
+    shards = ImageShards(data, copies)
+    manifest = shards.manifest
+    clips = _read_part(shards, split)
     where = choose_device(device)
     if max_frames is not None and max_frames < 1:
         raise ConfigError("max_frames", f"is {max_frames}", "at least 1", "Leave it out to use all frames.")
@@ -202,14 +207,15 @@ def evaluate(
     return results
 
 
-def _read_part(manifest: ShardManifest, part: Part) -> list[Clip]:
+def _read_part(shards: ImageShards, part: Part) -> list[Clip]:
     if part not in PARTS:
         raise ConfigError("split", f"is {part!r}", f"one of {', '.join(PARTS)}", "Correct it.")
-    clips = read_shard_clips(manifest.folder, part)
+    clips = read_shard_clips(shards, part)
     if not clips:
+        manifest = shards.manifest
         held = ", ".join(f"{name} ({manifest.num_samples(name)} frames)" for name in PARTS if manifest.splits[name])
         raise ConfigError(
-            "split", f"{part!r} has no clips in {manifest.folder}", f"a part with clips: {held or 'none has any'}",
+            "split", f"{part!r} has no clips in {shards.place}", f"a part with clips: {held or 'none has any'}",
             "Name another part, or write shards with clips of its days.",
         )  # fmt: skip
     return clips

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batch import ImageBatch
 from datamodules.cached_views import CachedViews
 from datamodules.feature_cache import FeatureCache
+from datamodules.image_shards import ImageShards
 from datamodules.shard_manifest import ShardManifest
 from datamodules.splits import Part
 from datamodules.teacher_images import TeacherImages
@@ -64,9 +65,8 @@ class _Chosen(Dataset[ImageBatch]):
 
     def __getitem__(self, number: int) -> ImageBatch:
         if self._pictures is None:  # the preprocessing is known once the teacher is loaded
-            self._pictures = TeacherImages(
-                self._images.folder, [], self._module.preprocessing, batch_size=1, views=self._views
-            )
+            images = ImageShards(self._images.folder)
+            self._pictures = TeacherImages(images, [], self._module.preprocessing, batch_size=1, views=self._views)
         place = self._places[number]
         shard = self._images.splits[place.split][place.shard]
         picture = self._pictures.picture(shard, place.sample, place.view)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from datamodules.clip import Annotation, Fingerprinted
+from datamodules.image_shards import ImageShards
 from datamodules.images import ImageFiles
 from datamodules.shard_reader import ShardFrames
 from datamodules.video import VideoFrames
@@ -42,7 +43,7 @@ def test_frames_carry_their_number_time_and_labels(make_clip, number_of):
         assert [frame.annotation is not None for frame in frames] == [True, False, True, False]
 
 
-def test_recordings_can_tell_whether_they_have_changed():
+def test_recordings_can_tell_whether_they_have_changed(folder):
     assert isinstance(VideoFrames("a.mp4"), Fingerprinted)
     assert isinstance(ImageFiles(()), Fingerprinted)
-    assert not isinstance(ShardFrames(()), Fingerprinted)
+    assert not isinstance(ShardFrames(ImageShards(folder), ()), Fingerprinted)

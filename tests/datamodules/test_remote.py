@@ -11,10 +11,16 @@ from typing import ClassVar
 
 import fsspec
 import pytest
+import torch
 
 from datamodules.errors import UserError
 from datamodules.files import sha256_of
+from datamodules.image_shards import ImageShards
+from datamodules.preprocessing import Preprocessing
 from datamodules.remote import LocalCopies, RemoteError, RemoteFolder, is_url
+from datamodules.shards import read_shard_clips, write_shards
+from datamodules.splits import load_split
+from datamodules.teacher_images import TeacherImages
 
 
 class _Unreliable(http.server.SimpleHTTPRequestHandler):
@@ -193,6 +199,48 @@ def test_processes_that_ask_at_once_share_one_download(served, tmp_path):
     for thread in threads:
         thread.join()
     assert len([one for one in _Unreliable.asked if one.endswith("a.tar")]) <= 2
+
+
+@pytest.fixture
+def pen(served, clips, tmp_path):
+    """Image shards that are served, their URL, and room for no copy but those that are held."""
+    folder, url = served
+    write_shards(clips, load_split("pen"), folder / "pen", samples_per_shard=4)
+    return folder / "pen", f"{url}/pen", LocalCopies(str(tmp_path / "local"), limit_gib=1e-9, attempts=2)
+
+
+def test_clips_behind_a_url_are_those_of_the_folder(pen, number_of, tmp_path):
+    folder, url, copies = pen
+    here, there = read_shard_clips(folder, "train"), read_shard_clips(ImageShards(url, copies), "train")
+    assert [clip.name for clip in there] == [clip.name for clip in here]
+    for ours, theirs in zip(there, here, strict=True):
+        assert ours.annotations.keys() == theirs.annotations.keys()
+        for _ in range(2):  # its first shard has made room for its last by then
+            assert [number_of(image) for image in ours.source] == list(range(theirs.num_frames))
+            assert len(list((tmp_path / "local").rglob("*.tar"))) == 1
+
+
+def test_a_shard_that_is_gone_ends_a_clip_by_name(pen):
+    folder, url, copies = pen
+    clip = read_shard_clips(ImageShards(url, copies), "train")[0]
+    (folder / "train" / "train-000000.tar").unlink()
+    with pytest.raises(RemoteError, match=r"train/train-000000.tar: cannot be read"):
+        next(iter(clip.source))
+
+
+def test_a_teachers_pictures_behind_a_url_are_those_of_the_folder(pen, tmp_path):
+    folder, url, copies = pen
+    shards = [(shard, 1) for shard in ImageShards(folder).manifest.splits["train"]]
+    assert len(shards) > 1
+    here, there = (
+        TeacherImages(images, shards, Preprocessing(32), batch_size=2)
+        for images in (ImageShards(folder), ImageShards(url, copies))
+    )
+    for number in range(len(here)):
+        ours, theirs = there[number], here[number]
+        assert (ours["key"], ours["shard"]) == (theirs["key"], theirs["shard"])
+        assert torch.equal(ours["image"], theirs["image"])
+        assert len(list((tmp_path / "local").rglob("*.tar"))) == 1
 
 
 def test_an_object_store_of_fsspec_is_read_too(tmp_path):

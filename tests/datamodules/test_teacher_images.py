@@ -100,3 +100,9 @@ def test_a_shard_that_is_not_the_manifests_is_refused(pen, refused):
 )
 def test_numbers_out_of_range_are_refused(pen, options, where, found, refused):
     refused(UserError, lambda: TeacherImageDataModule(str(pen.folder), **options), where=where, found=found)
+
+
+def test_maps_are_written_to_a_disk_only(refused):
+    url = "https://host/pen"
+    refused(UserError, lambda: TeacherImageDataModule(url), where="data.cache", found="is missing", fix="Give one")
+    refused(UserError, lambda: TeacherImageDataModule("pen", url), where="data.cache", found=f"is {url}")

@@ -68,7 +68,7 @@ def wait(job, seconds=300):
 
 def drill(cluster, out, strategy, nodes, *options):
     """Run the drill; return what it says about its one trial, and the job's log."""
-    words = [sys.executable, ROOT / "slurm" / "drill.py", "--out", out, "--strategies", strategy, "--steps", 100]
+    words = [sys.executable, ROOT / "slurm" / "drill.py", "--out", out, "--strategies", strategy]
     ran = run(*words, *options, "--cluster", cluster, timeout=1500)
     log = out / f"{strategy}-interrupted.log"
     said = log.read_text() if log.exists() else ""
@@ -82,21 +82,24 @@ def drill(cluster, out, strategy, nodes, *options):
     return trial, said
 
 
-@pytest.mark.slow
-def test_ddp_on_two_nodes_answers_a_signal(slurm, tmp_path, monkeypatch):
+def test_ddp_on_two_nodes_answers_a_signal_that_comes_while_it_starts(slurm, tmp_path, monkeypatch):
     monkeypatch.setenv("PL_DISTILL_CONTAINER", "nice")  # a wrapper, where a container's start would stand
-    trial, said = drill(slurm, tmp_path, "ddp", 2, "--signals", 1)
+    trial, said = drill(slurm, tmp_path, "ddp", 2, "--signals", 1, "--early", "--kinds", "USR1", "--steps", 8)
     assert trial["starts"] == 2
-    assert trial["interruptions"][0]["saved"] is not None
+    assert trial["interruptions"][0]["saved"] == 1, "after its first batch"
     assert "rendezvous at 127.0.0.1:" in said, "an address, no name"
     assert "saved after a signal; asking for a requeue" in said
 
 
 @pytest.mark.slow
-def test_zero2_on_one_node_survives_a_killed_rank(slurm, tmp_path):
-    trial, said = drill(slurm, tmp_path, "zero2", 1, "--signals", 1, "--crash", "rank")
-    assert [one["kind"] for one in trial["interruptions"]][-1] == "rank"
-    assert "goes on from the last checkpoint; asking for a requeue" in said
+@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+def test_a_training_survives_signals_a_killed_rank_and_one_that_stands_still(strategy, slurm, tmp_path, monkeypatch):
+    monkeypatch.setenv("STANDSTILL_SECONDS", "60")
+    nodes = {"ddp": 2, "zero2": 1}[strategy]
+    _, said = drill(slurm, tmp_path, strategy, nodes, "--signals", 2, "--crash", "rank", "stop")
+    assert said.count("goes on from the last checkpoint; asking for a requeue") >= 2
+    assert "a task was killed (exit code 142)" in said
+    assert "Thread 0x" in said, "where it stood"
 
 
 def test_a_job_that_makes_a_mistake_or_is_cancelled_is_not_started_again(slurm, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import socket
 import subprocess
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def finish(tmp_path, step, state="RUNNING", crashes=0):
 
 
 @pytest.mark.parametrize(
-    ("code", "requeued"), [(0, False), (1, False), (2, False), (75, True), (137, True), (139, True)]
+    ("code", "requeued"), [(0, False), (1, False), (2, False), (75, True), (137, True), (139, True), (142, True)]
 )
 def test_saved_and_killed_jobs_are_requeued_and_no_others(code, requeued, tmp_path):
     found, asked, _ = finish(tmp_path, f"(exit {code})")
@@ -84,3 +85,33 @@ def test_a_signal_to_the_script_does_not_hide_the_exit_code_of_the_step(tmp_path
     found, asked, _ = finish(tmp_path, step)
     assert found == 75
     assert asked == ["requeue", "7"]
+
+
+def bash(code, **more):
+    """What a line of bash prints that knows job.sh."""
+    environment = {**os.environ, "SLURM_JOB_ID": "2", "SLURMD_NODENAME": "n1", **more}
+    words = ["bash", "-c", f"source {FOLDER}/job.sh; {code}"]
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=30, check=True).stdout.strip()
+
+
+MEET = "rendezvous > /dev/null; echo $MASTER_ADDR $MASTER_PORT"
+
+
+def test_two_jobs_of_one_number_do_not_meet():
+    ports = {int(bash(MEET).split()[1]) for _ in range(3)}
+    assert len(ports) > 1, "the same for each job of this number: their ranks would mix"
+    assert all(15000 <= port < 32768 for port in ports)
+
+
+def test_a_port_in_use_is_left_alone():
+    draw = "RANDOM=1; free_port 127.0.0.1"
+    port = int(bash(draw))
+    with socket.socket() as busy:
+        busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        busy.bind(("0.0.0.0", port))
+        busy.listen()
+        assert int(bash(draw)) != port
+
+
+def test_who_knows_better_names_the_place():
+    assert bash(MEET, MASTER_ADDR="10.0.0.9", MASTER_PORT="29500") == "10.0.0.9 29500"

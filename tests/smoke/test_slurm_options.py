@@ -5,6 +5,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from callbacks.preemption import Preemption
 from callbacks.run_state import RunState
+from callbacks.standstill import Standstill
 from pl_distill.checkpoint_io import WholeCheckpointIO
 from pl_distill.commands.lightning import RecipeCLI, run_lightning
 from pl_distill.strategies import CPUDeepSpeedStrategy
@@ -22,6 +23,7 @@ def test_a_job_saves_by_our_callback_and_not_by_lightnings_handler(trainer, cach
     words = [word for name in names for word in ("--config", name)]
     here = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.sync_batchnorm=false"]
     here += ["--trainer.precision=32-true", f"--trainer.default_root_dir={tmp_path}"]
+    here += ["--trainer.callbacks.limit_s=77"]  # as slurm/train.sbatch has it
     run = run_lightning(["fit", *words, *here, *cached("tiny").options])
     environment = run.trainer._accelerator_connector.cluster_environment
     assert isinstance(environment, SLURMEnvironment)
@@ -29,6 +31,7 @@ def test_a_job_saves_by_our_callback_and_not_by_lightnings_handler(trainer, cach
     kinds = [type(one) for one in run.trainer.callbacks]
     assert {Preemption, RunState} <= set(kinds)
     assert kinds.index(Preemption) > kinds.index(RunState), "after every callback that may change the weights"
+    assert [one.limit_s for one in run.trainer.callbacks if isinstance(one, Standstill)] == [77]
     if trainer == "ddp":
         assert isinstance(run.trainer.strategy.checkpoint_io, WholeCheckpointIO)
     else:
