@@ -102,7 +102,9 @@ class RecipeCLI(LightningCLI):
         self._check_checkpoint(TrainerFn.FITTING)
 
     def before_validate(self) -> None:
-        """Refuse a checkpoint that is not there or damaged, and to validate without one."""
+        """Refuse a checkpoint that is not there or damaged, and to validate without one or a model with weights."""
+        if self.config["validate"].ckpt_path is None and getattr(self.model, "weights", None) is not None:
+            return
         if self._check_checkpoint(TrainerFn.VALIDATING) is None:
             given = self.config["validate"].ckpt_path
             raise CheckpointError(

@@ -58,7 +58,8 @@ class EmbedderModule(LightningModule):
         warmup: Steps in which the learning rate rises.
         cooldown: Part of the run in which the learning rate falls to 0, at its end.
         attention: `transformers`' implementation; "eager" is faster on CPUs for a few tokens.
-        weights: An embedder of the same shape to begin with, shipped or a folder: to train on, or to validate.
+        weights: An embedder of the same shape to begin with, shipped or a folder: to train on, or to `validate` without
+            a checkpoint; the linear probe of behaviours is not in it.
     """
 
     def __init__(

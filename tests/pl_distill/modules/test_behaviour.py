@@ -142,6 +142,18 @@ def test_a_training_can_begin_with_an_embedder(embedder):
         EmbedderModule(**SMALL | {"dimension": 8}, weights=str(embedder)).configure_model()
 
 
+def test_an_embedder_is_validated_without_a_checkpoint_as_its_training_was(crops, embedder, tmp_path, capsys):
+    sizes = ("--model.image_size=32", "--model.hidden_size=16", "--model.heads=2", "--model.dimension=16")
+    words = ["validate", "--config", "embedder/pen.yaml", *crops, *sizes, "--trainer.precision=32"]
+    words += [f"--trainer.default_root_dir={tmp_path}", "--trainer.callbacks=[]"]
+    assert main([*words, f"--model.weights={embedder}"]) == 0
+    (logged,) = EventAccumulator(str(tmp_path)).Reload().Scalars("val/rank1")
+    trained = EventAccumulator(str(embedder.parent / "run")).Reload().Scalars("val/rank1")[-1]
+    assert logged.value == pytest.approx(trained.value, abs=3)  # the export is in half precision
+    assert main(words) == 1
+    assert "--ckpt_path: is missing" in capsys.readouterr().err
+
+
 def test_embedding_clips_describes_every_visible_animal_of_truth(embedder, clips, tmp_path, capsys):
     words = ["embed", "--clips", str(clips), "--out", str(tmp_path / "f"), "--embedder", str(embedder)]
     assert main(words) == 0
