@@ -49,31 +49,34 @@ class CardText:
     limits: list[str]
 
 
-def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores: Path | None = None) -> None:
+def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores: Sequence[Path] = ()) -> None:
     """Write a trained SAM 3 in half precision, with configuration, processor, prompts and model card.
 
-    With --scores, a folder that `pl-distill transfer` wrote, the card shows its scores, and what words find on the
-    clips of its first domain.
-    Example: pl-distill release --source runs/pen_teacher/tracker/sam3 --out pen_teacher --scores runs/transfer
+    With --scores, folders that `pl-distill transfer` wrote, the card shows their scores, and what words find on the
+    clips of the first domain.
+    Example: pl-distill release --source runs/pen_teacher/tracker/sam3 --out pen_teacher --scores=[runs/transfer]
 
     Args:
         source: Folder that a training exported.
         out: Folder to write; replaced as a whole.
         card: What a person has to say of the model: a YAML file, or the name of a shipped one.
-        scores: Folder of `pl-distill transfer`, of this model.
+        scores: Folders of `pl-distill transfer`, of this model; of a domain that several have, the first counts.
     """
     text = _read_card(find_recipe(card))
     results: dict[str, Results] = {}
     words = None
-    if scores is not None:
-        results = {domain: read_results(scores / domain / RESULTS_FILE) for domain in read_domains(scores)}
-        words = _ask_words(source, text, scores / next(iter(results)) / "clips")
-    recipes = [Path(find_recipe(recipe)) for recipe in text.recipes]
+    for folder in scores:
+        for domain in read_domains(folder):
+            if domain not in results:
+                results[domain] = read_results(folder / domain / RESULTS_FILE)
+    if results:
+        words = _ask_words(source, text, scores[0] / next(iter(results)) / "clips")
+    recipes = {recipe: Path(find_recipe(recipe)) for recipe in text.recipes}
     shown = ModelCard(text.name, text.summary, text.data, text.training, recipes, results, words, text.limits)
-    folder = write_model(source, out, shown)
-    size_mb = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    written = write_model(source, out, shown)
+    size_mb = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     print(shown.text())
-    print(f"model     {folder}, {size_mb:.1f} MB")
+    print(f"model     {written}, {size_mb:.1f} MB")
 
 
 def _read_card(path: str) -> CardText:

@@ -27,7 +27,7 @@ class ModelCard:
         summary: What it is and what it is for, a paragraph.
         data: What it was trained on, a paragraph.
         training: How, how long, with which seed, a paragraph.
-        recipes: The files that repeat the training; their names and hashes go into the card.
+        recipes: Name -> file that repeats a part of the training; names and hashes go into the card.
         scores: Results of evaluations by name of their data; the first is the main one.
         words: What single words find, or None.
         limits: What it cannot do, one sentence each.
@@ -37,7 +37,7 @@ class ModelCard:
     summary: str
     data: str
     training: str
-    recipes: Sequence[Path]
+    recipes: Mapping[str, Path]
     scores: Mapping[str, Results]
     words: WordScores | None
     limits: Sequence[str]
@@ -58,7 +58,7 @@ class ModelCard:
             self.training,
             "",
         ]
-        lines += [f"- `{recipe.name}`, SHA-256 {sha256_of(recipe)}" for recipe in self.recipes]
+        lines += [f"- `{name}`, SHA-256 {sha256_of(file)}" for name, file in self.recipes.items()]
         if self.scores:
             lines += ["", "## Scores", "", "Percentages, against truth at IoU 0.5, streamed frame by frame.", ""]
             lines += ["| data | MOTA | IDF1 | mask overlap | identity switches | frames |", "|---|---|---|---|---|---|"]

@@ -85,7 +85,7 @@ def test_the_card_of_a_release_shows_scores_and_words(scored, capsys):
     card.write_text(yaml.safe_dump(CARD))
     out = root / "model"
     assert (
-        main(["release", "--source", str(model), "--out", str(out), "--card", str(card), "--scores", str(root / "out")])
+        main(["release", "--source", str(model), "--out", str(out), "--card", str(card), f"--scores=[{root / 'out'}]"])
         == 0
     )
     text = (out / "README.md").read_text()

@@ -23,13 +23,22 @@ def card(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("seed_everything: 0\n")
     words = WordScores({"pig": 97.54}, {"cow": 0.5}, 200)
-    return ModelCard("A pig finder", "Finds pigs.", "Drawn.", "Hours.", [recipe], {}, words, ["Sees no horses."])
+    return ModelCard(
+        "A pig finder",
+        "Finds pigs.",
+        "Drawn.",
+        "Hours.",
+        {"teacher/recipe.yaml": recipe},
+        {},
+        words,
+        ["Sees no horses."],
+    )
 
 
 def test_the_card_says_what_was_made_from_what(card):
     text = card.text()
     assert text.startswith("# A pig finder\n\nFinds pigs.\n")
-    assert f"- `recipe.yaml`, SHA-256 {hashlib.sha256(b'seed_everything: 0' + bytes([10])).hexdigest()}" in text
+    assert f"- `teacher/recipe.yaml`, SHA-256 {hashlib.sha256(b'seed_everything: 0' + bytes([10])).hexdigest()}" in text
     assert "AP50 of words on 200 pictures: pig 97.5." in text
     assert "cow 0.5" in text
     assert text.endswith("## Limits\n\n- Sees no horses.\n")

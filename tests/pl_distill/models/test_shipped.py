@@ -25,9 +25,9 @@ def folder():
 def test_the_pens_teacher_is_small_and_has_its_card(folder):
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 20e6
     card = (folder / "README.md").read_text()
-    for stage in ("detector", "tracker"):
-        recipe = shipped_recipes() / NAME / f"{stage}.yaml"
-        assert f"- `{stage}.yaml`, SHA-256 {sha256_of(recipe)}" in card
+    stages = [f"{NAME}/{part}{stage}.yaml" for part in ("", "longer/") for stage in ("detector", "tracker")]
+    for recipe in (*stages, "sam3/pen.yaml"):
+        assert f"- `{recipe}`, SHA-256 {sha256_of(shipped_recipes() / recipe)}" in card
     assert "| day |" in card
     assert "cow" in card
 
