@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -47,7 +48,7 @@ class Preempted(SystemExit):
 class Preemption(Checkpoint):
     """Save `checkpoints/last.ckpt` after a signal and leave with exit code 75; `--ckpt_path last` goes on from it.
 
-    The signals are blocked, in this process and those that it forks, until the fit ends: neither a DataLoader's worker
+    The signals are blocked, in this process and those that it starts, until the fit ends: neither a DataLoader's worker
     nor a library's thread dies of one. One that came before Python was up is not lost where the process was started by
     ``env --block-signal=USR1 --block-signal=TERM``, as slurm/train.sbatch does. After every optimiser step all ranks
     agree whether one of them was asked; where a validation follows they leave after it.
@@ -83,6 +84,9 @@ class Preemption(Checkpoint):
                 fix = "Use one of configs/trainer, which have it."
                 raise ConfigError("Preemption", "has no ModelCheckpoint beside it", "one, whose folder it uses", fix)
             self._received = self._leave = None
+            self._listen()
+            # The first worker that is spawned starts it, and it unblocks SIGTERM in whoever does so.
+            resource_tracker.ensure_running()
             self._listen()
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

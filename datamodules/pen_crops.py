@@ -149,7 +149,6 @@ class PenCropsDataModule(LightningDataModule):
             sampler,
             collate_fn=collate,
             num_workers=self.num_workers,
-            multiprocessing_context="spawn" if self.num_workers else None,
         )
 
     def val_dataloader(self) -> DataLoader[CropBatch]:

@@ -45,6 +45,18 @@ def check_workers(num_workers: int) -> None:
         raise UserError("data.num_workers", f"is {num_workers}", "0 or more", "With 0 this process reads itself.")
 
 
+def start_method(num_workers: int) -> str | None:
+    """Return how a `DataLoader`'s workers start, its `multiprocessing_context`: as new processes.
+
+    By default they are forks of a process in which gloo, autograd and TensorBoard have threads of their own. A lock
+    that one of these holds at that moment stays locked in the worker for ever: it never gives a batch, and its rank and
+    all others wait without a word. In Python 3.11.7 it is the interpreter's own list of threads
+    (github.com/python/cpython/issues/112275); two ranks that were started again and again stood still once in a few
+    hundred trainings. Not "forkserver", whose workers would outlive a rank that is killed: they watch the server.
+    """
+    return "spawn" if num_workers > 0 else None
+
+
 class _EpochBegins(Callback):
     """Lets Lightning count, and announce, an epoch that begins with a restart after the last batch of the one before.
 
@@ -64,7 +76,7 @@ class ResumableDataLoader(DataLoader[Any]):
     """A `DataLoader` over an `EpochSampler` that puts the sampler's description into Lightning's checkpoints.
 
     Args:
-        dataset: Map-style; its indices are the sampler's.
+        dataset: Map-style; its indices are the sampler's. It is sent to the workers, see `start_method`.
         sampler: Decides the order and the size of the batches.
         **options: As for `DataLoader`: workers, pinning, collation.
 
@@ -73,8 +85,10 @@ class ResumableDataLoader(DataLoader[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: EpochSampler, **options: Any) -> None:
-        check_workers(options.get("num_workers", 0))
+        workers = options.get("num_workers", 0)
+        check_workers(workers)
         self.plan = sampler
+        options = {"multiprocessing_context": start_method(workers), **options}
         super().__init__(dataset, batch_size=sampler.batch_size, sampler=sampler, **options)
 
     def state_dict(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from datamodules.errors import ShardError, UserError
 from datamodules.image_shards import ImageShards
 from datamodules.preprocessing import Preprocessing
 from datamodules.remote import COPIES, HeldCopy, LocalCopies, is_url
-from datamodules.resumption import check_workers
+from datamodules.resumption import check_workers, start_method
 from datamodules.shard_index import IndexedShard, open_shard
 from datamodules.shard_manifest import ShardEntry, ShardManifest
 from datamodules.splits import Part
@@ -225,11 +225,13 @@ class TeacherImageDataModule(LightningDataModule):
         dataset = TeacherImages(images, mine, teacher.preprocessing, batch_size=self.batch_size, views=self.views)
         # A DistributedSampler of one replica: Lightning puts its own, which would deal out batches anew, where none is.
         sampler: DistributedSampler[ImageBatch] = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
+        workers = self.num_workers if mine else 0
         return DataLoader(
             dataset,
             batch_size=None,  # an item is a batch
             sampler=sampler,
-            num_workers=self.num_workers if mine else 0,
+            num_workers=workers,
+            multiprocessing_context=start_method(workers),
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -99,5 +99,4 @@ class TrackingDataModule(LightningDataModule):
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0 and sampler.shuffle,
-            multiprocessing_context="spawn" if self.num_workers else None,
         )

@@ -210,8 +210,9 @@ def interrupt(
     elif crash or generator.random() < 0.5:
         wait_for("training", lambda: training(folder, restarts))
         time.sleep(generator.uniform(0, latest.training_s))
-    else:
-        time.sleep(generator.uniform(0, latest.start_s))
+    else:  # no later than its first word: the machine may be quieter than when the pace was taken
+        end = time.monotonic() + generator.uniform(0, latest.start_s)
+        wait_for("the moment", lambda: time.monotonic() > end or training(folder, restarts))
     done = Interruption(kind, round(time.monotonic() - began, 1), state_of(folder).get("step", 0))
     if show(job)["JobState"] != "RUNNING":
         raise RuntimeError(f"job {job} ended before the signal: give more --steps")

@@ -72,8 +72,8 @@ def whole(tmp_path_factory) -> _Line:
     return _fit(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("step", [3, 5, 7, 10])  # in epoch 0, at its end, in epoch 1, at its end
+# in epoch 0, at its end, in epoch 1, at its end; workers take seconds to start
+@pytest.mark.parametrize(("step", "workers"), [(3, 0), (5, 0), (7, 0), (10, 0), (3, 2), (10, 2)])
 def test_a_run_that_dies_and_is_resumed_sees_the_rest_and_ends_with_the_same_weights(step, workers, whole, tmp_path):
     each_step = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     with pytest.raises(KeyError, match="power cut"):
@@ -160,3 +160,10 @@ def test_another_batch_size_in_mid_epoch_is_refused_by_name(tmp_path):
 def test_a_negative_number_of_workers_is_refused():
     with pytest.raises(UserError, match=r"data\.num_workers: is -1, expected 0 or more"):
         ResumableDataLoader(torch.arange(4), EpochSampler([4], batch_size=2), num_workers=-1)
+
+
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (1, "spawn")])
+def test_workers_are_no_forks_of_a_process_with_threads(workers, method):
+    loader = ResumableDataLoader(torch.arange(4), EpochSampler([4], batch_size=2), num_workers=workers)
+    context = loader.multiprocessing_context
+    assert (context and context.get_start_method()) == method, "a fork may inherit a lock that nobody will open"

@@ -84,7 +84,8 @@ def drill(cluster, out, strategy, nodes, *options):
 
 def test_ddp_on_two_nodes_answers_a_signal_that_comes_while_it_starts(slurm, tmp_path, monkeypatch):
     monkeypatch.setenv("PL_DISTILL_CONTAINER", "nice")  # a wrapper, where a container's start would stand
-    trial, said = drill(slurm, tmp_path, "ddp", 2, "--signals", 1, "--early", "--kinds", "USR1", "--steps", 8)
+    short = ["--signals", 1, "--early", "--kinds", "USR1", "--steps", 8, "--workers", 0]
+    trial, said = drill(slurm, tmp_path, "ddp", 2, *short)
     assert trial["starts"] == 2
     assert trial["interruptions"][0]["saved"] == 1, "after its first batch"
     assert "rendezvous at 127.0.0.1:" in said, "an address, no name"

@@ -22,10 +22,15 @@ from datamodules.sampling import EpochSampler
 STEPS, EVERY = 13, 5  # of the training, which has four steps an epoch; of which a validation follows
 PLACES = [("batch", step) for step in range(STEPS - 1)]
 PLACES += [(place, step) for place in ("backward", "validation", "save") for step in (EVERY, 2 * EVERY)]
+READ_BY_WORKERS = ("batch", 7)  # an epoch's last; each worker takes seconds to start
 
 
 class Numbers(LightningDataModule):
-    """Sixteen numbers in four batches an epoch and rank, from workers that outlive it."""
+    """Sixteen numbers in four batches an epoch and rank."""
+
+    def __init__(self, workers):
+        super().__init__()
+        self.workers = workers
 
     def loader(self, numbers, *, training):
         sampler = EpochSampler(
@@ -37,7 +42,7 @@ class Numbers(LightningDataModule):
         )
         if training:
             sampler.resume(*resume_point(self.trainer))
-        return ResumableDataLoader(numbers, sampler, num_workers=1, persistent_workers=True)
+        return ResumableDataLoader(numbers, sampler, num_workers=self.workers, persistent_workers=self.workers > 0)
 
     def train_dataloader(self):
         return self.loader(torch.arange(16), training=True)
@@ -91,7 +96,7 @@ class Ask(Callback):
         self.ask(trainer, "save")
 
 
-def fit(folder, *more):
+def fit(folder, *more, workers=0):
     keep = ModelCheckpoint(folder, "best", "val/mean", save_last=True, enable_version_counter=False)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     trainer = Trainer(
@@ -108,18 +113,19 @@ def fit(folder, *more):
         **quiet,
     )
     module = Line()
-    trainer.fit(module, datamodule=Numbers(), ckpt_path="last", weights_only=False)
+    trainer.fit(module, datamodule=Numbers(workers), ckpt_path="last", weights_only=False)
     return module
 
 
 def stopped(folder, place, step, whole):
     """What a training that is stopped there has in common with one left alone."""
+    workers = int((place, step) == READ_BY_WORKERS)
     try:
-        fit(folder, Ask(place, step))
+        fit(folder, Ask(place, step), workers=workers)
         raise RuntimeError(f"nobody has heard the signal in {place} {step}")
     except Preempted as left:
         before, left_at = Ask.last.seen, left.step
-    resumed = fit(folder)
+    resumed = fit(folder, workers=workers)
     same = all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
     return {"left_at": left_at, "seen": before + resumed.seen == whole.seen, "weights": same}
 

@@ -1,4 +1,4 @@
-"""Two ranks of DDP, each with workers that outlive an epoch, stopped at every step; a stand-still kills them."""
+"""Two ranks of DDP, stopped at every step; a stand-still kills them."""
 
 import json
 import os
