@@ -26,6 +26,10 @@ from pl_distill.reid.storage import Vectors
 from pl_distill.reid.track_book import UNKNOWN
 
 GalleryKind = Literal["mean", "sightings"]
+CALIBRATED: Mapping[GalleryKind, MatchPolicy] = {
+    "mean": MatchPolicy(),
+    "sightings": MatchPolicy(threshold=0.87, margin=0.04),  # as the other: the pen's embedder in `reid year`
+}
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,16 @@ class IdentifierPolicy:
         half_life_days: Of a vector's weight in the mean; None lets all count alike.
         per_animal: The most sightings of one animal in memory.
         decay_per_day: What a day of age takes off a sighting's cosine.
-        match: Threshold, margin and size of the herd.
+        match: Threshold, margin and size of the herd; None takes what the gallery was calibrated to.
     """
 
     evidence: int = 4
     patience: int = 24
-    gallery: GalleryKind = "sightings"
+    gallery: GalleryKind = "mean"
     half_life_days: float | None = None
     per_animal: int = 512
     decay_per_day: float = 0.0
-    match: MatchPolicy = field(default_factory=MatchPolicy)
+    match: MatchPolicy | None = None
 
     def __post_init__(self) -> None:
         if self.half_life_days is not None and not self.half_life_days > 0:
@@ -90,6 +94,7 @@ class Identifier:
         self._pool, self._camera, self._session = pool, camera, session
         self._policy = policy or IdentifierPolicy()
         self._lock = _lock_camera(pool.path, camera)
+        self._match = self._policy.match or CALIBRATED[self._policy.gallery]
         self._gallery = self._policy.make_gallery()
         self._waiting: dict[int, _Waiting] = {}
         self._refresh()
@@ -157,7 +162,7 @@ class Identifier:
         if not asked:
             return
         self._refresh()
-        gallery, policy = self._gallery.gallery, self._policy.match
+        gallery, policy = self._gallery.gallery, self._match
         scores = np.stack([gallery.scores(np.stack(self._waiting[n].vectors)).mean(0) for n in asked])
         taken = {animal for animal in map(self.animal_of, numbers) if animal is not None}
         matches = match_frame(scores, gallery.animals, policy, taken)

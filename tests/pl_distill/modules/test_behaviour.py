@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules.animal_features import AnimalFeatures, read_features, read_manifest, write_features, write_manifest
@@ -140,6 +141,18 @@ def test_a_training_can_begin_with_an_embedder(embedder):
     assert all(weights.requires_grad for weights in module.parameters())
     with pytest.raises(CheckpointError, match="other shapes"):
         EmbedderModule(**SMALL | {"dimension": 8}, weights=str(embedder)).configure_model()
+
+
+def test_the_longer_training_is_the_shipped_one_with_more_herds_and_steps(capsys):
+    recipes = []
+    for over in ((), ("--config", "embedder/longer/pen.yaml")):
+        with pytest.raises(SystemExit, match="0"):
+            main(["fit", "--config", "embedder/pen.yaml", *over, "--print_config"])
+        recipes.append(yaml.safe_load(capsys.readouterr().out))
+    shipped, longer = recipes
+    assert longer["model"] == shipped["model"]
+    assert sum(share["pens"] for share in longer["data"]["init_args"]["train"]) == 160
+    assert longer["trainer"]["max_steps"] > 2 * shipped["trainer"]["max_steps"]
 
 
 def test_an_embedder_is_validated_without_a_checkpoint_as_its_training_was(crops, embedder, tmp_path, capsys):

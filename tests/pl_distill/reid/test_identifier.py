@@ -71,6 +71,18 @@ def test_an_animal_of_two_looks_is_met_by_either_only_in_single_sightings(tmp_pa
     assert names == {"mean": "animal-0002", "sightings": "animal-0001"}
 
 
+@pytest.mark.parametrize(("gallery", "name"), [("mean", "animal-0001"), ("sightings", "animal-0002")])
+def test_each_gallery_has_the_threshold_that_it_was_calibrated_to(open_pool, looks, gallery, name):
+    here, beside = looks[0], normalised((looks[1] - (looks[1] @ looks[0]) * looks[0])[None])[0]
+    alike = (0.85 * here + np.sqrt(1 - 0.85**2) * beside).astype(np.float32)  # a cosine of 0.85
+    with open_pool() as pool, Identifier(pool, "cam", "s", IdentifierPolicy(gallery=gallery)) as identifier:
+        for frame in range(4):
+            identifier.observe(60.0 * frame, [1], here[None])
+        for frame in range(4):
+            named = identifier.observe(600 + 60.0 * frame, [2], alike[None])
+        assert named == {2: name}
+
+
 def test_a_half_life_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="half_life_days: is 0"):
         IdentifierPolicy(half_life_days=0)
