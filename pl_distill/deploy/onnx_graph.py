@@ -199,6 +199,8 @@ def open_graph(path: Path) -> Callable[[Inputs], list[Tensor]]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # one level above, onnxruntime 1.32.0 ends the process while it loads the behaviour head in float16
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     entries = session.get_inputs()
 
