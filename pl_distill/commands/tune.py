@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datamodules.splits import Part
-from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.errors import ConfigError
 from pl_distill.evaluation.evaluate import DEFAULT_POLICY, RESULTS_FILE
 from pl_distill.evaluation.jobs import evaluate_in_jobs
 from pl_distill.evaluation.results import read_results
@@ -13,12 +13,13 @@ from pl_distill.evaluation.tuning import (
     AS_IT_IS,
     CONFIG,
     combinations,
-    format_tuning,
     tuning_rows,
+    tuning_table,
     without_switches,
     write_tuning,
     write_variant,
 )
+from pl_distill.models.sam3_load import load_config
 from pl_distill.models.sam3_source import find_file
 from pl_distill.streaming import PruningPolicy
 
@@ -64,9 +65,9 @@ def tune(
         raise ConfigError("--grid", "is empty", "a threshold with values", "Try --grid.new_det_thresh=[0.3,0.4,0.5].")
     if jobs < 1:
         raise ConfigError("--jobs", f"is {jobs}", "at least 1", "Choose another value.")
+    load_config(model)  # refuses what is no SAM 3, by name
     config = find_file(model, CONFIG)
-    if config is None:
-        raise CheckpointError(model, f"has no {CONFIG}", "a SAM 3", "Give the folder that `save_pretrained` wrote.")
+    assert config is not None
     arms = combinations(json.loads(config.read_text(encoding="utf-8")), grid or {})
     common = {"data": data, "prompt": prompt, "split": split, "seed": seed}
     common |= {"max_frames": max_frames, "device": device, "video": False}
@@ -81,5 +82,5 @@ def tune(
     rows = tuning_rows(arms, results)
     clips = len(results[rows[0].arm].models["model"].clips)
     paths = write_tuning(out, rows, clips)
-    print(f"\n{format_tuning(rows, clips)}")
+    print(f"\n{tuning_table(rows, clips).markdown()}")
     print("\n".join(f"table     {path}" for path in paths))

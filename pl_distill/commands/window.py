@@ -8,7 +8,7 @@ from pl_distill.errors import ConfigError
 from pl_distill.evaluation.evaluate import DEFAULT_POLICY, RESULTS_FILE
 from pl_distill.evaluation.jobs import evaluate_in_jobs
 from pl_distill.evaluation.results import read_results
-from pl_distill.evaluation.window import format_window, window_policies, window_rows, write_window
+from pl_distill.evaluation.window import window_policies, window_rows, window_table, write_window
 from pl_distill.streaming import PruningPolicy
 
 
@@ -61,5 +61,5 @@ def window(
     rows = window_rows(folders, results)
     clips = len(next(iter(results["exact"].models.values())).clips)
     paths = write_window(out, rows, clips)
-    print(f"\n{format_window(rows, clips)}")
+    print(f"\n{window_table(rows, clips).markdown()}")
     print("\n".join(f"table     {path}" for path in paths))

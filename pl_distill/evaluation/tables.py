@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from datamodules.files import write_json
+from datamodules.files import atomic_path, write_json
 from pl_distill.evaluation.results import ResultsError
 from pl_distill.evaluation.typed_json import JsonTypeError, parse_dataclass
 
@@ -28,6 +29,31 @@ class ReportTable:
     text: str
     columns: list[str]
     rows: list[list[str]]
+
+    def markdown(self) -> str:
+        """Return the table, and below it the text."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        return "\n".join([*(f"| {' | '.join(cells)} |" for cells in lines), "", self.text, ""])
+
+
+def write_arms(folder: Path, name: str, table: ReportTable, content: dict[str, Any]) -> tuple[Path, Path]:
+    """Write what a command found out over several arms, and its table for the report, into `folder`.
+
+    Args:
+        folder: Of the command's output.
+        name: Of the command; the files are ``NAME.json`` and ``NAME.md``.
+        table: As it is shown.
+        content: As plain values, for programs.
+
+    Returns:
+        The two files.
+    """
+    json_path, text_path = folder / f"{name}.json", folder / f"{name}.md"
+    write_json(json_path, content)
+    with atomic_path(text_path) as temporary:
+        temporary.write_text(table.markdown(), encoding="utf-8")
+    write_report_table(folder, name, table)
+    return json_path, text_path
 
 
 def write_report_table(folder: Path, name: str, table: ReportTable) -> Path:

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from datamodules.files import atomic_path, write_json
+from datamodules.files import write_json
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
 from pl_distill.evaluation.results import Results
 from pl_distill.evaluation.statistics import PairedDifference, compare_pairs, show_score
-from pl_distill.evaluation.tables import ReportTable, write_report_table
+from pl_distill.evaluation.tables import ReportTable, write_arms
 from pl_distill.streaming import PruningPolicy
 
 SCHEMA = 1
@@ -22,7 +22,7 @@ CONFIG = "config.json"
 AS_IT_IS = "as-it-is"
 """The arm that changes nothing; the others are compared with it."""
 
-WITHOUT = "without "
+WITHOUT = "without-"
 """How the name of an arm begins whose policy lacks something."""
 
 SWITCHES = ("retirement", "clean_masks", "protect_memories", "full_window", "skip_blank")
@@ -148,30 +148,25 @@ def tuning_rows(arms: Mapping[str, Change], results: Mapping[str, Results]) -> l
 
 
 def write_tuning(folder: Path, rows: Sequence[TuningRow], clips: int) -> tuple[Path, Path]:
-    """Write ``tune.json``, ``tune.md`` and a table for the report into `folder`; return the first two paths."""
-    json_path, text_path = folder / "tune.json", folder / "tune.md"
-    write_json(json_path, {"schema": SCHEMA, "clips": clips, "rows": [asdict(row) for row in rows]})
-    with atomic_path(text_path) as temporary:
-        temporary.write_text(format_tuning(rows, clips), encoding="utf-8")
-    cells = [_cells(row) for row in rows]
-    write_report_table(folder, "tune", ReportTable("Thresholds and switches", _explain(clips), list(COLUMNS), cells))
-    return json_path, text_path
+    """Write ``tune.json``, ``tune.md`` and the table for the report into `folder`; return the first two paths."""
+    content = {"schema": SCHEMA, "clips": clips, "rows": [asdict(row) for row in rows]}
+    return write_arms(folder, "tune", tuning_table(rows, clips), content)
 
 
-def format_tuning(rows: Sequence[TuningRow], clips: int) -> str:
-    """Return the table as Markdown."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
-    return "\n".join([*lines, "", _explain(clips), ""])
+def tuning_table(rows: Sequence[TuningRow], clips: int) -> ReportTable:
+    """Return the rows as they are shown.
 
-
-def _explain(clips: int) -> str:
-    return (
+    Args:
+        rows: The arms.
+        clips: How many clips each has streamed.
+    """
+    text = (
         f"Sorted by MOTA + IDF1 over {clips} clips; in brackets the difference to the model as it is and its 95 % "
         "interval, paired by day (bootstrap). The best of many is better here than it will be elsewhere: score it on "
         f"other clips. One seed of the weights: nothing is called established, which takes {MIN_CLIPS} clips and "
         f"{MIN_SEEDS} seeds."
     )
+    return ReportTable("Thresholds and switches", text, list(COLUMNS), [_cells(row) for row in rows])
 
 
 def _cells(row: TuningRow) -> list[str]:

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-from datamodules.files import atomic_path, write_json
 from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
 from pl_distill.evaluation.clip_files import read_record
 from pl_distill.evaluation.results import Results
 from pl_distill.evaluation.statistics import PairedDifference, compare_pairs, show_score
-from pl_distill.evaluation.tables import ReportTable, write_report_table
+from pl_distill.evaluation.tables import ReportTable, write_arms
 from pl_distill.streaming import PruningPolicy
 
 SCHEMA = 1
@@ -107,30 +106,25 @@ def growth(kept: Sequence[int]) -> float:
 
 
 def write_window(folder: Path, rows: Sequence[WindowRow], clips: int) -> tuple[Path, Path]:
-    """Write ``window.json``, ``window.md`` and a table for the report into `folder`; return the first two paths."""
-    json_path, text_path = folder / "window.json", folder / "window.md"
-    write_json(json_path, {"schema": SCHEMA, "clips": clips, "rows": [asdict(row) for row in rows]})
-    with atomic_path(text_path) as temporary:
-        temporary.write_text(format_window(rows, clips), encoding="utf-8")
-    cells = [_cells(row) for row in rows]
-    write_report_table(folder, "window", ReportTable("The pruning window", _explain(clips), list(COLUMNS), cells))
-    return json_path, text_path
+    """Write ``window.json``, ``window.md`` and the table for the report into `folder`; return the first two paths."""
+    content = {"schema": SCHEMA, "clips": clips, "rows": [asdict(row) for row in rows]}
+    return write_arms(folder, "window", window_table(rows, clips), content)
 
 
-def format_window(rows: Sequence[WindowRow], clips: int) -> str:
-    """Return the table as Markdown."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
-    return "\n".join([*lines, "", _explain(clips), ""])
+def window_table(rows: Sequence[WindowRow], clips: int) -> ReportTable:
+    """Return the rows as they are shown.
 
-
-def _explain(clips: int) -> str:
-    return (
+    Args:
+        rows: The arms.
+        clips: How many clips each has streamed.
+    """
+    text = (
         "A number is how many past frames of each animal are kept, in the bounded mode; `bounded` keeps what the model "
         "reads of them, `exact` every conditioning pointer, too, `none` everything. In brackets the difference to "
         f"`exact` and its 95 % interval, paired by day (bootstrap). {clips} clips and one seed of the weights: no "
         f"difference is called established, which takes at least {MIN_CLIPS} clips and {MIN_SEEDS} seeds."
     )
+    return ReportTable("The pruning window", text, list(COLUMNS), [_cells(row) for row in rows])
 
 
 def _cells(row: WindowRow) -> list[str]:

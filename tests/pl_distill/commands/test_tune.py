@@ -72,10 +72,18 @@ def test_each_switch_of_the_policy_has_a_row(words, tmp_path):
     assert main([*words, "--out", str(tmp_path), "--switches=true", "--max_frames=2"]) == 0
     rows = {row["arm"]: row for row in json.loads((tmp_path / "tune.json").read_text())["rows"]}
     off = {"clean_masks", "protect_memories", "full_window", "skip_blank", "any"}  # retirement is off as it is
-    assert set(rows) == {"as-it-is", *(f"without {name}" for name in off)}
+    assert set(rows) == {"as-it-is", *(f"without-{name}" for name in off)}
     policies = {arm: read_results(tmp_path / arm / "results.json").settings.policy for arm in rows}
-    assert all(not policies[f"without {name}"][name] for name in off - {"any"})
-    assert policies["as-it-is"]["clean_masks"] is policies["without full_window"]["clean_masks"] is True
+    assert all(not policies[f"without-{name}"][name] for name in off - {"any"})
+    assert policies["as-it-is"]["clean_masks"] is policies["without-full_window"]["clean_masks"] is True
+
+
+def test_what_is_no_sam3_is_refused(words, tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{")
+    words = [*words, "--model", str(tmp_path), "--out", str(tmp_path / "out"), "--switches=true"]
+    assert main(words) == 1
+    assert "config.json: is not JSON, expected a configuration of SAM 3." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_combinations_are_all_but_the_one_that_is_there():
