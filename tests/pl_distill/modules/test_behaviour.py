@@ -1,4 +1,4 @@
-"""Drawn pens from crops to a trained head, through the console's own functions; small enough to check."""
+"""A behaviour head trains on features that are small enough to check, through the console's own functions."""
 
 import json
 import shutil
@@ -6,83 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from datamodules.animal_features import AnimalFeatures, read_features, read_manifest, write_features, write_manifest
-from datamodules.clip import Clip
+from datamodules.animal_features import AnimalFeatures, write_features, write_manifest
 from datamodules.edinburgh_output import BEHAVIOURS
-from datamodules.layouts import read_clips
-from datamodules.masks import decode_masks
-from datamodules.pen import PenConfig, draw_pen
 from pl_distill.cli import main
-from pl_distill.errors import CheckpointError
 from pl_distill.evaluation.behaviour_scores import score_behaviours
-from pl_distill.evaluation.clip_files import ClipFiles
-from pl_distill.evaluation.mask_files import write_masks
-from pl_distill.evaluation.track_files import FrameBoxes, write_frame
 from pl_distill.models.behaviour_head import load_behaviour
-from pl_distill.models.embedder_load import load_embedder
-from pl_distill.modules.embedder import EmbedderModule, average_precision
-
-PEN = PenConfig(domain="small", width=128, height=72, num_animals=2)
-RECIPE = "domain: small\nwidth: 128\nheight: 72\nnum_animals: 2\n"
-
-
-@pytest.fixture(scope="module")
-def crops(tmp_path_factory):
-    """Words for a recipe that trains on small pens of two animals, which are drawn once."""
-    folder = tmp_path_factory.mktemp("crops")
-    (folder / "small.yaml").write_text(RECIPE)
-    pens = [{"domain": str(folder / "small.yaml"), "pens": 4}]
-    return [
-        *("--data.folder", str(folder / "data"), "--data.train", json.dumps(pens), "--data.val", json.dumps(pens)),
-        *("--data.frames_per_pen", "4", "--data.size", "32", "--data.pens_per_batch", "2", "--data.processes", "1"),
-    ]
-
-
-def fit_embedder(crops, folder, steps, *more):
-    """Train a small one; it checkpoints at every step."""
-    words = [
-        *("fit", "--config", "embedder/pen.yaml", "--trainer.default_root_dir", str(folder / "run"), *crops),
-        *("--trainer.max_steps", str(steps), "--trainer.precision", "32", "--trainer.val_check_interval", "1"),
-        *("--model.image_size", "32", "--model.hidden_size", "16", "--model.heads", "2", "--model.dimension", "16"),
-        *("--trainer.callbacks", "callbacks.sam3_export.Sam3Export"),
-        *("--trainer.callbacks.folder", str(folder / "model"), *KEEP_EACH_STEP, *more),
-    ]
-    return main(words)
-
-
-KEEP_EACH_STEP = (
-    *("--trainer.callbacks+", "lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.save_last", "true"),
-    *("--trainer.callbacks.save_top_k", "-1", "--trainer.callbacks.every_n_train_steps", "1"),
-    *("--trainer.callbacks.filename", "{step}", "--trainer.callbacks.enable_version_counter", "false"),
-)
-
-
-def weights(checkpoint):
-    return torch.load(checkpoint, weights_only=True)["state_dict"]
-
-
-def assert_equal(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-
-
-@pytest.fixture(scope="module")
-def embedder(crops, tmp_path_factory):
-    """Train one for two steps."""
-    folder = tmp_path_factory.mktemp("embedder")
-    assert fit_embedder(crops, folder, 2) == 0
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    draw_pen(folder, PEN, days=["2026_01_01"], clips_per_day=1, frames_per_clip=3, seed=3)
-    return folder
-
+from tests.pl_distill.modules.stopping import KEEP_EACH_STEP, assert_same_weights, stop_at
 
 PEN_DAYS = ("2026_01_01", "2026_01_02", "2026_01_21", "2026_01_26")
 
@@ -105,129 +36,6 @@ def separable(folder, days: tuple[str, ...] = PEN_DAYS, *, seed: int = 0) -> Non
         entries[day] = write_features(folder, clip)
     embedder = {"source": "drawn", "identity": "abc", "dimension": 3, "features": 6}
     write_manifest(folder, {"embedder": embedder, "boxes": "truth"}, entries)
-
-
-def test_an_embedder_trains_and_is_one(embedder):
-    loaded = load_embedder(embedder)
-    assert (loaded.image_size, loaded.dimension, loaded.cropping.align) == (32, 16, True)
-
-
-def test_an_embedder_that_was_stopped_goes_on_as_if_it_had_not_been(crops, tmp_path):
-    """After the first and after the second of two steps an epoch."""
-    assert fit_embedder(crops, tmp_path / "whole", 5) == 0
-    expected = weights(tmp_path / "whole/run/checkpoints/last.ckpt")
-    for steps in (1, 2):
-        checkpoints = tmp_path / f"{steps}/run/checkpoints"
-        shutil.copytree(tmp_path / "whole/run/checkpoints", checkpoints)
-        shutil.copy(checkpoints / f"step={steps}.ckpt", checkpoints / "last.ckpt")
-        assert fit_embedder(crops, tmp_path / str(steps), 5, "--ckpt_path", "last") == 0
-        assert_equal(weights(checkpoints / "last.ckpt"), expected)
-    assert load_embedder(tmp_path / "1/model").identity == load_embedder(tmp_path / "whole/model").identity
-
-
-SMALL = {"image_size": 32, "hidden_size": 16, "heads": 2, "dimension": 16}
-
-
-def test_a_training_can_begin_with_an_embedder(embedder):
-    stored = load_embedder(embedder)
-    module = EmbedderModule(**SMALL, weights=str(embedder))
-    module.configure_model()
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        identity, posture = module.eval()(images)
-    embeddings, features = stored.describe(images)
-    torch.testing.assert_close(torch.nn.functional.normalize(identity, dim=-1), embeddings)
-    torch.testing.assert_close(posture, features)
-    assert all(weights.requires_grad for weights in module.parameters())
-    with pytest.raises(CheckpointError, match="other shapes"):
-        EmbedderModule(**SMALL | {"dimension": 8}, weights=str(embedder)).configure_model()
-
-
-def test_the_longer_training_is_the_shipped_one_with_more_herds_and_steps(capsys):
-    recipes = []
-    for over in ((), ("--config", "embedder/longer/pen.yaml")):
-        with pytest.raises(SystemExit, match="0"):
-            main(["fit", "--config", "embedder/pen.yaml", *over, "--print_config"])
-        recipes.append(yaml.safe_load(capsys.readouterr().out))
-    shipped, longer = recipes
-    assert longer["model"] == shipped["model"]
-    assert sum(share["pens"] for share in longer["data"]["init_args"]["train"]) == 160
-    assert longer["trainer"]["max_steps"] > 2 * shipped["trainer"]["max_steps"]
-
-
-def test_an_embedder_is_validated_without_a_checkpoint_as_its_training_was(crops, embedder, tmp_path, capsys):
-    sizes = ("--model.image_size=32", "--model.hidden_size=16", "--model.heads=2", "--model.dimension=16")
-    words = ["validate", "--config", "embedder/pen.yaml", *crops, *sizes, "--trainer.precision=32"]
-    words += [f"--trainer.default_root_dir={tmp_path}", "--trainer.callbacks=[]"]
-    assert main([*words, f"--model.weights={embedder}"]) == 0
-    (logged,) = EventAccumulator(str(tmp_path)).Reload().Scalars("val/rank1")
-    trained = EventAccumulator(str(embedder.parent / "run")).Reload().Scalars("val/rank1")[-1]
-    assert logged.value == pytest.approx(trained.value, abs=3)  # the export is in half precision
-    assert main(words) == 1
-    assert "--ckpt_path: is missing" in capsys.readouterr().err
-
-
-def test_embedding_clips_describes_every_visible_animal_of_truth(embedder, clips, tmp_path, capsys):
-    words = ["embed", "--clips", str(clips), "--out", str(tmp_path / "f"), "--embedder", str(embedder)]
-    assert main(words) == 0
-    manifest = read_manifest(tmp_path / "f")
-    assert manifest["embedder"]["identity"] == load_embedder(embedder).identity
-    (clip,) = read_clips(clips)
-    stored = read_features(tmp_path / "f", clip.name, manifest["clips"][clip.name])
-    expected = {
-        (index, name): (annotation.boxes_xyxy[row], annotation.behaviours[row])
-        for index, annotation in clip.annotations.items()
-        for row, name in enumerate(annotation.identities)
-        if annotation.visible[row]
-    }
-    assert len(stored) == len(expected) > 0
-    for row in range(len(stored)):
-        box, behaviour = expected[int(stored.frame[row]), stored.animals[stored.animal[row]]]
-        np.testing.assert_array_equal(stored.boxes_xyxy[row], box)
-        assert BEHAVIOURS[stored.behaviour[row]] == behaviour
-    frame = next(iter(clip.frames()))
-    truth = frame.annotation
-    seen = load_embedder(embedder).describe_animals(frame.image, truth.boxes_xyxy, decode_masks(truth.masks))
-    first = stored.features[(stored.frame == 0) & (stored.animal == stored.animals.index(truth.identities[0]))][0]
-    np.testing.assert_allclose(first, seen.features[0].numpy(), atol=0.02)
-    assert main(words) == 1
-    assert "holds older features" in capsys.readouterr().err
-
-
-def test_tracks_stand_for_truth_and_take_its_behaviours(embedder, clips, tmp_path):
-    (clip,) = read_clips(clips)
-    files = ClipFiles(tmp_path / "scores", "student", clip.name)
-    files.tracks.parent.mkdir(parents=True)
-    write_tracks(clip, files)
-    words = ["embed", "--clips", str(clips), "--out", str(tmp_path / "f"), "--embedder", str(embedder)]
-    assert main([*words, "--tracks", str(tmp_path / "scores")]) == 0
-    manifest = read_manifest(tmp_path / "f")
-    assert manifest["boxes"] == "tracks"
-    stored = read_features(tmp_path / "f", clip.name, manifest["clips"][clip.name])
-    truth = clip.annotations[0]
-    names = {"7": BEHAVIOURS.index(truth.behaviours[0]), "8": -1}
-    for row in np.flatnonzero(stored.frame == 0):
-        assert stored.behaviour[row] == names[stored.animals[stored.animal[row]]]
-    assert stored.animals == ("7", "8")
-
-
-def write_tracks(clip: Clip, files: ClipFiles) -> None:
-    """Track 7 is the first animal, track 8 a corner that covers nobody."""
-    with files.tracks.open("w") as tracks, files.masks.open("w") as masks:
-        for index, truth in clip.annotations.items():
-            seen = decode_masks(truth.masks)
-            corner = np.zeros_like(seen[:1])
-            corner[0, :6, :6] = True
-            boxes = np.concatenate([truth.boxes_xyxy[:1], np.array([[0, 0, 6, 6]], np.float32)])
-            write_frame(tracks, index, FrameBoxes((7, 8), boxes, np.ones(2, np.float32)))
-            write_masks(masks, index, (7, 8), np.concatenate([seen[:1], corner]))
-
-
-def test_missing_tracks_are_named(embedder, clips, tmp_path, capsys):
-    words = ["embed", "--clips", str(clips), "--out", str(tmp_path / "f"), "--embedder", str(embedder)]
-    assert main([*words, "--tracks", str(tmp_path / "none")]) == 1
-    assert "2026_01_01-000000.txt: is not there" in capsys.readouterr().err
-    assert not (tmp_path / "f" / "features.json").exists()
 
 
 @pytest.mark.parametrize("head", ["temporal", "frame"])
@@ -275,15 +83,14 @@ def test_a_head_that_was_stopped_goes_on_as_if_it_had_not_been(recipe, days, tmp
         return main(words)
 
     assert fit(tmp_path / "whole") == 0
-    expected = weights(tmp_path / "whole/checkpoints/last.ckpt")
+    whole = tmp_path / "whole/checkpoints"
     for steps in (3, 5):
         checkpoints = tmp_path / str(steps) / "checkpoints"
-        shutil.copytree(tmp_path / "whole/checkpoints", checkpoints)
-        shutil.copy(checkpoints / f"step={steps}.ckpt", checkpoints / "last.ckpt")
+        stop_at(steps, whole, checkpoints)
         assert fit(tmp_path / str(steps), "--ckpt_path", "last") == 0
-        assert_equal(weights(checkpoints / "last.ckpt"), expected)
+        assert_same_weights(checkpoints / "last.ckpt", whole / "last.ckpt")
     ours, theirs = (load_behaviour(tmp_path / name / "model") for name in ("3", "whole"))
-    assert_equal(ours.head.state_dict(), theirs.head.state_dict())
+    assert all(torch.equal(value, theirs.head.state_dict()[name]) for name, value in ours.head.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -317,11 +124,6 @@ def test_scores_by_hand():
     # F1 of a: 2 * 1 * 2/3 / (5/3) = 0.8; of b: 2 * 0.5 / 1.5 = 2/3; c never occurs and does not count
     assert scores.macro_f1 == pytest.approx(100 * (0.8 + 2 / 3) / 2)
     assert "a" in scores.table()
-
-
-def test_average_precision_by_hand():
-    hits = torch.tensor([[True, False, True], [False, True, False]])
-    torch.testing.assert_close(average_precision(hits), torch.tensor([(1 + 2 / 3) / 2, 0.5]))
 
 
 def test_features_without_a_part_are_an_error_of_one_line(tmp_path, capsys):
