@@ -20,6 +20,7 @@ def pen(
     clips_per_day: int = 1,
     frames_per_clip: int = 120,
     seed: int = 0,
+    herds: int = 1,
     split: str = "pen",
 ) -> None:
     """Draw clips of a pen in the layout of the Edinburgh data set, with masks.
@@ -34,15 +35,19 @@ def pen(
         clips_per_day: Clips of each day.
         frames_per_clip: Frames of each clip.
         seed: Below 1,000,000. Days in the split's test part get 1,000,000 more: other animals than those of training.
+        herds: Different herds. The first day shows that of `seed`, the next that of `seed` + 1, and so on in turn.
         split: A name of configs/splits, or the path of a .yaml file.
     """
-    if not 0 <= seed < EVALUATION_SEED:
-        raise ConfigError("--seed", f"is {seed}", f"0 to {EVALUATION_SEED - 1}", "Larger seeds are kept for test days.")
+    if herds < 1:
+        raise ConfigError("--herds", f"is {herds}", "at least 1", "Choose another value.")
+    if not 0 <= seed <= EVALUATION_SEED - herds:
+        most = EVALUATION_SEED - herds
+        raise ConfigError("--seed", f"is {seed}", f"0 to {most}", "Larger seeds are kept for test days.")
     config, division = load_pen_config(domain), load_split(split)
     seeds: dict[int, list[str]] = {}
-    for day in expand_days(days):
-        in_test = division.part_of(day) == "test"
-        seeds.setdefault(seed + EVALUATION_SEED if in_test else seed, []).append(day)
+    for number, day in enumerate(expand_days(days)):
+        offset = EVALUATION_SEED if division.part_of(day) == "test" else 0
+        seeds.setdefault(offset + seed + number % herds, []).append(day)
     clips: list[Path] = []
     total = sum(map(len, seeds.values())) * clips_per_day * frames_per_clip
     with tqdm(total=total, desc=f"draw {config.domain}", unit="frame") as bar:

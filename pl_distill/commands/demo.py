@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from datetime import date, timedelta
+from itertools import count as count_up
 from pathlib import Path
 
 from tqdm import tqdm
@@ -53,10 +54,10 @@ def demo(
     Args:
         out: Folder of everything that is made.
         domain: Which pen is drawn: a name of configs/pen.
-        train_clips: Clips to train on, 1 to 20; each is of another day and shows another pen. One more is drawn for
+        train_clips: Clips to train on, 1 to 20; each is of another day and shows another herd. One more is drawn for
             validation.
         train_frames: Frames of each of them.
-        test_clips: Clips to score, 1 to 6, with seeds that training never sees.
+        test_clips: Clips to score, 1 to 6, of one herd with a seed that training never sees.
         frames: Frames of each clip to score.
         max_steps: Optimiser steps of the student.
         seed: Of the pen and the student's weights.
@@ -71,10 +72,9 @@ def demo(
     for part, (count, _) in clips.items():
         if not 1 <= count <= DAYS[part][1]:
             raise ConfigError(f"--{part}_clips", f"is {count}", f"1 to {DAYS[part][1]}", "The split has no more days.")
-    if not 0 <= seed < EVALUATION_SEED:
-        raise ConfigError(
-            "--seed", f"is {seed}", f"0 to {EVALUATION_SEED - 1}", "Larger seeds are kept for evaluation."
-        )
+    most = EVALUATION_SEED - train_clips - 1  # each clip of training and validation shows a herd of its own
+    if not 0 <= seed <= most:
+        raise ConfigError("--seed", f"is {seed}", f"0 to {most}", "Larger seeds are kept for evaluation.")
     settings = {
         "version": __version__,
         "domain": domain,
@@ -90,21 +90,19 @@ def demo(
     shards, features, student = (out / name for name in ("shards", "features", "student"))
 
     def draw() -> None:
-        config = load_pen_config(domain)
+        config, herds = load_pen_config(domain), count_up(seed)
         with tqdm(total=sum(count * length for count, length in clips.values()), desc="draw", unit="frame") as bar:
             for part, (count, length) in clips.items():
-                first = DAYS[part][0]
-                days = [format_day(first + timedelta(days=number)) for number in range(count)]
-                offset = EVALUATION_SEED if part == "test" else 0
-                draw_pen(
-                    out / "clips",
-                    config,
-                    days=days,
-                    clips_per_day=1,
-                    frames_per_clip=length,
-                    seed=offset + seed,
-                    progress=bar.update,
-                )
+                for number in range(count):
+                    draw_pen(
+                        out / "clips",
+                        config,
+                        days=[format_day(DAYS[part][0] + timedelta(days=number))],
+                        clips_per_day=1,
+                        frames_per_clip=length,
+                        seed=EVALUATION_SEED + seed if part == "test" else next(herds),
+                        progress=bar.update,
+                    )
 
     def distil() -> None:
         # Two processes of one thread do more than one of two threads.

@@ -54,6 +54,15 @@ class TestPen:
         seeds = {path.parts[-3]: json.loads(path.read_text())["seed"] for path in pen.rglob("scene.json")}
         assert seeds == {"2026_01_01": 0, "2026_01_02": 0, "2026_01_26": EVALUATION_SEED}
 
+    def test_days_take_turns_between_herds(self, pen, tmp_path):
+        (tmp_path / "small.yaml").write_text(SMALL)
+        assert main(draw(tmp_path, days="2026_01_01..2026_01_03,2026_01_26", herds=2, seed=5, frames_per_clip=1)) == 0
+        seeds = {path.parts[-3]: json.loads(path.read_text())["seed"] for path in tmp_path.rglob("scene.json")}
+        assert seeds == {"2026_01_01": 5, "2026_01_02": 6, "2026_01_03": 5, "2026_01_26": EVALUATION_SEED + 6}
+
+    def test_a_herd_of_evaluation_is_refused(self, pen, capsys):
+        refused(capsys, draw(pen, herds=3, seed=EVALUATION_SEED - 2), "--seed: is 999998", "0 to 999997")
+
     def test_a_second_run_keeps_what_is_there(self, pen):
         before = {path: path.stat().st_mtime_ns for path in pen.rglob("*")}
         assert main(draw(pen)) == 0
@@ -133,7 +142,7 @@ class TestSplit:
     def test_it_shows_where_each_clip_would_go(self, pen, capsys):
         assert main(["data", "split", f"--clips={pen / 'clips'}", "--split=pen"]) == 0
         said = capsys.readouterr().out
-        assert "train: 2026_01_01..2026_01_20" in said
+        assert "train: 2025_01_01..2025_12_31, 2026_01_01..2026_01_20" in said
         assert "test   2026_01_26/000000  3 frames, 3 of them labelled" in said
         assert said.endswith("2 clips in train, 0 clips in val, 1 clips in test\n")
 
