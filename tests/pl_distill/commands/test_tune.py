@@ -2,12 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
 
-from datamodules.clip import Annotation, Clip
-from datamodules.shards import write_shards
-from datamodules.splits import load_split
 from pl_distill.cli import main
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.results import read_results
@@ -16,32 +12,15 @@ from pl_distill.evaluation.tuning import combinations, write_variant
 from pl_distill.models.sam3 import load_sam3, write_random_sam3
 
 
-class Noise:
-    """Four noisy pictures; a frame source."""
-
-    def __iter__(self):
-        rng = np.random.default_rng(0)
-        for _ in range(4):
-            yield rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
-
-    def fingerprint(self) -> str:
-        return "four noisy pictures"
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_random_sam3("tiny", tmp_path_factory.mktemp("tune") / "model", seed=0)
 
 
 @pytest.fixture(scope="module")
-def words(model) -> list[str]:
-    box = Annotation(("a",), np.array([(5, 5, 20, 20)], np.float32), (None,), np.array([True]))
-    clips = [
-        Clip(f"{day}/000000", day, 6.0, 64, 48, 4, Noise(), dict.fromkeys(range(4), box))
-        for day in ("2026_01_26", "2026_01_27")
-    ]
-    write_shards(clips, load_split("pen"), model.parent / "shards")
-    data = ["--data", str(model.parent / "shards"), "--split", "test", "--policy.retirement=null"]
+def words(model, noise_shards) -> list[str]:
+    shards = noise_shards(model.parent / "shards", 4)
+    data = ["--data", str(shards), "--split", "test", "--policy.retirement=null"]
     return ["tune", "--model", str(model), *data]
 
 

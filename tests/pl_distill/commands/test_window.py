@@ -2,12 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
 
-from datamodules.clip import Annotation, Clip
-from datamodules.shards import write_shards
-from datamodules.splits import load_split
 from pl_distill.cli import main
 from pl_distill.evaluation.tables import read_report_tables
 from pl_distill.evaluation.window import growth, window_policies
@@ -15,29 +11,12 @@ from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.streaming import PruningPolicy
 
 
-class Noise:
-    """Eight noisy pictures; a frame source."""
-
-    def __iter__(self):
-        rng = np.random.default_rng(0)
-        for _ in range(8):
-            yield rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
-
-    def fingerprint(self) -> str:
-        return "eight noisy pictures"
-
-
 @pytest.fixture(scope="module")
-def words(tmp_path_factory) -> list[str]:
+def words(tmp_path_factory, noise_shards) -> list[str]:
     root = tmp_path_factory.mktemp("window")
-    box = Annotation(("a",), np.array([(5, 5, 20, 20)], np.float32), (None,), np.array([True]))
-    clips = [
-        Clip(f"{day}/000000", day, 6.0, 64, 48, 8, Noise(), dict.fromkeys(range(8), box))
-        for day in ("2026_01_26", "2026_01_27")
-    ]
-    write_shards(clips, load_split("pen"), root / "shards")
+    shards = noise_shards(root / "shards", 8)
     model = write_random_sam3("tiny", root / "model", seed=0)
-    return ["window", "--model", str(model), "--data", str(root / "shards"), "--policy.retirement=null"]
+    return ["window", "--model", str(model), "--data", str(shards), "--policy.retirement=null"]
 
 
 def test_one_command_gives_scores_and_bytes_for_each_window(words, tmp_path, capsys):
