@@ -13,6 +13,7 @@ from pl_distill.models.behaviour_head import BehaviourModel
 from pl_distill.models.behaviour_stream import BehaviourStream
 from pl_distill.models.embedder import Embedder
 from pl_distill.models.sam3_necks import LEVELS, Pyramids
+from pl_distill.models.sam3_packing import PyramidAdapter
 
 LEVEL_NAMES = (
     "detector_fine",
@@ -48,6 +49,22 @@ class VisionPyramids(nn.Module):
             found = [layer(trunk_map) for layer in neck.fpn_layers[:LEVELS]] if hasattr(neck, "fpn_layers") else None
             levels += neck.levels(trunk_map) if found is None else found
         return tuple(levels)
+
+
+class StudentPyramids(nn.Module):
+    """A student of both pyramids alone: SAM 3 reads its levels out of packed tokens, an engine gives them as they are.
+
+    Args:
+        student: Maps images (B, 3, S, S) to `Pyramids`.
+    """
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map normalised images (1, 3, S, S) to three levels each of detector and tracker, fine to coarse."""
+        return tuple(level for pyramid in self.student(images) for level in pyramid)
 
 
 class OnnxVision(nn.Module):
@@ -87,7 +104,10 @@ class CropReader(nn.Module):
 
 def student_network(sam3: Any) -> Exportable:
     """Return trunk and both necks of a SAM 3, or what stands in their place."""
-    return Exportable(VisionPyramids(sam3).eval(), ("images",), LEVEL_NAMES, any_number=False)
+    backbone = sam3.detector_model.vision_encoder.backbone
+    packs = isinstance(backbone, PyramidAdapter)
+    network = StudentPyramids(backbone.student) if packs else VisionPyramids(sam3)
+    return Exportable(network.eval(), ("images",), LEVEL_NAMES, any_number=False)
 
 
 def student_inputs(preprocessing: Preprocessing, seed: int, frames: int, every: int = 1) -> list[Inputs]:

