@@ -39,7 +39,7 @@ def evaluate(
     Example: pl-distill evaluate --model pen_teacher --data shards --out runs/scores --behaviour pen_behaviour
 
     Args:
-        model: A SAM 3 (folder or hub name), or a student (its folder, or a checkpoint of `pl-distill fit`).
+        model: A SAM 3 (folder or hub name), or a student (folder, shipped, or checkpoint of `pl-distill fit`).
         data: Folder of shards, as `pl-distill data shards` writes it; a path or an https, s3 or gs URL.
         out: Folder of everything that is written.
         teacher: The SAM 3 to compare with and to put the student into; a student knows its own.

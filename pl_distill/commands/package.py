@@ -49,7 +49,7 @@ def package(model: str, out: Path, teacher: str | None = None, prompts: list[str
     Example: pl-distill package --model runs/demo/student --out bundle
 
     Args:
-        model: A student: its folder, or a checkpoint of `pl-distill fit`.
+        model: A student: a folder, a shipped one, or a checkpoint of `pl-distill fit`.
         out: Folder to write; must be new or empty.
         teacher: The SAM 3 whose heads are taken; a student knows its own.
         prompts: Words to take along; by default all that are stored beside the teacher.

@@ -1,7 +1,7 @@
-"""`pl-distill release`: a trained SAM 3 in half precision, with the card that says what it is and how good."""
+"""`pl-distill release`: a trained SAM 3, or a student, in half precision, with a card: what it is and how good."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from datamodules.pen_training import read_pens_with_furniture
 from pl_distill.commands.parsing import find_recipe
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.evaluate import RESULTS_FILE
-from pl_distill.evaluation.model_card import ModelCard, write_model
+from pl_distill.evaluation.model_card import ModelCard, write_model, write_student
+from pl_distill.evaluation.models import is_student
 from pl_distill.evaluation.results import Results, read_results
 from pl_distill.evaluation.transfer import read_domains
 from pl_distill.evaluation.typed_json import JsonTypeError, parse_dataclass
@@ -33,31 +34,31 @@ class CardText:
         summary: What it is and what it is for, a paragraph.
         data: What it was trained on, a paragraph.
         training: How, how long, with which seed, a paragraph.
-        animal: The word for the animals.
-        absent_words: Words that were never used in training and that no picture shows.
         recipes: Recipes that repeat the training.
         limits: What it cannot do, one sentence each.
+        animal: Of a SAM 3: the word for the animals.
+        absent_words: Of a SAM 3: words that were never used in training and that no picture shows.
     """
 
     name: str
     summary: str
     data: str
     training: str
-    animal: str
-    absent_words: list[str]
     recipes: list[str]
     limits: list[str]
+    animal: str = ""
+    absent_words: list[str] = field(default_factory=list)
 
 
 def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores: Sequence[Path] = ()) -> None:
-    """Write a trained SAM 3 in half precision, with configuration, processor, prompts and model card.
+    """Write a trained SAM 3, or a student, in half precision, with what it needs to be loaded and a model card.
 
-    With --scores, folders that `pl-distill transfer` wrote, the card shows their scores, and what words find on the
-    clips of the first domain.
+    With --scores, folders that `pl-distill transfer` wrote, the card shows their scores, and of a SAM 3 what words find
+    on the clips of the first domain.
     Example: pl-distill release --source runs/pen_teacher/tracker/sam3 --out pen_teacher --scores=[runs/transfer]
 
     Args:
-        source: Folder that a training exported.
+        source: Folder that a training of a SAM 3 exported; or a student, its folder or checkpoint.
         out: Folder to write; replaced as a whole.
         card: What a person has to say of the model: a YAML file, or the name of a shipped one.
         scores: Folders of `pl-distill transfer`, of this model; of a domain that several have, the first counts.
@@ -69,11 +70,12 @@ def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores:
         for domain in read_domains(folder):
             if domain not in results:
                 results[domain] = read_results(folder / domain / RESULTS_FILE)
-    if results:
+    student = is_student(source)
+    if results and not student:
         words = _ask_words(source, text, scores[0] / next(iter(results)) / "clips")
     recipes = {recipe: Path(find_recipe(recipe)) for recipe in text.recipes}
     shown = ModelCard(text.name, text.summary, text.data, text.training, recipes, results, words, text.limits)
-    written = write_model(source, out, shown)
+    written = (write_student if student else write_model)(source, out, shown)
     size_mb = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     print(shown.text())
     print(f"model     {written}, {size_mb:.1f} MB")

@@ -45,7 +45,7 @@ def transfer(
     Example: pl-distill transfer --model pen_teacher --out runs/transfer --clips 6 --frames 300
 
     Args:
-        model: A SAM 3 (folder, hub name or shipped model), or a student (its folder, or a checkpoint).
+        model: A SAM 3 (folder, hub name or shipped model), or a student (folder, shipped, or a checkpoint).
         out: Folder of everything that is made, a folder for each domain.
         teacher: The SAM 3 to compare with; a student knows its own.
         domains: Names in configs/pen or paths of .yaml files; the others are compared with the first.

@@ -34,7 +34,7 @@ def window(
     Example: pl-distill window --model pen_teacher --data runs/demo/shards --out runs/window --windows=[6,2,1]
 
     Args:
-        model: A SAM 3 (folder, hub name or shipped model), or a student (its folder, or a checkpoint).
+        model: A SAM 3 (folder, hub name or shipped model), or a student (folder, shipped, or a checkpoint).
         data: Folder of shards.
         out: Folder of everything that is made, a folder for each window.
         windows: How many past frames of each animal are kept, beside `exact` and `bounded`, which are always run.

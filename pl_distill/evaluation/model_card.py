@@ -1,4 +1,4 @@
-"""A trained SAM 3 in half precision with the card that belongs to it: made from what, how, and how good it is.
+"""A trained SAM 3, or a student, in half precision with its card: made from what, how, and how good it is.
 
 The form follows Hugging Face's model cards: a README.md beside the weights.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from datamodules.files import atomic_path, sha256_of
 from pl_distill.errors import CheckpointError
@@ -16,6 +17,7 @@ from pl_distill.evaluation.words import WordScores
 from pl_distill.models.prompts import load_prompts
 from pl_distill.models.sam3 import load_sam3
 from pl_distill.models.sam3_training import open_sam3, save_sam3
+from pl_distill.models.student_io import load_student
 
 
 @dataclass(frozen=True)
@@ -84,20 +86,47 @@ def write_model(source: str | Path, out: Path, card: ModelCard) -> Path:
         CheckpointError: The source is no such folder, or a weight does not fit into half precision.
     """
     opened = open_sam3(str(source))
-    for name, tensor in opened.model.state_dict().items():
-        if not torch.isfinite(tensor.half()).all():
-            raise CheckpointError(
-                source, f"holds {name} with values up to {tensor.abs().max():.3g}", "at most 65,504", "Train it again."
-            )
+    _require_half(opened.model, source)
     save_sam3(opened, out, sorted(load_prompts(source)), dtype=torch.float16)
-    with atomic_path(out / "README.md") as temporary:
-        temporary.write_text(card.text(), encoding="utf-8")
+    _write_card(out, card)
     load_sam3(out)  # strict keys
     return out
 
 
+def write_student(source: str | Path, out: Path, card: ModelCard) -> Path:
+    """Write a student as float16 safetensors with description and card, and load it once.
+
+    Args:
+        source: A student's folder, or a checkpoint of `pl-distill fit`, which holds no copies of the teacher's necks.
+        out: The folder to write.
+        card: Becomes README.md.
+
+    Raises:
+        CheckpointError: The source is no student, or a weight does not fit into half precision.
+    """
+    student = load_student(source)
+    _require_half(student, source)
+    student.half().save_pretrained(out, **student.origin)
+    _write_card(out, card)
+    load_student(out)  # strict keys
+    return out
+
+
+def _require_half(module: nn.Module, source: str | Path) -> None:
+    for name, tensor in module.state_dict().items():
+        if not torch.isfinite(tensor.half()).all():
+            raise CheckpointError(
+                source, f"holds {name} with values up to {tensor.abs().max():.3g}", "at most 65,504", "Train it again."
+            )
+
+
+def _write_card(out: Path, card: ModelCard) -> None:
+    with atomic_path(out / "README.md") as temporary:
+        temporary.write_text(card.text(), encoding="utf-8")
+
+
 def _row(name: str, results: Results) -> str:
-    model = next(iter(results.models.values()))
+    *_, model = results.models.values()  # a student stands after its teacher
     overall = model.overall
     numbers = [overall.mota, overall.idf1, model.mask_overlap]
     shown = ["-" if number is None else f"{number:.1f}" for number in numbers]

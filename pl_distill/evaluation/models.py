@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from pl_distill.models.bundle import is_bundle, read_bundle
 from pl_distill.models.prompts import PromptEmbedding, choose_prompt, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, substitute, trunk_sha256
 from pl_distill.models.sam3_source import find_file
-from pl_distill.models.student_io import DESCRIPTION, Student, load_student
+from pl_distill.models.student_io import Student, find_student, load_student
 
 MODEL, TEACHER, STUDENT = "model", "teacher", "student"
 
@@ -58,8 +57,8 @@ def plan_models(model: str, teacher: str | None) -> list[ModelSource]:
     """Say which models are evaluated, teacher first: two for a student or where a teacher is named, otherwise one.
 
     Args:
-        model: A SAM 3 (folder or hub name), a student (folder or checkpoint of `pl-distill fit`), or a bundle of
-            `pl-distill package`, which has everything.
+        model: A SAM 3 (folder or hub name), a student (folder, shipped, or checkpoint of `pl-distill fit`), or a bundle
+            of `pl-distill package`, which has everything.
         teacher: A SAM 3; None takes a student's own teacher from its description.
 
     Raises:
@@ -89,9 +88,8 @@ def plan_models(model: str, teacher: str | None) -> list[ModelSource]:
 
 
 def is_student(source: str) -> bool:
-    """Whether a path is a student: a folder with student.json, or a checkpoint (a file, or DeepSpeed's directory)."""
-    path = Path(source)
-    return path.is_file() or (path / DESCRIPTION).is_file() or (path / "checkpoint").is_dir()
+    """Whether something is a student: a folder with student.json, a shipped one, or a checkpoint."""
+    return find_student(source) is not None
 
 
 def open_model(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UserError
 from datamodules.files import atomic_path, write_json
+from pl_distill.assets import shipped_students
 from pl_distill.errors import CheckpointError
 from pl_distill.models.checkpoints import find_deepspeed_states, load_strictly, read_checkpoint
 
@@ -90,30 +91,39 @@ class StudentFactory(Protocol):
         ...
 
 
+def find_student(source: str | Path) -> Path | None:
+    """Return where a student lies, in a folder of its own, a shipped one or a checkpoint; None where there is none."""
+    path = Path(source)
+    if path.is_file() or (path / DESCRIPTION).is_file() or (path / "checkpoint").is_dir():
+        return path
+    return None if path.exists() else shipped_students().get(str(source))
+
+
 def load_student(source: str | Path) -> Student:
     """Read a student, on the CPU and in eval mode.
 
     Args:
-        source: A folder of `save_pretrained`, or a checkpoint of `DistillationModule`: Lightning's file or DeepSpeed's
-            directory. DeepSpeed's own files are pickles of more than tensors: open only those that you trust.
+        source: A folder of `save_pretrained`, the name of a shipped student, or a checkpoint of `DistillationModule`:
+            Lightning's file or DeepSpeed's directory. DeepSpeed's own files are pickles of more than tensors: open only
+            those that you trust.
 
     Raises:
         CheckpointError: There is no student, or its weights do not fit its description.
     """
-    path = Path(source)
-    if (path / DESCRIPTION).is_file():
-        description, tensors = _read_folder(path)
-    elif (path / "checkpoint").is_dir():
-        description, tensors = _read_deepspeed(path)
-    elif path.is_file():
-        description, tensors = _from_checkpoint(read_checkpoint(path), path)
-    else:
+    path = find_student(source)
+    if path is None:
         raise CheckpointError(
-            path,
-            "is not a folder with student.json and not a checkpoint" if path.exists() else "does not exist",
-            "a student's folder, or a .ckpt of `pl-distill fit`",
+            source,
+            "is not a folder with student.json and not a checkpoint" if Path(source).exists() else "does not exist",
+            "a student's folder, a .ckpt of `pl-distill fit`, or a shipped student: " + ", ".join(shipped_students()),
             "Check the path.",
         )
+    if path.is_file():
+        description, tensors = _from_checkpoint(read_checkpoint(path), path)
+    elif (path / DESCRIPTION).is_file():
+        description, tensors = _read_folder(path)
+    else:
+        description, tensors = _read_deepspeed(path)
     description = _check_description(description, path / DESCRIPTION if path.is_dir() else path)
     student = _build(description, path)
     load_strictly(student, tensors, path)
