@@ -43,8 +43,8 @@ def export(
     Example: pl-distill export --what behaviour --model pen_behaviour --out behaviour.onnx
 
     Args:
-        model: A student (a folder, shipped, a checkpoint or a bundle), or a SAM 3, whose trunk and necks are then written;
-            with --what embedder or behaviour one of these, as `track` takes it.
+        model: A student (a folder, shipped, a checkpoint or a bundle), or a SAM 3, whose trunk and necks are then
+            written; with --what embedder or behaviour one of these, as `track` takes it.
         out: File to write.
         teacher: The SAM 3 whose heads draw the masks; a student knows its own.
         what: Which network.

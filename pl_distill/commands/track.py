@@ -66,8 +66,8 @@ def track(
     Args:
         video: A video, a picture, a folder of pictures, a pattern in quotes ('day/*.mp4': one stream), the address of a
             camera (rtsp://, http:// and the like) or a device (/dev/video0). May stand first without --video.
-        model: A SAM 3 (folder or hub name), a student (folder, shipped, or checkpoint of `pl-distill fit`), or a bundle of
-            `pl-distill package`.
+        model: A SAM 3 (folder or hub name), a student (folder, shipped, or checkpoint of `pl-distill fit`), or a bundle
+            of `pl-distill package`.
         out: Folder of everything that is written.
         teacher: The SAM 3 to put a student into; a student knows its own.
         prompt: What to look for: a word whose embedding is stored beside the SAM 3.
