@@ -36,8 +36,8 @@ class CropVariety:
     stains: int = 3
 
 
-def vary(layers: NDArray[np.uint8], variety: CropVariety, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Give a varied crop (S, S, 3) of a stored one (S, S, 4)."""
+def vary(layers: NDArray[np.uint8], variety: CropVariety, rng: np.random.Generator) -> tuple[NDArray[np.uint8], float]:
+    """Give a varied crop (S, S, 3) of a stored one (S, S, 4), and by how many degrees it was turned, clockwise."""
     size = layers.shape[0]
     turn = rng.uniform(-variety.turn_deg, variety.turn_deg) + 180.0 * bool(rng.random() < variety.reverse)
     matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), turn, 1 / rng.uniform(*variety.zoom))
@@ -50,7 +50,7 @@ def vary(layers: NDArray[np.uint8], variety: CropVariety, rng: np.random.Generat
     picture = picture * gains.astype(np.float32)
     picture += rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(0, variety.noise))
     blank = rng.uniform(*variety.blank)
-    return fade(np.clip(picture, 0, 255).astype(np.uint8), mask, float(blank))
+    return fade(np.clip(picture, 0, 255).astype(np.uint8), mask, float(blank)), -turn
 
 
 def _stain(picture: NDArray[np.float32], rng: np.random.Generator) -> None:

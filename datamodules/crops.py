@@ -11,12 +11,10 @@ from torch import Tensor
 
 from datamodules.clip import Image
 from datamodules.errors import DataError
+from datamodules.lies import inside, lies_of
 
 BLANK = (124, 116, 104)
 """RGB of what is blanked or lies beyond the frame: ImageNet's mean, 0 once an embedder has normalised it."""
-
-_LONGER = 1.05
-"""From which ratio of its axes on a shape has a direction; a rounder one is not turned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,8 @@ def crop_layers(
         mask = None if masks is None else masks[row]
         middle, side, angle = ((left + right) / 2, (top + bottom) / 2), max(right - left, bottom - top), 0.0
         if align and mask is not None:
-            middle, side, angle = _lie_of(mask, boxes_xyxy[row])
+            x, y, length, across, angle, _ = lies_of(boxes_xyxy[row : row + 1], mask[None])[0].tolist()
+            middle, side = (x, y), max(length, across)
         side *= 1 + 2 * margin
         layers[row, ..., :3] = _cut(frame_rgb, middle, side, angle, size)
         if mask is not None:
@@ -144,7 +143,7 @@ def croppable(
         right, bottom = min(float(width), box[2]), min(float(height), box[3])
         if right - left < 1 or bottom - top < 1:
             continue
-        good[row] = masks is None or bool(masks[row][_inside(np.array((left, top, right, bottom)))].any())
+        good[row] = masks is None or bool(masks[row][inside(np.array((left, top, right, bottom)))].any())
     return good
 
 
@@ -158,32 +157,6 @@ def _check(frame_rgb: Image, boxes_xyxy: NDArray[Any], masks: NDArray[np.bool_] 
     if masks is not None and masks.shape != (count, height, width):
         raise ValueError(f"masks has shape {masks.shape}, expected ({count}, {height}, {width})")
     return height, width
-
-
-def _inside(box_xyxy: NDArray[Any]) -> tuple[slice, slice]:
-    """Rows and columns of a box."""
-    left, top, right, bottom = np.maximum(np.asarray(box_xyxy, np.float64), 0)
-    return np.s_[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
-
-
-def _lie_of(mask: NDArray[np.bool_], box_xyxy: NDArray[Any]) -> tuple[tuple[float, float], float, float]:
-    """Middle, length and direction (radians, clockwise in the picture) of what a mask shows in a box."""
-    rows, columns = _inside(box_xyxy)
-    y, x = np.nonzero(mask[rows, columns])
-    points = np.stack([x + columns.start + 0.5, y + rows.start + 0.5])
-    centre = points.mean(1, keepdims=True)
-    values, axes = np.linalg.eigh(np.cov(points) if points.shape[1] > 2 else np.eye(2))
-    along = axes[:, 1]  # rising eigenvalues: the second axis is the long one
-    if values[1] < _LONGER**2 * values[0]:
-        along = np.array((1.0, 0.0))
-    elif ((along @ (points - centre)) ** 3).sum() < 0:
-        along = -along  # the long thin tail of the shape is the slimmer end
-    across = np.array((-along[1], along[0]))
-    away = np.stack([along, across]) @ (points - centre)  # (2, pixels)
-    low, high = away.min(1), away.max(1)
-    middle = centre[:, 0] + (low + high)[0] / 2 * along + (low + high)[1] / 2 * across
-    length = float((high - low).max()) + 1
-    return (float(middle[0]), float(middle[1])), length, float(np.arctan2(along[1], along[0]))
 
 
 def _cut(

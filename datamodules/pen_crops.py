@@ -39,6 +39,7 @@ class CropBatch(NamedTuple):
         behaviours: Index into `BEHAVIOURS`, (B,), int64.
         days: 0 or 1: on which of the pen's two days, (B,), int64.
         marks: Where the animal's marks lie, (B, 72), float32: see `datamodules.pen.coats.mark_map`.
+        poses: How its body is held, (B, len(POSE)), float32: see `datamodules.pen_crop_files.POSE`.
     """
 
     images: Tensor
@@ -47,6 +48,7 @@ class CropBatch(NamedTuple):
     behaviours: Tensor
     days: Tensor
     marks: Tensor
+    poses: Tensor
 
 
 class PenCropsDataModule(LightningDataModule):
@@ -198,12 +200,13 @@ class PenCrops(Dataset[CropBatch]):
             chosen = [np.flatnonzero(animals == animal) for animal in np.unique(animals)]
             picked = [rng.choice(one, self.per_animal, replace=len(one) < self.per_animal) for one in chosen]
             rows = np.concatenate([*picked, rows[:0]])
-        layers = stored["layers"][rows]
+        layers, poses = stored["layers"][rows], stored["poses"][rows]
         if self.variety is None:
             images = fade(layers[..., :3], layers[..., 3:], self.blank)
         else:
             varied = [vary(layer, self.variety, rng) for layer in layers]
-            images = np.array(varied, np.uint8).reshape(layers[..., :3].shape)
+            images = np.array([image for image, _ in varied], np.uint8).reshape(layers[..., :3].shape)
+            poses = turned(poses, np.array([turn for _, turn in varied]))
         return CropBatch(
             torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255,
             torch.from_numpy(animals[rows].astype(np.int64)) + 1000 * index,
@@ -211,6 +214,7 @@ class PenCrops(Dataset[CropBatch]):
             torch.from_numpy(stored["behaviours"][rows].astype(np.int64)),
             torch.from_numpy(stored["days"][rows].astype(np.int64)),
             torch.from_numpy(self._marks_of(index, animals)[rows]),
+            torch.from_numpy(poses),
         )
 
     def _marks_of(self, index: int, animals: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -221,6 +225,12 @@ class PenCrops(Dataset[CropBatch]):
                 self._marks[index, code] = mark_map(coat, pen.seed, code - 1).ravel()
         marks = [self._marks[index, code] for code in animals.tolist()]
         return np.array(marks, np.float32).reshape(-1, MARK_MAP[0] * MARK_MAP[1])
+
+
+def turned(poses: NDArray[np.float32], degrees: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Give the poses (B, len(POSE)) of crops that are turned by some degrees, (B,), clockwise."""
+    angle = np.arctan2(poses[:, 1], poses[:, 0]) + np.radians(degrees)
+    return np.concatenate([np.stack([np.cos(angle), np.sin(angle)], 1), poses[:, 2:]], 1, dtype=np.float32)
 
 
 def collate(pens: Sequence[CropBatch]) -> CropBatch:

@@ -1,9 +1,10 @@
 """Train a small vision transformer of DINOv3's family to tell the animals of pens apart, and what they do.
 
-DINOv3 itself is trained without labels on 1.7 billion pictures; a pen and a CPU afford neither. Three signals stand for
+DINOv3 itself is trained without labels on 1.7 billion pictures; a pen and a CPU afford neither. Four signals stand for
 them: where the marks of the animal's coat lie, which the pen knows and a network learns from the first step on; the
-animal's identity, by supervised contrast with the others of its pen; and the behaviour, so that half of the features
-keep how it lies there. Contrast alone stays at chance for hundreds of steps: all embeddings first fall into one point.
+animal's identity, by supervised contrast with the others of its pen; and, so that half of the features keep how it
+holds itself, its pose, which the pen knows as well, and its behaviour. Contrast alone stays at chance for hundreds of
+steps: all embeddings first fall into one point.
 """
 
 from functools import partial
@@ -20,6 +21,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from datamodules.crops import Cropping
 from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.pen.coats import MARK_MAP
+from datamodules.pen_crop_files import POSE
 from datamodules.pen_crops import CropBatch
 from pl_distill.errors import CheckpointError
 from pl_distill.losses.contrastive import supervised_contrastive
@@ -32,6 +34,9 @@ from pl_distill.models.sam3_source import quiet_transformers
 from pl_distill.modules.distillation import parameter_groups
 from pl_distill.modules.schedules import schedule
 
+LEAST_VARIANCE = 0.04
+"""Of a pose's value in a batch: a batch without a sitting animal would divide by 0."""
+
 AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 
 
@@ -39,9 +44,9 @@ class EmbedderModule(LightningModule):
     """Train an embedder on crops whose animal is known.
 
     Logs ``train/`` and ``val/`` with ``loss`` and its terms ``marks_loss`` (part of the variance that is not explained,
-    0-1), ``identity_loss`` and ``behaviour_loss``; and of validation, whose herds are others, in percent ``val/rank1``
-    (how often the nearest crop of another day is the same animal) and ``val/mean_ap``, both within a pen, and
-    ``val/behaviour_top1`` of a linear probe.
+    0-1), ``pose_loss`` (the same, mean over `POSE`), ``identity_loss`` and ``behaviour_loss``; and of validation, whose
+    herds are others, in percent ``val/rank1`` (how often the nearest crop of another day is the same animal) and
+    ``val/mean_ap``, both within a pen, and ``val/behaviour_top1`` of a linear probe.
 
     Args:
         hidden_size: Width of the transformer.
@@ -54,6 +59,7 @@ class EmbedderModule(LightningModule):
         temperature: Of the contrastive loss.
         identity_weight: Of the contrastive loss; that of the marks has 1.
         behaviour_weight: Of the behaviour's cross-entropy.
+        pose_weight: Of the pose's part that is not explained.
         optimizer: Called with two groups of parameters, decayed and not decayed.
         warmup: Steps in which the learning rate rises.
         cooldown: Part of the run in which the learning rate falls to 0, at its end.
@@ -74,6 +80,7 @@ class EmbedderModule(LightningModule):
         temperature: float = 0.1,
         identity_weight: float = 1.0,
         behaviour_weight: float = 0.5,
+        pose_weight: float = 1.0,
         optimizer: OptimizerCallable = AdamW,
         warmup: int = 30,
         cooldown: float = 0.3,
@@ -98,6 +105,7 @@ class EmbedderModule(LightningModule):
         self.temperature = temperature
         self.identity_weight = identity_weight
         self.behaviour_weight = behaviour_weight
+        self.pose_weight = pose_weight
         self.build_optimizer = optimizer
         self.warmup = warmup
         self.cooldown = cooldown
@@ -124,6 +132,7 @@ class EmbedderModule(LightningModule):
             self._load(self.weights)
         self.marks = nn.Linear(self.dimension, MARK_MAP[0] * MARK_MAP[1])
         self.probe = nn.Linear(self.dimension, len(BEHAVIOURS))
+        self.pose = nn.Linear(self.dimension, len(POSE))
 
     def _load(self, source: str) -> None:
         stored = load_embedder(source)
@@ -149,11 +158,13 @@ class EmbedderModule(LightningModule):
             terms = {
                 "marks_loss": F.mse_loss(self.marks(identity), batch.marks) / batch.marks.var(),
                 "identity_loss": supervised_contrastive(embeddings, batch.animals, self.temperature, batch.pens),
+                "pose_loss": unexplained(self.pose(posture), batch.poses).mean(),
                 "behaviour_loss": F.cross_entropy(logits, batch.behaviours),
             }
         loss = (
             terms["marks_loss"]
             + self.identity_weight * terms["identity_loss"]
+            + self.pose_weight * terms["pose_loss"]
             + self.behaviour_weight * terms["behaviour_loss"]
         )
         terms = {"loss": loss, **terms}
@@ -200,6 +211,11 @@ class EmbedderModule(LightningModule):
         """Write the embedder as `load_embedder` reads it."""
         save_embedder(self.backbone.model, Path(folder), self.image_size, self.cropping, self.head, dtype=dtype)
         return Path(folder)
+
+
+def unexplained(said: Tensor, true: Tensor) -> Tensor:
+    """Return the part of the variance of each column of `true` (B, V) that `said` leaves, (V,)."""
+    return (said - true).square().mean(0) / true.var(0, correction=0).clamp(min=LEAST_VARIANCE)
 
 
 def average_precision(hits: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -5,11 +7,14 @@ from safetensors.numpy import save_file
 from datamodules.crop_variety import CropVariety, vary
 from datamodules.crops import BLANK
 from datamodules.errors import UserError
+from datamodules.pen import Pose
 from datamodules.pen.coats import ALONG, AROUND, FAMILIES, MARK_MAP, make_coat, mark_map
-from datamodules.pen_crops import PenCrops, PenCropsDataModule, collate
+from datamodules.pen_crop_files import POSE, pose_of
+from datamodules.pen_crops import PenCrops, PenCropsDataModule, collate, turned
 from datamodules.pen_training import DrawnPen, PenShare
 
 STILL = CropVariety(blank=(0, 0), zoom=(1, 1), shift=0, turn_deg=0, reverse=0, gain=(1, 1), tint=0, noise=0, stains=0)
+AHEAD = Pose(0, 0, 0, 0, 0, 0, (1, 0, 0, 0), 1, 0, 0, 0, 0, 0, "standing")
 PENS = [DrawnPen("day", None, 7, "2001_01_01"), DrawnPen("day", None, 8, "2001_01_02")]
 
 
@@ -25,6 +30,7 @@ def folder(tmp_path):
             "animals": np.array((1, 1, 1, 2, 2, 2), np.int16),
             "behaviours": np.arange(6, dtype=np.int16),
             "days": np.array((0, 0, 1, 0, 1, 1), np.int16),
+            "poses": np.tile(np.float32(pose_of(AHEAD, 0.0)), (6, 1)),
         }
         save_file(content, tmp_path / f"pen-{pen.seed:06d}.safetensors")
     return tmp_path
@@ -50,6 +56,7 @@ def test_a_batch_has_as_many_crops_of_each_animal_and_pens_stay_apart(folder):
 
 def test_an_empty_pen_gives_an_empty_batch(tmp_path):
     content = {name: np.zeros(0, np.int16) for name in ("animals", "behaviours", "days")}
+    content["poses"] = np.zeros((0, len(POSE)), np.float32)
     save_file({"layers": np.zeros((0, 8, 8, 4), np.uint8), **content}, tmp_path / "pen-000007.safetensors")
     for per_animal, variety in ((None, None), (2, CropVariety())):
         assert PenCrops(tmp_path, PENS, per_animal, 1.0, variety, 0)[0].images.shape == (0, 3, 8, 8)
@@ -58,9 +65,25 @@ def test_an_empty_pen_gives_an_empty_batch(tmp_path):
 def test_no_variety_changes_nothing_and_half_a_turn_is_no_mirror_image():
     rng = np.random.default_rng(0)
     layers = rng.integers(0, 256, (9, 9, 4), dtype=np.uint8)
-    np.testing.assert_array_equal(vary(layers, STILL, rng), layers[..., :3])
+    np.testing.assert_array_equal(vary(layers, STILL, rng)[0], layers[..., :3])
     reverse = CropVariety(**{**STILL.__dict__, "reverse": 1.0})
-    np.testing.assert_array_equal(vary(layers, reverse, rng), layers[::-1, ::-1, :3])
+    np.testing.assert_array_equal(vary(layers, reverse, rng)[0], layers[::-1, ::-1, :3])
+
+
+def test_a_pose_turns_with_its_crop():
+    """A red snout to the right of the middle is found where the turned pose faces."""
+    layers = np.full((41, 41, 4), 90, np.uint8)
+    layers[19:22, 32:36, :3] = (250, 0, 0)
+    pose = pose_of(replace(AHEAD, heading=0.7, head_yaw=0.3), 0.7)
+    assert dict(zip(POSE, pose, strict=True)) | {"facing_x": 1, "facing_y": 0, "head_yaw": 0.3, "standing": 1} == (
+        pytest.approx(dict(zip(POSE, pose, strict=True)))
+    )
+    for seed in range(4):
+        picture, degrees = vary(layers, replace(STILL, turn_deg=170), np.random.default_rng(seed))
+        rows, columns = np.nonzero(picture[..., 0] > 200)
+        snout = np.array((columns.mean() - 20, rows.mean() - 20))
+        (facing,) = turned(np.array([pose], np.float32), np.array([degrees]))[:, :2]
+        np.testing.assert_allclose(facing, snout / np.hypot(*snout), atol=0.05)
 
 
 def test_seeds_of_the_evaluation_are_refused(tmp_path):
