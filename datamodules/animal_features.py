@@ -1,10 +1,11 @@
 """What an embedder said about every animal of a set of clips, on disk: computed once, read by every training.
 
-A folder holds one safetensors file a clip and ``features.json``: ``{"schema": 1, "embedder": {"source", "identity",
+A folder holds one safetensors file a clip and ``features.json``: ``{"schema": 2, "embedder": {"source", "identity",
 "dimension"}, "boxes": "truth" | "tracks", "clips": {"<clip>": {"file", "day", "fps", "width", "height", "rows",
 "animals": [names], "sha256"}}}``. A file holds one row per animal and frame, by animal and then by frame: `frame`
-(M,) int32; `animal` (M,) int32, index into `animals`; `boxes_xyxy` (M, 4) float32; `behaviour` (M,) int16, index into
-`BEHAVIOURS`, -1 where unknown; `features` (M, F) float16, class token beside the mean of the patch tokens.
+(M,) int32; `animal` (M,) int32, index into `animals`; `boxes_xyxy` (M, 4) float32; `lies` (M, 6) float32, as `LIE`;
+`behaviour` (M,) int16, index into `BEHAVIOURS`, -1 where unknown; `features` (M, F) float16, class token beside the
+mean of the patch tokens.
 """
 
 import json
@@ -22,7 +23,7 @@ from datamodules.errors import CacheError
 from datamodules.files import atomic_path, sha256_of, write_json
 
 MANIFEST = "features.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class AnimalFeatures:
         frame: Number of the video frame, (M,), int32.
         animal: Index into `animals`, (M,), int32.
         boxes_xyxy: Pixels, (M, 4), float32.
+        lies: How each lies in the picture, (M, len(LIE)), float32: see `datamodules.lies`.
         behaviour: Index into `BEHAVIOURS`, -1 where unknown, (M,), int16.
         features: What the embedder gave, (M, F), float16.
     """
@@ -52,6 +54,7 @@ class AnimalFeatures:
     frame: NDArray[np.int32]
     animal: NDArray[np.int32]
     boxes_xyxy: NDArray[np.float32]
+    lies: NDArray[np.float32]
     behaviour: NDArray[np.int16]
     features: NDArray[np.float16]
 
@@ -70,6 +73,7 @@ def write_features(folder: Path, features: AnimalFeatures) -> dict[str, Any]:
         "frame": features.frame,
         "animal": features.animal,
         "boxes_xyxy": features.boxes_xyxy,
+        "lies": features.lies,
         "behaviour": features.behaviour,
         "features": features.features,
     }
@@ -136,6 +140,7 @@ def read_features(folder: Path, clip: str, entry: Mapping[str, Any]) -> AnimalFe
         content["frame"],
         content["animal"],
         content["boxes_xyxy"],
+        content["lies"],
         content["behaviour"],
         content["features"],
     )

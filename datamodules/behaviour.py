@@ -14,7 +14,6 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.animal_features import read_features, read_manifest
@@ -156,7 +155,7 @@ class ClipWindows:
         fps: Observations per second.
         behaviour: Raw labels, (M,), int16.
         features: What the embedder gave, (M, F), float16.
-        motion: What boxes tell, (M, len(MOTION)), float32.
+        motion: What boxes and masks tell, (M, len(MOTION)), float32.
         rows: Of each window, (M, T), -1 where nothing was seen.
     """
 
@@ -178,7 +177,13 @@ def read_clip(folder: Path, name: str, entry: Mapping[str, object], window: Wind
     stored = read_features(folder, name, entry)
     step = step_of(stored.frame, stored.animal)
     motion = motion_of(
-        stored.frame, stored.animal, stored.boxes_xyxy, fps=stored.fps, width=stored.width, height=stored.height
+        stored.frame,
+        stored.animal,
+        stored.boxes_xyxy,
+        stored.lies,
+        fps=stored.fps,
+        width=stored.width,
+        height=stored.height,
     )
     rows = window_rows(stored.frame, stored.animal, window, step)
     return ClipWindows(stored.day, stored.fps / step, stored.behaviour, stored.features, motion, rows)
@@ -236,6 +241,6 @@ class BehaviourWindows(Dataset[int]):
             torch.from_numpy(self.labels[np.asarray(indices, np.int64)]),
         )
 
-    def batches(self, size: int) -> DataLoader[Tensor]:
+    def batches(self, size: int) -> DataLoader[BehaviourBatch]:
         """Give all windows in order, in batches of `size`."""
         return DataLoader(self, batch_size=size, collate_fn=self.collate)  # type: ignore[arg-type]

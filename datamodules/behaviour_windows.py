@@ -39,7 +39,7 @@ class BehaviourBatch(NamedTuple):
 
     Args:
         features: What the embedder gave, (B, T, F), float32; 0 where nothing was seen.
-        motion: What boxes tell, (B, T, len(MOTION)), float32; 0 where nothing was seen.
+        motion: What boxes and masks tell, (B, T, len(MOTION)), float32; 0 where nothing was seen.
         present: Where the animal was seen, (B, T), bool; the moment itself always.
         classes: Index of the behaviour's class, (B,), int64.
     """

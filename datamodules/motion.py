@@ -1,4 +1,4 @@
-"""What boxes alone tell of an animal: where it is, how it is shaped, how it moves, who is near.
+"""What boxes and the axes of masks tell of an animal: where it is, how it is shaped, how it moves, who is near.
 
 This is the baseline that pictures have to beat, and what a head looks at beside them: walk and standing look alike in
 one frame.
@@ -7,7 +7,9 @@ one frame.
 import numpy as np
 from numpy.typing import NDArray
 
-MOTION = (
+from datamodules.own_frame import OWN_FRAME, own_frame_of
+
+BOX_MOTION = (
     "x",
     "y",
     "log_width",
@@ -25,8 +27,11 @@ MOTION = (
 and log aspect per second; the largest part of the box that another covers; distance of the nearest other middle in body
 lengths."""
 
+MOTION = (*BOX_MOTION, *OWN_FRAME)
+"""Names of all values: of boxes, then of the animal's own frame."""
+
 _NEAR, REACH = 1, 3
-"""Observations to either side over which fast and slow movement are measured."""
+"""Observations to either side over which fast and slow movement are measured; the latter also vote for a direction."""
 _FARTHEST = 5.0  # body lengths
 
 
@@ -34,12 +39,13 @@ def motion_of(
     frame: NDArray[np.int32],
     animal: NDArray[np.int32],
     boxes_xyxy: NDArray[np.float32],
+    lies: NDArray[np.float32],
     *,
     fps: float,
     width: int,
     height: int,
 ) -> NDArray[np.float32]:
-    """Describe M boxes, by animal and then by frame, as `AnimalFeatures` has them.
+    """Describe M animals, by animal and then by frame, with boxes and lies as `AnimalFeatures` has them.
 
     Returns:
         Shape (M, len(MOTION)), float32, all of the order of 1.
@@ -66,6 +72,8 @@ def motion_of(
         out[rows, 8] = np.clip(change.sum(1), -4, 4)
         out[rows, 9] = np.clip(change[:, 0] - change[:, 1], -4, 4)
     out[:, 10], out[:, 11] = _neighbours(frame, boxes, middle, body)
+    own = own_frame_of(frame, animal, lies, fps=fps, width=width, height=height, reach=REACH)
+    out[:, len(BOX_MOTION) :] = own
     return out
 
 

@@ -125,7 +125,7 @@ class Monitor:
         if self._stream is None:
             return self._hand_on(found)
         self._waiting.update({(tick, one.number): one for one in found})
-        named = self._stream.push(tick, ids, tracks.boxes_xyxy[seen.rows], seen.features, size)
+        named = self._stream.push(tick, ids, tracks.boxes_xyxy[seen.rows], seen.lies, seen.features, size)
         return [done for one in named for done in self._hand_on(self._complete(one))]
 
     def close(self) -> list[Observation]:

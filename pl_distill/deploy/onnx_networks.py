@@ -150,6 +150,7 @@ def behaviour_inputs(behaviour: BehaviourModel, embedder: Embedder, seed: int, f
             tick,
             tuple(ids[row] for row in found.rows),
             boxes[found.rows],
+            found.lies,
             found.features,
             (picture.shape[0], picture.shape[1]),
         )

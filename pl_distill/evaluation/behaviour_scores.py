@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
 )
 
 from datamodules.behaviour import BehaviourWindows
-from datamodules.behaviour_windows import Window
+from datamodules.behaviour_windows import BehaviourBatch, Window
 from pl_distill.models.behaviour_head import TemporalHead
 
 _BATCH, _LEARNING_RATE = 256, 2e-3
@@ -103,8 +103,9 @@ def motion_baseline(
     window: Window,
     weights: Tensor,
     steps: int,
+    columns: int,
 ) -> BehaviourScores:
-    """Score a temporal head that sees no picture, only where boxes are and how they move.
+    """Score a temporal head that sees no picture, only where animals are and how they move.
 
     Args:
         train: To learn from.
@@ -113,6 +114,7 @@ def motion_baseline(
         window: What the head looks at.
         weights: Of the classes in the loss, (C,): the same as the model's.
         steps: Of its training.
+        columns: How many of `MOTION` it sees, from the first on: ``len(BOX_MOTION)`` are those of boxes alone.
     """
     # `validate` asks inside of inference mode, where nothing could be learned.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
@@ -124,15 +126,22 @@ def motion_baseline(
         for _ in range(steps):
             rows = torch.randint(len(train), (_BATCH,)).tolist()
             batch = train.collate(rows)
-            loss = F.cross_entropy(head(batch.features, batch.motion, batch.present), batch.classes, weights)
+            loss = F.cross_entropy(_blind(head, batch, columns), batch.classes, weights)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     head.eval()
     with torch.inference_mode():
-        found = [head(b.features, b.motion, b.present).softmax(1) for b in judged.batches(2048)]
+        found = [_blind(head, batch, columns).softmax(1) for batch in judged.batches(2048)]
     return score_behaviours(torch.cat(found), torch.from_numpy(judged.labels), classes)
+
+
+def _blind(head: TemporalHead, batch: BehaviourBatch, columns: int) -> Tensor:
+    motion = batch.motion.clone()
+    motion[..., columns:] = 0
+    logits: Tensor = head(batch.features, motion, batch.present)
+    return logits
 
 
 def _percent(values: Tensor) -> tuple[float, ...]:

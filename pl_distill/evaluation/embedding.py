@@ -12,6 +12,7 @@ from datamodules.animal_features import AnimalFeatures, write_features, write_ma
 from datamodules.clip import Annotation, Clip, Frame
 from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.errors import AnnotationError
+from datamodules.lies import LIE
 from datamodules.masks import decode_masks
 from pl_distill.evaluation.boxes import iou_matrix
 from pl_distill.evaluation.clip_files import ClipFiles
@@ -116,6 +117,7 @@ def describe_clip(
     frames: list[int] = []
     names: list[str] = []
     boxes: list[NDArray[np.float32]] = []
+    lies: list[NDArray[np.float32]] = []
     labels: list[int] = []
     features: list[NDArray[np.float16]] = []
     for frame in islice(clip.frames(), max_frames):
@@ -125,6 +127,7 @@ def describe_clip(
             frames += [frame.index] * len(seen.rows)
             names += [animals.names[row] for row in seen.rows]
             boxes.append(animals.boxes_xyxy[seen.rows])
+            lies.append(seen.lies)
             labels += [-1 if (one := animals.behaviours[row]) is None else BEHAVIOURS.index(one) for row in seen.rows]
             features.append(seen.features.cpu().numpy().astype(np.float16))
         if progress is not None:
@@ -144,6 +147,7 @@ def describe_clip(
         frame_number[order],
         animal[order],
         np.concatenate([*boxes, np.zeros((0, 4), np.float32)])[order],
+        np.concatenate([*lies, np.zeros((0, len(LIE)), np.float32)])[order],
         np.array(labels, np.int16)[order],
         np.concatenate([*features, np.zeros((0, size), np.float16)])[order],
     )

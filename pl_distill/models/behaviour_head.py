@@ -38,6 +38,7 @@ class FrameHead(nn.Module):
         window: Of which only the moment is looked at.
         hidden: Width.
         dropout: Part of the hidden values that training sets to 0.
+        feature_dropout: The same of the features.
         motion: Whether the moment's motion is looked at beside the features.
         pictures: Whether the features are looked at; without them it is the baseline of geometry and motion.
     """
@@ -49,6 +50,7 @@ class FrameHead(nn.Module):
         window: Window,
         hidden: int = 192,
         dropout: float = 0.2,
+        feature_dropout: float = 0.5,
         motion: bool = False,
         pictures: bool = True,
     ) -> None:
@@ -58,6 +60,7 @@ class FrameHead(nn.Module):
         width = features * pictures + len(MOTION) * motion
         self.layers = nn.Sequential(
             nn.LayerNorm(width),
+            nn.Dropout(feature_dropout),
             nn.Linear(width, hidden),
             nn.GELU(),
             nn.Dropout(dropout),
@@ -95,7 +98,7 @@ class TemporalHead(nn.Module):
         layers: Of the transformer.
         heads: Of its attention.
         dropout: Part of the values that training sets to 0.
-        feature_dropout: The same of the features: a herd's looks are soon learned by heart.
+        feature_dropout: The same of the features.
         pictures: Whether the features are looked at; without them it is the baseline of geometry and motion.
     """
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.behaviour_windows import window_rows
+from datamodules.lies import LIE
 from datamodules.motion import REACH, motion_of
 from pl_distill.models.behaviour_head import BehaviourModel
 
@@ -37,6 +38,7 @@ class _Seen(NamedTuple):
     tick: int
     ids: tuple[int, ...]
     boxes_xyxy: NDArray[np.float32]
+    lies: NDArray[np.float32]
     features: Tensor  # (N, F)
     width: int
     height: int
@@ -61,6 +63,7 @@ class BehaviourStream:
         tick: int,
         ids: tuple[int, ...],
         boxes_xyxy: NDArray[np.float32],
+        lies: NDArray[np.float32],
         features: Tensor,
         frame_size: tuple[int, int],
     ) -> list[NamedBehaviours]:
@@ -70,13 +73,14 @@ class BehaviourStream:
             tick: Its number, rising; a number that is left out is a moment that nobody saw.
             ids: Of the tracks, (N,).
             boxes_xyxy: Shape (N, 4), pixels.
+            lies: Shape (N, len(LIE)): see `datamodules.lies`.
             features: What the embedder gave, (N, F).
             frame_size: Height and width of the frame.
         """
         if self._seen and tick <= self._seen[-1].tick:
             raise ValueError(f"tick {tick} follows {self._seen[-1].tick}")
         height, width = frame_size
-        self._seen.append(_Seen(tick, ids, boxes_xyxy, features, width, height))
+        self._seen.append(_Seen(tick, ids, boxes_xyxy, lies, features, width, height))
         named = list(self._name(tick - self.lag))
         while self._seen[0].tick < self._done - self._keep:
             self._seen.popleft()
@@ -102,6 +106,7 @@ class BehaviourStream:
         ids = np.concatenate([np.array(one.ids, np.int64) for one in around])
         ticks = np.concatenate([np.full(len(one.ids), one.tick) for one in around])
         boxes = np.concatenate([one.boxes_xyxy.reshape(-1, 4) for one in around])
+        lies = np.concatenate([one.lies.reshape(-1, len(LIE)) for one in around])
         order = np.lexsort((ticks, ids))
         frame = (ticks[order] - first).astype(np.int32)
         _, animal = np.unique(ids[order], return_inverse=True)
@@ -109,6 +114,7 @@ class BehaviourStream:
             frame,
             animal.astype(np.int32),
             boxes[order],
+            lies[order],
             fps=self.model.fps,
             width=moment.width,
             height=moment.height,

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from datamodules.clip import Image
 from datamodules.crops import Cropping, crop_animals, croppable
+from datamodules.lies import lies_of
 from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -107,7 +108,7 @@ class Embedder(nn.Module):
         """
         rows, crops = self.cut_out(frame_rgb, boxes_xyxy, masks)
         embeddings, features = self.describe(crops)
-        return Described(rows, crops, embeddings, features)
+        return Described(rows, crops, embeddings, features, self._lies(boxes_xyxy[rows], masks, rows))
 
     def cut_out(
         self, frame_rgb: Image, boxes_xyxy: NDArray[Any], masks: NDArray[np.bool_] | None = None
@@ -116,6 +117,12 @@ class Embedder(nn.Module):
         used = masks if self.cropping.needs_masks else None
         rows = np.flatnonzero(croppable(boxes_xyxy, (frame_rgb.shape[0], frame_rgb.shape[1]), used))
         return rows, self.crop(frame_rgb, boxes_xyxy[rows], None if used is None else used[rows])
+
+    def _lies(
+        self, boxes_xyxy: NDArray[Any], masks: NDArray[np.bool_] | None, rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        used = masks if self.cropping.needs_masks else None
+        return lies_of(boxes_xyxy, None if used is None else used[rows]).astype(np.float32)
 
     def embed(self, crops: Tensor) -> Tensor:
         """Give one vector of length 1 for each picture: the class token, as DINOv3's own evaluations of retrieval do.
@@ -175,12 +182,14 @@ class Described(NamedTuple):
         crops: Pictures, uint8, (M, 3, S, S).
         embeddings: Shape (M, D), float32, of length 1.
         features: Shape (M, F), float32, for a behaviour head.
+        lies: How each lies in the picture, (M, len(LIE)), float32, by its mask where the embedder uses masks.
     """
 
     rows: NDArray[np.int64]
     crops: Tensor
     embeddings: Tensor
     features: Tensor
+    lies: NDArray[np.float32]
 
 
 def _identity(embedder: nn.Module, architecture: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from datamodules.behaviour import BehaviourDataModule
 from datamodules.behaviour_windows import Window, check_classes, class_indices, step_of, window_rows
 from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.errors import CacheError, DataError
+from datamodules.lies import lies_of
 
 MAPPING = dict.fromkeys(BEHAVIOURS) | {"walk": "moving", "run": "moving", "standing": "still"}
 DAYS = ("2026_01_01", "2026_01_02", "2026_01_21", "2026_01_26")
@@ -20,7 +21,8 @@ def clip_of(name: str, day: str, frames: int = 8) -> AnimalFeatures:
     boxes = np.stack([10 + frame, 10 + 30 * animal, 30 + frame, 20 + 30 * animal], 1).astype(np.float32)
     behaviour = np.where(animal == 0, BEHAVIOURS.index("walk"), BEHAVIOURS.index("standing")).astype(np.int16)
     features = np.stack([animal, frame], 1).astype(np.float16)
-    return AnimalFeatures(name, day, 6.0, 200, 100, ("a", "b"), frame, animal, boxes, behaviour, features)
+    lies = lies_of(boxes).astype(np.float32)
+    return AnimalFeatures(name, day, 6.0, 200, 100, ("a", "b"), frame, animal, boxes, lies, behaviour, features)
 
 
 @pytest.fixture

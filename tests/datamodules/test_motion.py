@@ -1,12 +1,15 @@
 import numpy as np
 
+from datamodules.lies import LIE, lies_of
 from datamodules.motion import MOTION, motion_of
 
 SIZE = {"fps": 5.0, "width": 200, "height": 100}
 
 
 def describe(frame, animal, boxes):
-    values = motion_of(np.array(frame, np.int32), np.array(animal, np.int32), np.array(boxes, np.float32), **SIZE)
+    boxes = np.array(boxes, np.float32)
+    lies = lies_of(boxes).astype(np.float32)
+    values = motion_of(np.array(frame, np.int32), np.array(animal, np.int32), boxes, lies, **SIZE)
     return {name: values[:, column] for column, name in enumerate(MOTION)}
 
 
@@ -47,7 +50,5 @@ def test_neighbours_of_the_same_frame_count_and_no_others():
 
 
 def test_nothing_gives_nothing():
-    assert motion_of(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4), np.float32), **SIZE).shape == (
-        0,
-        12,
-    )
+    none, boxes, lies = np.zeros(0, np.int32), np.zeros((0, 4), np.float32), np.zeros((0, len(LIE)), np.float32)
+    assert motion_of(none, none, boxes, lies, **SIZE).shape == (0, len(MOTION))

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from datamodules.behaviour_windows import Window, window_rows
+from datamodules.lies import LIE, lies_of
 from datamodules.motion import MOTION, REACH, motion_of
 from pl_distill.errors import CheckpointError
 from pl_distill.models.behaviour_head import (
@@ -15,6 +16,7 @@ from pl_distill.models.behaviour_head import (
 from pl_distill.models.behaviour_stream import BehaviourStream
 
 WINDOW = Window(2, 3)
+NOBODY = (np.zeros((0, 4), np.float32), np.zeros((0, len(LIE)), np.float32), torch.zeros(0, 5))
 CLASSES = ("walk", "standing", "sleep")
 
 
@@ -87,7 +89,8 @@ def test_live_names_are_those_of_whole_clips():
     corner = np.cumsum(rng.normal(0, 2, (len(seen), 2)), 0) + 50
     boxes = np.concatenate([corner, corner + rng.uniform(10, 30, (len(seen), 2))], 1).astype(np.float32)
     features = torch.randn(len(seen), 5)
-    motion = motion_of(frame, animal, boxes, fps=6.0, width=200, height=150)
+    lies = lies_of(boxes).astype(np.float32)
+    motion = motion_of(frame, animal, boxes, lies, fps=6.0, width=200, height=150)
     rows = window_rows(frame, animal, WINDOW, 1)
     present = rows >= 0
     logits = model.head(
@@ -101,7 +104,7 @@ def test_live_names_are_those_of_whole_clips():
     for tick in range(frames):
         here = np.flatnonzero(frame == tick)
         ids = tuple(int(animal[row]) for row in here)
-        for named in stream.push(tick, ids, boxes[here], features[here], (150, 200)):
+        for named in stream.push(tick, ids, boxes[here], lies[here], features[here], (150, 200)):
             late.append(tick - named.tick)
             found.update({(one, named.tick): name for one, name in zip(named.ids, named.behaviours, strict=True)})
     assert set(late) == {stream.lag} == {WINDOW.future + REACH}
@@ -119,6 +122,6 @@ def test_live_names_are_those_of_whole_clips():
 
 def test_ticks_must_rise():
     stream = BehaviourStream(model_of(TemporalHead(5, 3, WINDOW)))
-    stream.push(4, (), np.zeros((0, 4), np.float32), torch.zeros(0, 5), (10, 10))
+    stream.push(4, (), *NOBODY, (10, 10))
     with pytest.raises(ValueError, match="tick 4 follows 4"):
-        stream.push(4, (), np.zeros((0, 4), np.float32), torch.zeros(0, 5), (10, 10))
+        stream.push(4, (), *NOBODY, (10, 10))

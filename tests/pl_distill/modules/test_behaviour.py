@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules.animal_features import AnimalFeatures, write_features, write_manifest
 from datamodules.edinburgh_output import BEHAVIOURS
+from datamodules.lies import lies_of
 from pl_distill.cli import main
 from pl_distill.evaluation.behaviour_scores import score_behaviours
 from pl_distill.models.behaviour_head import load_behaviour
@@ -30,7 +31,8 @@ def separable(folder, days: tuple[str, ...] = PEN_DAYS, *, seed: int = 0) -> Non
         features[np.arange(160), kind] += 2
         boxes = np.tile(np.array((10, 10, 40, 30), np.float32), (160, 1)) + 20 * animal[:, None]
         clip = AnimalFeatures(
-            *(day, day, 6.0, 200, 100, ("a", "b", "c", "d"), frame, animal, boxes, np.array(labels, np.int16)[kind]),
+            *(day, day, 6.0, 200, 100, ("a", "b", "c", "d"), frame, animal, boxes, lies_of(boxes).astype(np.float32)),
+            np.array(labels, np.int16)[kind],
             features,
         )
         entries[day] = write_features(folder, clip)
@@ -58,6 +60,7 @@ def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(hea
     assert results["stage"] == "val"
     assert results["scores"]["top1"] > 97 > 75 > results["baselines"]["geometry_and_motion"]["top1"]
     assert results["baselines"]["majority"]["macro_f1"] < 40
+    assert "with_axes_of_masks" in results["baselines"]
     board = EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0}).Reload()
     assert {"val/confusion_counts", "val/confusion_normalised", "val/precision_recall"} <= set(board.Tags()["images"])
     assert {"val/top1", "val/macro_f1", "val/recall_eat", "baseline/majority_top1"} <= set(board.Tags()["scalars"])

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules.animal_features import read_features, read_manifest
 from datamodules.clip import Clip
 from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.layouts import read_clips
+from datamodules.lies import lies_of
 from datamodules.masks import decode_masks
 from datamodules.pen import PenConfig, draw_pen
 from pl_distill.cli import main
@@ -20,7 +20,7 @@ from pl_distill.evaluation.clip_files import ClipFiles
 from pl_distill.evaluation.mask_files import write_masks
 from pl_distill.evaluation.track_files import FrameBoxes, write_frame
 from pl_distill.models.embedder_load import load_embedder
-from pl_distill.modules.embedder import EmbedderModule, average_precision
+from pl_distill.modules.embedder import EmbedderModule, average_precision, unexplained
 from tests.pl_distill.modules.stopping import KEEP_EACH_STEP, assert_same_weights, stop_at
 
 PEN = PenConfig(domain="small", width=128, height=72, num_animals=2)
@@ -101,16 +101,12 @@ def test_a_training_can_begin_with_an_embedder(embedder):
         EmbedderModule(**SMALL | {"dimension": 8}, weights=str(embedder)).configure_model()
 
 
-def test_the_longer_training_is_the_shipped_one_with_more_herds_and_steps(capsys):
-    recipes = []
-    for over in ((), ("--config", "embedder/longer/pen.yaml")):
-        with pytest.raises(SystemExit, match="0"):
-            main(["fit", "--config", "embedder/pen.yaml", *over, "--print_config"])
-        recipes.append(yaml.safe_load(capsys.readouterr().out))
-    shipped, longer = recipes
-    assert longer["model"] == shipped["model"]
-    assert sum(share["pens"] for share in longer["data"]["init_args"]["train"]) == 160
-    assert longer["trainer"]["max_steps"] > 2 * shipped["trainer"]["max_steps"]
+def test_what_a_pose_leaves_unexplained_is_relative_to_its_variance():
+    true = torch.tensor([(0.0, 0.0), (2.0, 0.0)])
+    mean_of_it, nearly = torch.tensor([(1.0, 0.0)]).expand(2, 2), true + torch.tensor((0.0, 0.05))
+    torch.testing.assert_close(unexplained(mean_of_it, true), torch.tensor((1.0, 0.0)))
+    # The second value never differs: it is judged as if its variance were 0.04.
+    torch.testing.assert_close(unexplained(nearly, true), torch.tensor((0.0, 0.0625)))
 
 
 def test_an_embedder_is_validated_without_a_checkpoint_as_its_training_was(crops, embedder, tmp_path, capsys):
@@ -148,6 +144,10 @@ def test_embedding_clips_describes_every_visible_animal_of_truth(embedder, clips
     seen = load_embedder(embedder).describe_animals(frame.image, truth.boxes_xyxy, decode_masks(truth.masks))
     first = stored.features[(stored.frame == 0) & (stored.animal == stored.animals.index(truth.identities[0]))][0]
     np.testing.assert_allclose(first, seen.features[0].numpy(), atol=0.02)
+    row = (stored.frame == 0) & (stored.animal == stored.animals.index(truth.identities[0]))
+    np.testing.assert_array_equal(
+        stored.lies[row], lies_of(truth.boxes_xyxy, decode_masks(truth.masks))[:1].astype("f4")
+    )
     assert main(words) == 1
     assert "holds older features" in capsys.readouterr().err
 
