@@ -28,9 +28,8 @@ right of it in body lengths per second; turning in radians per second, clockwise
 nearest to the own head, and of the one whose neck is: distance, how far ahead and to the right, in own body lengths,
 and the cosine between the directions of the two."""
 
-_GOING = (
-    0.3  # what a body length per second forwards counts against a slimness of 1; at 1 rooting animals were turned round
-)
+_GOING = 0.3
+"""What a body length per second forwards counts against a slimness of 1; at 1 rooting animals were turned round."""
 _NECK = 0.5  # of half the length, from the middle towards the head
 _FARTHEST = 2.0  # body lengths
 Floats = NDArray[np.float64]
