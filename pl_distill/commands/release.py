@@ -72,6 +72,8 @@ def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores:
                 results[domain] = read_results(folder / domain / RESULTS_FILE)
     student = is_student(source)
     if results and not student:
+        if not text.animal:
+            raise ConfigError(f"{card}, animal", "is missing", "the word for the animals", "Add it to the card.")
         words = _ask_words(source, text, scores[0] / next(iter(results)) / "clips")
     recipes = {recipe: Path(find_recipe(recipe)) for recipe in text.recipes}
     shown = ModelCard(text.name, text.summary, text.data, text.training, recipes, results, words, text.limits)

@@ -113,7 +113,7 @@ class TinyViTStudent(Student):
     def _body_input(self, images: Tensor) -> Tensor:
         """Resize (B, 3, S, S) to the body's size and convert to ImageNet's statistics; the same dtype comes back.
 
-        Channels-last, which convolutions hand on: on a CPU the real size takes 12 % less time, the pen's 7 %.
+        Channels-last, which convolutions hand on: some percent faster on a CPU (docs/deployment.md).
         """
         pixels = resize(images.float(), self.body_size)  # antialiased resizing has no half-precision kernel everywhere
         normalised = (pixels * self.input_scale.float() + self.input_shift.float()).to(images.dtype)

@@ -28,8 +28,7 @@ def lie_of(boxes, masks=None) -> dict[str, float]:
 def test_a_mask_lies_towards_its_slimmer_end(angle):
     mask = drop(angle)
     lie = lie_of(box_of(mask), mask[None])
-    assert np.degrees(lie["angle"]) % 360 == pytest.approx(angle, abs=2) or angle == 0
-    assert np.cos(lie["angle"] - np.radians(angle)) > 0.99
+    assert np.cos(lie["angle"] - np.radians(angle)) > np.cos(np.radians(2))
     assert (lie["length"], lie["width"]) == (pytest.approx(60, abs=3), pytest.approx(30, abs=3))
     assert (lie["x"], lie["y"]) == (pytest.approx(70.5, abs=2), pytest.approx(60.5, abs=2))
     assert lie["slimness"] > 0.1

@@ -115,3 +115,42 @@ def test_a_port_in_use_is_left_alone():
 
 def test_who_knows_better_names_the_place():
     assert bash(MEET, MASTER_ADDR="10.0.0.9", MASTER_PORT="29500") == "10.0.0.9 29500"
+
+
+def start(tmp_path, restarts, signalled=False):
+    """Run train.sbatch with a srun that writes down what it is to run, and may signal the script; code and steps."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    steps = tmp_path / "steps"
+    steps.unlink(missing_ok=True)
+    signal = '[ "${@: -1}" = true ] && kill -USR1 $PPID' if signalled else ":"
+    for name, code in {"srun": f'echo "$@" >> {steps}\n{signal}\nexit 0', "scontrol": "exit 1"}.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{code}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PL_DISTILL": "echo",
+        "PL_DISTILL_SLURM_DIR": str(FOLDER),
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_RESTART_COUNT": str(restarts),
+        "SLURMD_NODENAME": "n1",
+    }
+    words = ["bash", str(FOLDER / "train.sbatch"), str(tmp_path / "run")]
+    ran = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=30)
+    return ran.returncode, steps.read_text().splitlines()
+
+
+def test_neighbouring_starts_train_in_steps_of_other_numbers(tmp_path):
+    """A kill of the last start's step that SLURM repeats later does not find one of its number."""
+    for restarts in range(4):
+        code, steps = start(tmp_path, restarts)
+        assert code == 0
+        assert len(steps) == 1 + restarts % 2
+        assert " fit " in steps[-1]
+
+
+def test_a_signal_before_training_began_is_not_lost(tmp_path):
+    code, steps = start(tmp_path, 1, signalled=True)
+    assert code == 75
+    assert steps == ["--nodes=1 --ntasks=1 true"]

@@ -106,6 +106,16 @@ def test_a_card_with_a_missing_key_is_refused_by_its_name(scored, capsys):
     assert not (root / "other").exists()
 
 
+def test_the_card_of_a_sam3_with_scores_must_name_its_animals(scored, capsys):
+    root, model, _ = scored
+    card = root / "nameless.yaml"
+    card.write_text(yaml.safe_dump({key: value for key, value in CARD.items() if key != "animal"}))
+    words = ["--source", str(model), "--out", str(root / "other"), "--card", str(card)]
+    assert main(["release", *words, f"--scores=[{root / 'out'}]"]) == 1
+    assert f"{card}, animal: is missing" in capsys.readouterr().err
+    assert not (root / "other").exists()
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
