@@ -1,36 +1,23 @@
 """`pl-distill ablate`: train students that differ in one thing, their loss say, score them all, and write one table."""
 
-import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from datamodules.cache_manifest import MANIFEST, CacheManifest
-from datamodules.distillation import DistillationDataModule
-from datamodules.files import sha256_of, write_json
-from datamodules.pen import EVALUATION_SEED
+from datamodules.files import sha256_of
 from datamodules.shard_manifest import ShardManifest
 from datamodules.splits import Part
 from pl_distill import __version__
-from pl_distill.commands.lightning import run_lightning
+from pl_distill.commands.ablation_cell import Cell, Judge
 from pl_distill.commands.parsing import find_recipe, shipped_recipes
-from pl_distill.commands.steps import Steps
 from pl_distill.errors import ConfigError
-from pl_distill.evaluation.ablation import (
-    AblationTable,
-    Share,
-    format_markdown,
-    make_table,
-    tracking_shares,
-    write_table,
-)
-from pl_distill.evaluation.evaluate import RESULTS_FILE, evaluate
-from pl_distill.evaluation.results import read_results
+from pl_distill.evaluation.ablation import AblationTable, format_markdown, make_table, write_table
 from pl_distill.models.sam3 import read_sam3_sha256
-from pl_distill.modules.feature_scores import feature_shares
 
 REFERENCE = "full"
 """The arm that trains the recipe as it is."""
@@ -72,8 +59,9 @@ def ablate(
 
     Each cell (an arm with a seed) is trained, compared with the teacher's maps of the validation clips, put into SAM 3
     and streamed over the clips of `split`. Finished cells are reused and a killed one goes on from its last checkpoint;
-    more arms or seeds can be asked for later. Writes ablation.json and ablation.md: the mean of each arm, and its
-    difference to `full` with a 95 % interval, paired over days and seeds. The table is written anew after each seed.
+    more arms or seeds can be asked for later, and the same command, started several times, shares the cells among its
+    processes. Writes ablation.json and ablation.md: the mean of each arm, and its difference to `full` with a 95 %
+    interval, paired over days and seeds. The table is written anew after each seed.
     Example: pl-distill ablate --teacher T --shards S --cache C --out runs/ablation --max_steps 600
 
     Args:
@@ -103,11 +91,10 @@ def ablate(
         if name in chosen:
             raise ConfigError("--caches", f"names {name!r}, which is an arm", "another name", "Rename it.")
         chosen[name] = Arm(None, folder)
-    manifest = ShardManifest.load(shards)
     common: dict[str, Any] = {
         "version": __version__,
         "teacher_sha256": read_sam3_sha256(teacher),
-        "shards_sha256": manifest.sha256,
+        "shards_sha256": ShardManifest.load(shards).sha256,
         "recipe": sha256_of(Path(find_recipe(recipe))),
         "trainer": sha256_of(Path(find_recipe(trainer))),
         "max_steps": max_steps,
@@ -119,58 +106,82 @@ def ablate(
     options = [f"--model.teacher={teacher}", f"--data.shards={shards}"]
     options += [] if max_steps is None else [f"--trainer.max_steps={max_steps}"]
     options += [] if batch_size is None else [f"--data.batch_size={batch_size}"]
-    arm_sha256 = {
-        name: {
-            "arm": None if arm.overlay is None else sha256_of(Path(arm.overlay)),
-            "cache_sha256": _cache_sha256(arm.cache),
-        }
-        for name, arm in chosen.items()
-    }
-    cells: dict[str, list[dict[str, dict[str, Share]]]] = {name: [] for name in chosen}
-    spent: dict[str, float] = dict.fromkeys(chosen, 0.0)
-    begin = time.monotonic()
-    paths: tuple[Path, ...] = ()
-    table = None
+    judge = Judge(teacher, shards, cache, prompt, split, max_frames)
+    rows: list[list[Cell]] = []  # one for each seed
     for seed in range(seeds):
-        for number, (name, arm) in enumerate(chosen.items()):
-            cell = seed * len(chosen) + number
-            folder = out / name / f"seed-{seed}"
-            steps = Steps(folder / "cell.json", common | arm_sha256[name] | {"seed": seed}, total=2)
-            late = max_minutes is not None and time.monotonic() - begin > 60 * max_minutes
-            if late and "evaluate" not in steps.done:
-                print(f"\n{max_minutes:g} minutes are over, {cell} of {seeds * len(chosen)} cells are done; "
-                      "run the same command again to go on")  # fmt: skip
-                _tell(out, table, paths)
-                return
-            print(f"\n{name}, seed {seed} (cell {cell + 1} of {seeds * len(chosen)})", flush=True)
+        rows.append([])
+        for name, arm in chosen.items():
             words = ["--config", recipe, "--config", trainer]
             words += [] if arm.overlay is None else ["--config", arm.overlay]
             words += [*options, f"--data.cache={arm.cache}", f"--seed_everything={seed}", f"--data.seed={seed}"]
-            steps.run("train", "distil", folder / "features.json", partial(_train, folder, words, shards, cache))
-            _share_replays(out, folder)
-            score = partial(
-                evaluate, folder / "student", shards, folder, teacher, prompt, split, max_frames, seed=EVALUATION_SEED
-            )
-            steps.run("evaluate", "stream and score", folder / RESULTS_FILE, partial(score, video=False))
-            cells[name].append(_read_cell(folder))
-            spent[name] += sum(step.seconds for step in steps.done.values())
-        done = seed + 1
-        shown = {
-            "recipe": recipe,
-            "teacher": f"{teacher} ({common['teacher_sha256'][:12]})",
-            **{name: common[name] for name in ("version", "max_steps", "batch_size", "split", "max_frames", "prompt")},
-        }
-        seconds = {arm: round(total / done, 1) for arm, total in spent.items()}
-        table = make_table(cells, REFERENCE, range(done), shown, seconds)
-        paths = write_table(out, table)
-    _tell(out, table, paths)
-
-
-def _tell(out: Path, table: AblationTable | None, paths: Sequence[Path]) -> None:
+            settings = common | {
+                "arm": None if arm.overlay is None else sha256_of(Path(arm.overlay)),
+                "cache_sha256": _cache_sha256(arm.cache),
+                "seed": seed,
+            }
+            rows[-1].append(Cell(name, seed, out, words, settings, judge))
+    shown = {
+        "recipe": recipe,
+        "teacher": f"{teacher} ({common['teacher_sha256'][:12]})",
+        **{name: common[name] for name in ("version", "max_steps", "batch_size", "split", "max_frames", "prompt")},
+    }
+    finished = _make(rows, None if max_minutes is None else 60 * max_minutes, partial(_write, out, shown))
+    if not finished:
+        print("\nrun the same command again to go on")
+    table, paths = _write(out, shown, rows)
     if table is not None:
         print(f"\n{format_markdown(table)}")
         print("\n".join(f"table     {path}" for path in paths))
     print(f"curves    tensorboard --logdir {out}")
+
+
+def _make(
+    rows: Sequence[Sequence[Cell]], limit_s: float | None, write: Callable[[Sequence[Sequence[Cell]]], object]
+) -> bool:
+    """Make the cells seed by seed, first those that no other process has in hand, then what these have left.
+
+    Args:
+        rows: The cells of each seed.
+        limit_s: After so many seconds no further cell is begun.
+        write: Writes the table, after each cell that completes a seed.
+
+    Returns:
+        Whether all of them are made.
+    """
+    cells = [cell for row in rows for cell in row]
+    begin = time.monotonic()
+    for wait in (False, True):
+        for number, cell in enumerate(cells, start=1):
+            if cell.done:
+                continue
+            if limit_s is not None and time.monotonic() - begin > limit_s:
+                count = sum(cell.done for cell in cells)
+                print(f"\n{limit_s / 60:g} minutes are over, {count} of {len(cells)} cells are done")
+                return False
+            print(f"\n{cell.arm}, seed {cell.seed} (cell {number} of {len(cells)})", flush=True)
+            if not cell.make(wait=wait):
+                print("another process has it in hand", flush=True)
+            elif all(other.done for other in rows[cell.seed]):
+                write(rows)
+    return True
+
+
+def _write(
+    out: Path, shown: Mapping[str, Any], rows: Sequence[Sequence[Cell]]
+) -> tuple[AblationTable | None, Sequence[Path]]:
+    """Write the table of all seeds that are complete, if there are any."""
+    complete = list(takewhile(lambda row: all(cell.done for cell in row), rows))
+    if not complete:
+        return None, ()
+    arms: dict[str, list[Cell]] = {cells[0].arm: list(cells) for cells in zip(*complete, strict=True)}
+    table = make_table(
+        {arm: [cell.read() for cell in cells] for arm, cells in arms.items()},
+        REFERENCE,
+        [cell.seed for cell in arms[REFERENCE]],
+        shown,
+        {arm: round(sum(cell.seconds for cell in cells) / len(cells), 1) for arm, cells in arms.items()},
+    )
+    return table, write_table(out, table)
 
 
 def _cache_sha256(cache: Path) -> str:
@@ -200,31 +211,3 @@ def find_arms(names: Sequence[str] | None) -> dict[str, str | None]:
             raise ConfigError("--arms", f"names {arm!r} twice", "each once", "Rename one of the files.")
         found[arm] = path
     return found
-
-
-def _train(folder: Path, words: Sequence[str], shards: Path, cache: Path) -> None:
-    run = run_lightning(["fit", *words, f"--trainer.default_root_dir={folder / 'logs'}", "--ckpt_path=last"])
-    run.model.save_pretrained(folder / "student")
-    # Every arm is compared with the same maps, whatever it has learned from.
-    maps = DistillationDataModule(str(shards), str(cache), run.datamodule.batch_size, run.datamodule.num_workers)
-    shares = feature_shares(run.model, maps.val_dataloader())
-    write_json(
-        folder / "features.json",
-        {name: {clip: asdict(share) for clip, share in clips.items()} for name, clips in shares.items()},
-    )
-
-
-def _read_cell(folder: Path) -> dict[str, dict[str, Share]]:
-    features = json.loads((folder / "features.json").read_text(encoding="utf-8"))
-    shares = {name: {clip: Share(**share) for clip, share in clips.items()} for name, clips in features.items()}
-    return shares | tracking_shares(read_results(folder / RESULTS_FILE))
-
-
-def _share_replays(out: Path, folder: Path) -> None:
-    """Let the evaluations of all cells find the teacher's tracks in one place: it is the same teacher every time."""
-    for kind in ("tracks", "pictures"):
-        shared, link = out / "teacher" / kind, folder / kind / "teacher"
-        shared.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(shared.resolve(), target_is_directory=True)

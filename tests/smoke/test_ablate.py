@@ -1,8 +1,13 @@
 """`pl-distill ablate` on a grid as small as one can be: extended by an arm, killed in it, and started again."""
 
+import fcntl
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +57,8 @@ def test_a_killed_ablation_goes_on_and_more_arms_can_follow(inputs, tmp_path, ca
     capsys.readouterr()
     assert main([*words, '--arms=["mse"]']) == 0
     printed = capsys.readouterr().out
-    assert printed.count(": reused, ") == 2
+    assert "mse, seed 0 (cell 2 of 2)" in printed
+    assert "full, seed 0" not in printed
     assert (out / "full/seed-0/student/student.safetensors").stat().st_mtime_ns == first
 
     table = json.loads((out / "ablation.json").read_text())
@@ -84,6 +90,34 @@ def test_a_killed_ablation_goes_on_and_more_arms_can_follow(inputs, tmp_path, ca
 
     assert main([*words, "--max_steps", "3"]) == 1
     assert "is of a run with max_steps 2" in capsys.readouterr().err
+
+
+def test_a_second_process_takes_other_cells_and_what_the_first_leaves(inputs, tmp_path):
+    out = tmp_path / "ablation"
+    words = [*inputs, "--out", str(out), "--trainer", "trainer/smoke.yaml", "--max_steps=1", "--batch_size=2"]
+    first = out / "full/seed-0"
+    first.mkdir(parents=True)
+    with (first / "cell.lock").open("a") as lock:  # as a first process would that has this cell in hand
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        script = Path(sys.executable).with_name("pl-distill")
+        command = [script, "ablate", *words, "--seeds=1", '--arms=["mse"]']
+        second = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            others = out / "mse/seed-0/cell.json"
+            deadline = time.monotonic() + 240
+            while not (others.exists() and "evaluate" in others.read_text()):
+                assert second.poll() is None, second.stdout.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            assert not (first / "cell.json").exists()
+            assert not (out / "ablation.json").exists()
+        except BaseException:
+            second.kill()
+            raise
+    printed, _ = second.communicate(timeout=240)
+    assert second.returncode == 0, printed
+    assert printed.index("another process has it in hand") < printed.index("mse, seed 0")
+    assert list(json.loads((out / "ablation.json").read_text())["arms"]) == ["full", "mse"]
 
 
 @pytest.mark.parametrize(
