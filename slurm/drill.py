@@ -220,7 +220,8 @@ def interrupt(
     if kind in ("rank", "stop"):
         os.kill(rank_process(folder, 1), signal.SIGKILL if kind == "rank" else signal.SIGSTOP)
     elif kind == "slurmd":
-        os.kill(int((cluster / "slurmd-n2.pid").read_text()), signal.SIGKILL)
+        node = said("scontrol", "show", "hostnames", show(job)["NodeList"]).split()[-1]
+        os.kill(int((cluster / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
         wait_for(
             "the lost node is noticed",
             lambda: show(job)["JobState"] != "RUNNING" or int(show(job)["Restarts"]) > restarts,
