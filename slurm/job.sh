@@ -44,6 +44,8 @@ finish_with() {
         wait "$1"; now=$?
         if [ "$now" -ne 127 ]; then code=$now; fi  # 127: bash has told the code already
     done
+    # Of a step whose node is lost srun may say 0 (22.05 does): only the run itself knows that it has not ended.
+    if [ "$code" -eq 0 ] && grep -qs '"state": "running"' "$run/run_state.json"; then code=143; fi
     case $code in
         0) say "done" ;;
         75) requeue "saved after a signal" ;;

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.files import write_json
 from pl_distill.commands.parsing import find_recipe
 
 FOLDER = Path(__file__).resolve().parents[2] / "slurm"
@@ -61,6 +62,14 @@ def finish(tmp_path, step, state="RUNNING", crashes=0):
 def test_saved_and_killed_jobs_are_requeued_and_no_others(code, requeued, tmp_path):
     found, asked, _ = finish(tmp_path, f"(exit {code})")
     assert found == code
+    assert asked == (["requeue", "7"] if requeued else [])
+
+
+@pytest.mark.parametrize(("state", "requeued"), [("running", True), ("done", False)])
+def test_a_step_that_ends_well_while_its_run_has_not_was_on_a_lost_node(state, requeued, tmp_path):
+    write_json(tmp_path / "run_state.json", {"schema": 1, "state": state})
+    found, asked, _ = finish(tmp_path, "(exit 0)")
+    assert found == (143 if requeued else 0)
     assert asked == (["requeue", "7"] if requeued else [])
 
 
