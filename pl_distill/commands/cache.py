@@ -19,7 +19,7 @@ from pl_distill.errors import ConfigError
 def info(cache: Path) -> None:
     """Show who made a cache, from how many frames, and how large it is.
 
-    Example: pl-distill cache info --cache runs/demo/shards-features
+    Example: pl-distill cache info --cache runs/demo/features
 
     Args:
         cache: Folder of feature shards, as `pl-distill predict` writes it.
@@ -34,7 +34,7 @@ def verify(
 
     With --sample also run the live teacher on some frames; fails where a cached map's cosine with it is less than the
     codec promises: 0.999 for float16, 0.998 for int8, 0.99 for pca-int8.
-    Example: pl-distill cache verify --cache runs/demo/features --shards runs/demo/shards --teacher runs/demo/teacher
+    Example: pl-distill cache verify --cache runs/demo/features --shards runs/demo/shards --teacher pen_teacher
     --sample 20
 
     Args:

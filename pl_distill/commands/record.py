@@ -31,7 +31,7 @@ def build(
     first_hour: float = 7.0,
     clip_minutes: float = 5.0,
 ) -> None:
-    """Make a record from annotated clips; `track --pool --record` makes one from what it follows.
+    """Make a record from annotated clips; `track --pool` makes one from what it follows.
 
     A clip's day is its folder, its time of day its number: clip 000012 of five minutes begins an hour after the first.
     Annotated identities count within their clip only, so that the clip's name is part of the animal's.

@@ -55,7 +55,7 @@ def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores:
 
     With --scores, folders that `pl-distill transfer` wrote, the card shows their scores, and of a SAM 3 what words find
     on the clips of the first domain.
-    Example: pl-distill release --source runs/pen_teacher/tracker/sam3 --out pen_teacher --scores=[runs/transfer]
+    Example: pl-distill release --source runs/pen_teacher/longer/tracker/sam3 --out pen_teacher --scores=[runs/transfer]
 
     Args:
         source: Folder that a training of a SAM 3 exported; or a student, its folder or checkpoint.

@@ -18,7 +18,7 @@ QUERY_GOAL = "<= 1.2"
 
 
 def measure() -> Iterator[Figure]:
-    """Measure queries on both galleries of the issue, and a pool of one animal and year as it grows."""
+    """Measure queries on both galleries, and a pool of one animal and year as it grows."""
     rng = np.random.default_rng(0)
     for name, animals, each, dimension in (("full_archive", 8, 61_320, 128), ("bounded", 200, 512, DIMENSION)):
         yield from _queries(rng, name, animals, each, dimension)

@@ -27,7 +27,7 @@ def test_every_profile_has_room_a_named_reserve_and_a_source(name):
     assert envelope.half_tflops > envelope.float_tflops
 
 
-def test_the_devices_of_the_issue_are_there():
+def test_every_device_has_a_profile():
     devices = {"orin-nx-16gb", "orin-nx-8gb", "orin-nano-8gb", "agx-orin-32gb", "agx-orin-64gb", "thor"}
     assert set(shipped_envelopes()) == devices
 
