@@ -1,6 +1,7 @@
 """Pictures of what the student sees: image, teacher's map, student's map, their difference, in TensorBoard."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ class FeaturePreview(Callback):
     Maps are shown by their three main directions of variation as red, green and blue. Basis and range are the teacher's
     for both, so that equal colours mean equal features. The error is ``||s - t||`` per cell over the mean ``||t||``:
     black is 0, bright is 1 or more. The rows are spread over the validation batches: neighbouring frames look alike.
+
+    Modules whose validation step returns no maps have no pictures.
 
     Args:
         images: Rows of the picture.
@@ -52,7 +55,11 @@ class FeaturePreview(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep what the validation step returned: a forward pass of our own would have to be joined by other ranks."""
-        due = trainer.is_global_zero and self._validations % self.every_n_validations == 0
+        due = (
+            isinstance(outputs, Mapping)
+            and trainer.is_global_zero
+            and self._validations % self.every_n_validations == 0
+        )
         batches = trainer.num_val_batches[0]
         if due and not trainer.sanity_checking and batch_idx in spread(self.images, batches):
             share = max(1, math.ceil(self.images / batches))

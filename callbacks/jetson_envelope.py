@@ -3,6 +3,7 @@
 import logging
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.peak_vram import PeakVRAM
@@ -79,6 +80,10 @@ class JetsonEnvelope(Callback):
         if not phases:
             return
         parts = {phase: peaks.get("allocated", peaks.get("rss", 0)) for phase, peaks in phases.items()}
+        # Every process has the same phases in the same order, and judges the largest of all of them alike.
+        here = torch.tensor(list(parts.values()), dtype=torch.int64, device=trainer.strategy.root_device)
+        everyone = trainer.strategy.all_gather(here).reshape(-1, len(parts)).amax(0).tolist()
+        parts = dict(zip(parts, map(int, everyone), strict=True))
         largest = max(parts, key=lambda phase: parts[phase])
         self._judge(trainer, "measured", check(self.envelope, {largest: parts[largest]}))
 

@@ -1,5 +1,6 @@
 """How much memory each phase of a run takes at most, on every process."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ class PeakVRAM(Callback):
     On a GPU `memory/<phase>_allocated_gib` (tensors) and `memory/<phase>_reserved_gib` (what the allocator holds); on a
     CPU `memory/<phase>_rss_gib`, the resident set of the process, which is never called VRAM. Validation interrupts a
     fit and counts apart. With several processes the value is the largest, and `..._rank<n>` is each one's. At the end
-    of a phase they go to the loggers and, as bytes, into `peak_memory.json` in the run's folder.
+    of a phase they go to the loggers and, as bytes, into `peak_memory.json` in the run's folder, where phases of an
+    earlier verb stay.
 
     Streaming is no phase of Lightning: `evaluate` and `track` measure it with the same `PhaseMeter` and write it into
     their results.json and run.json.
@@ -94,4 +96,14 @@ class PeakVRAM(Callback):
             content.setdefault(phase, {})[f"{name}_bytes"] = {"largest": max(values), "ranks": values}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-        write_json(Path(trainer.default_root_dir) / FILE, {"schema": 1, "phases": content})
+        path = Path(trainer.default_root_dir) / FILE
+        write_json(path, {"schema": 1, "phases": _read_phases(path) | content})
+
+
+def _read_phases(path: Path) -> dict[str, dict[str, Any]]:
+    """Return what another verb has measured in this folder; nothing where the file is none of ours."""
+    try:
+        phases = json.loads(path.read_text(encoding="utf-8"))["phases"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return phases if isinstance(phases, dict) else {}

@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from datamodules.files import recover_directories
 
 
 class Exportable(Protocol):
@@ -15,7 +18,9 @@ class Exportable(Protocol):
 
 
 class Sam3Export(Callback):
-    """Writes the model after every validation and at the end; the folder always holds the latest, whole.
+    """Writes the model after every validation of a fit and at its end; the folder always holds the latest, whole.
+
+    A validation by itself writes nothing: its model may be another than the one that was trained in this folder.
 
     Args:
         folder: Where to; by default ``sam3`` in the trainer's root folder.
@@ -24,9 +29,14 @@ class Sam3Export(Callback):
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put back what a kill in the middle of a replacement has left aside."""
+        recover_directories(self._where(trainer).parent)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, on the first process."""
-        self._write(trainer, pl_module)
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last steps, too: a run rarely ends with a validation."""
@@ -34,5 +44,7 @@ class Sam3Export(Callback):
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking:
-            folder = Path(self.folder) if self.folder is not None else Path(trainer.default_root_dir) / "sam3"
-            cast(Exportable, pl_module).save_pretrained(folder)
+            cast(Exportable, pl_module).save_pretrained(self._where(trainer))
+
+    def _where(self, trainer: Trainer) -> Path:
+        return Path(self.folder) if self.folder is not None else Path(trainer.default_root_dir) / "sam3"

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from datamodules.batch import frames_in
 from pl_distill.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Scaling(Callback):
     ) -> None:
         """Compare the processes now and then."""
         began, frames = self._window
-        self._window = (began, frames + len(batch["image"]))
+        self._window = (began, frames + frames_in(batch))
         if len(self._forwards) >= self.every_n_steps:
             self._compare(trainer, pl_module)
             self._forwards.clear()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from datamodules.batch import frames_in
 from pl_distill.evaluation.memory import peak_rss_bytes
 
 WINDOW = 20  # batches that a value is a mean of
@@ -40,7 +41,7 @@ class Throughput(Callback):
         """Log what the last batches took."""
         now = time.perf_counter()
         if self._ended is not None:
-            self._batches.append((len(batch["image"]), self._began - self._ended, now - self._began))
+            self._batches.append((frames_in(batch), self._began - self._ended, now - self._began))
             frames, waited, worked = (sum(column) for column in zip(*self._batches, strict=True))
             seconds = max(waited + worked, 1e-9)
             pl_module.log("perf/frames_per_second", trainer.world_size * frames / seconds)

@@ -3,9 +3,19 @@
 B batch, C channels, H W pixels of the model input, h w feature grid.
 """
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 from torch import Tensor
+
+
+def frames_in(batch: Any) -> int:
+    """How many pictures (of behaviours: windows) a batch of any of our data modules holds."""
+    if isinstance(batch, Mapping):
+        return len(batch["image"])
+    if hasattr(batch, "images"):
+        return int(batch.images.shape[:-3].numel())  # (N, 3, S, S), or windows of them
+    return len(batch.features)
 
 
 class ImageBatch(TypedDict):

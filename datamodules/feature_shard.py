@@ -8,6 +8,7 @@ Headers are fixed and carry no time: equal maps give equal bytes.
 
 import hashlib
 import os
+import socket
 import tarfile
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +58,8 @@ class FeatureShardWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in self._path.parent.glob(f".{self._path.name}.partial*"):  # of a run that was killed
             leftover.unlink()
-        self._temporary = self._path.with_name(f".{self._path.name}.partial")
+        # A name of its own: a writer that was given up for lost may still be at work on the same shard.
+        self._temporary = self._path.with_name(f".{self._path.name}.partial-{socket.gethostname()}-{os.getpid()}")
         self._stream = self._temporary.open("wb")
         self._digest = hashlib.sha256()
         # A thread hashes what is being written: either alone takes about as long as the other.

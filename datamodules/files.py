@@ -1,10 +1,11 @@
-"""Files that are whole or absent: written under a temporary name, synced, renamed."""
+"""Files and folders that are whole or absent: written under a temporary name, synced, renamed."""
 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,42 @@ def sha256_of(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def partial_directory(path: Path) -> Path:
+    """Return where a directory that will be `path` is written."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def replace_directory(path: Path) -> None:
+    """Sync what lies in `partial_directory(path)` and put it in the place of `path`.
+
+    A directory cannot be replaced in one step: the old one is moved aside first, and deleted last.
+    """
+    new, old = partial_directory(path), _aside(path)
+    for folder, _, files in os.walk(new):
+        for name in files:
+            with (Path(folder) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_directory(Path(folder))
+    shutil.rmtree(old, ignore_errors=True)
+    if path.is_dir():
+        path.rename(old)
+    else:
+        path.unlink(missing_ok=True)
+    new.rename(path)
+    sync_directory(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_directories(folder: Path) -> None:
+    """Put back what a kill within `replace_directory` has left aside."""
+    for old in folder.glob(".*.old"):
+        path = old.with_name(old.name[1:].removesuffix(".old"))
+        if not path.exists():
+            with suppress(FileNotFoundError):  # another process of the run was quicker
+                old.rename(path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")

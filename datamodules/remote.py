@@ -97,7 +97,7 @@ class RemoteFolder:
 
         Args:
             file: Path below the URL.
-            sha256: Its hash, where it is known; compared when it is downloaded.
+            sha256: Its hash, where it is known: a copy of another content is not taken for it.
             fresh: Download it again, since it may have changed.
 
         Raises:
@@ -106,7 +106,7 @@ class RemoteFolder:
         path = self._path(file)
         with self._open_lock(path) as lock:  # of several processes one downloads, the others find it
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if fresh or not self._touch(path, None):
+            if fresh or not self._touch(path, None, sha256):
                 self._download(file, path, None, sha256)
         return path
 
@@ -116,7 +116,7 @@ class RemoteFolder:
         Args:
             file: Path below the URL.
             size: Its bytes.
-            sha256: Its hash; compared when it is downloaded.
+            sha256: Its hash: a copy of another content is not taken for it.
 
         Raises:
             RemoteError: It is not there, is not what it should be, or could not be read in all attempts.
@@ -125,9 +125,9 @@ class RemoteFolder:
         lock = self._open_lock(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_SH)
-            while not self._touch(path, size):
+            while not self._touch(path, size, sha256):
                 fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one downloads, the others find it
-                if not self._touch(path, size):
+                if not self._touch(path, size, sha256):
                     self._make_room(size)
                     self._download(file, path, size, sha256)
                 fcntl.flock(lock, fcntl.LOCK_SH)  # not in one step: another may have made room in between
@@ -142,9 +142,12 @@ class RemoteFolder:
             raise RemoteError(self.url, f"names the file {file!r}", "a path below it", "Do not trust this manifest.")
         return self.folder.joinpath(*parts)
 
-    def _touch(self, path: Path, size: int | None) -> bool:
+    def _touch(self, path: Path, size: int | None, sha256: str | None) -> bool:
+        """Whether there is a copy of this size and content; what is published anew often has the size of before."""
         try:
             if size is not None and path.stat().st_size != size:
+                return False
+            if sha256 is not None and _content(path).read_text(encoding="ascii") != sha256:
                 return False
             os.utime(path)
         except FileNotFoundError:
@@ -153,6 +156,8 @@ class RemoteFolder:
 
     def _download(self, file: str, path: Path, size: int | None, sha256: str | None) -> None:
         where = f"{self.url}/{file}"
+        for leftover in path.parent.glob(f".{path.name}.partial-*"):  # of a process that was killed; we hold the lock
+            leftover.unlink(missing_ok=True)
         for attempt in range(1, self.attempts + 1):
             try:
                 self._copy(where, path, size, sha256)
@@ -196,6 +201,9 @@ class RemoteFolder:
                 raise OSError(f"{written} bytes instead of {size}")
             if sha256 is not None and digest.hexdigest() != sha256:
                 raise OSError(f"SHA-256 {digest.hexdigest()} instead of {sha256}")
+            _content(path).unlink(missing_ok=True)  # of the copy that is replaced now
+        with atomic_path(_content(path)) as temporary:
+            temporary.write_text(digest.hexdigest(), encoding="ascii")
 
     def _make_room(self, size: int) -> None:
         """Delete what nobody holds and was used least recently until `size` more bytes fit."""
@@ -218,6 +226,7 @@ class RemoteFolder:
                     except BlockingIOError:
                         continue
                     path.unlink(missing_ok=True)
+                    _content(path).unlink(missing_ok=True)
                     total -= bytes_
 
     def _open_lock(self, path: Path) -> BinaryIO:
@@ -263,6 +272,11 @@ class LocalCopies:
 
 
 COPIES = LocalCopies()
+
+
+def _content(path: Path) -> Path:
+    """Return where the SHA-256 of a copy is written down."""
+    return path.with_name(f".{path.name}.sha256")
 
 
 def _options(url: str) -> dict[str, Any]:

@@ -21,8 +21,8 @@ class PairFetcher:
         images: Where the image shards are.
         maps: Where the feature shards are; None where they are local.
         entries: Of both, shard by shard.
-        opened: The feature shards, which keep their files open; only those used last may, or deleting a copy would
-            free nothing.
+        opened: The feature shards, which keep their files open; only those used last may: a process may open some
+            thousand files, and deleting a copy that is open frees nothing.
         keep: How many.
     """
 
@@ -85,10 +85,8 @@ class TrainingShards:
             self._maps.fetch(BASIS, sha256=basis)
         self.cache = FeatureCache.open(folder, shards=self.images, complete=self._maps is None)
 
-    def fetcher(self, part: Part, opened: Sequence[FeatureShard], keep: int) -> PairFetcher | None:
-        """Return what brings the shards of a part here; None where all are local."""
-        if self._images.remote is None and self._maps is None:
-            return None
+    def fetcher(self, part: Part, opened: Sequence[FeatureShard], keep: int) -> PairFetcher:
+        """Return what brings the shards of a part here, and closes those of a while ago."""
         pairs = list(zip(self.images.splits[part], self.cache.manifest.splits[part], strict=True))
         return PairFetcher(self._images, self._maps, pairs, opened, keep)
 

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 
-from pl_distill.checkpoint_io import partial_directory, replace_directory
+from datamodules.files import partial_directory, replace_directory
 from pl_distill.errors import CheckpointError
 
 
@@ -59,6 +61,13 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
             DDPStrategy.setup_environment(self)
         else:
             super().setup_environment()
+
+    def setup(self, trainer: Trainer) -> None:
+        """Let the batch statistics be those of all ranks where `sync_batchnorm` asks for it: the parent forgets it."""
+        if trainer.state.fn == TrainerFn.FITTING and self._layer_sync is not None:
+            assert self.model is not None
+            self.model = self._layer_sync.apply(self.model)
+        super().setup(trainer)
 
     @contextmanager
     def model_sharded_context(self) -> Iterator[None]:

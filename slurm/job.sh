@@ -50,7 +50,9 @@ finish_with() {
         0) say "done" ;;
         75) requeue "saved after a signal" ;;
         *)
-            if [ "$code" -gt 128 ]; then
+            if [ "$code" -gt 128 ] && [ -n "${asked:-}" ]; then
+                requeue "asked by SIG$asked and killed before it had saved; goes on from the last checkpoint"
+            elif [ "$code" -gt 128 ]; then
                 say "a task was killed (exit code $code)" | tee -a "$run/crashes.log"
                 if [ "$(wc -l < "$run/crashes.log")" -le "${MAX_CRASHES:-3}" ]; then
                     requeue "goes on from the last checkpoint"

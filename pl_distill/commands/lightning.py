@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -17,7 +18,8 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.errors import UserError
-from pl_distill.checkpoint_io import recover_directories
+from datamodules.files import recover_directories
+from pl_distill.checkpoint_io import WholeCheckpointIO
 from pl_distill.commands.parsing import refuse, resolve_recipes
 from pl_distill.commands.step_seed import StepSeed
 from pl_distill.errors import CheckpointError, ConfigError
@@ -74,7 +76,9 @@ class RecipeCLI(LightningCLI):
         """Leave the recipe as it is; Lightning would lay a checkpoint's hyperparameters over it, without a word."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; config.yaml is saved first, for other callbacks read it, and every batch has its seed.
+        """Build the trainer: checkpoints are whole or absent, every batch has its seed.
+
+        config.yaml is saved before other callbacks, which read it.
 
         Raises:
             ConfigError: Its options do not go together, or not with this machine.
@@ -88,6 +92,8 @@ class RecipeCLI(LightningCLI):
                 "options that fit together and this machine",
                 "Correct them, or take another trainer file: trainer/cpu.yaml needs no GPU.",
             ) from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # DeepSpeed writes directories of its own
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
         callbacks: list[Callback] = cast(Any, trainer).callbacks
         callbacks.sort(key=lambda callback: not isinstance(callback, SaveConfigCallback))
         callbacks.append(StepSeed())

@@ -85,7 +85,7 @@ def predict_training(
         hooks = [
             weight.register_post_accumulate_grad_hook(_keep_part(parts, gpus)) for weight in parameters if gpus > 1
         ]
-        features = module.compare(batch, level_images=len(batch["image"]))
+        features = module.compare(batch, level_images=module.loss.pyramid_images(0, batch_size))
         loss = module.loss(*features, Progress(1, 2))["loss"]
         loss.backward()
         for hook in hooks:

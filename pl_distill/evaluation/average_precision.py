@@ -21,6 +21,15 @@ class BoxScores:
         self._scores: list[Array] = []
         self._hits: list[NDArray[np.bool_]] = []
 
+    @classmethod
+    def join(cls, parts: Sequence["BoxScores"]) -> "BoxScores":
+        """Return one over the pictures of all of `parts`, which there is at least one of."""
+        whole = cls(parts[0].iou)
+        whole.objects = sum(part.objects for part in parts)
+        whole._scores = [scores for part in parts for scores in part._scores]
+        whole._hits = [hits for part in parts for hits in part._hits]
+        return whole
+
     def add(self, scores: Array, overlaps: Array) -> list[tuple[int, int]]:
         """Take one picture.
 

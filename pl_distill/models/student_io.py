@@ -67,7 +67,7 @@ class Student(nn.Module):
     def save_pretrained(
         self, folder: str | Path, teacher: str | None = None, teacher_trunk_sha256: str | None = None
     ) -> None:
-        """Write weights and description into `folder`; a reader finds both or the old ones, never half a file.
+        """Write weights, then the description into `folder`; each is whole or the old one.
 
         Args:
             folder: Is made if need be; an older student in it is replaced.

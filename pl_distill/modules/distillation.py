@@ -168,7 +168,8 @@ class DistillationModule(LightningModule):
         if self.gradient_norms_every > 0 and self.global_step % self.gradient_norms_every == 0:
             self._measure_gradients(features, progress)
         self.log_dict(self._gradients)
-        terms = self.loss(*features, progress)
+        with torch.autocast(self.device.type, enabled=False):  # losses compute in float32, their products too
+            terms = self.loss(*features, progress)
         for name, term in terms.items():
             self._recent[name].append(term.detach())
         recent = {name: torch.stack(list(values)).mean() for name, values in self._recent.items()}
@@ -184,7 +185,8 @@ class DistillationModule(LightningModule):
         """
         size = len(batch["image"])
         features = self.compare(batch, level_images=size)
-        terms = self.loss(*features, None)
+        with torch.autocast(self.device.type, enabled=False):
+            terms = self.loss(*features, None)
         for name, agreement in AGREEMENT.items():
             terms[name] = torch.stack([agreement(*pair) for pair in features.compared]).mean()
         self._log("val", terms, size)
@@ -202,10 +204,11 @@ class DistillationModule(LightningModule):
 
     def _measure_gradients(self, features: Features, progress: Progress) -> None:
         student, teacher = ([part[:GRADIENT_IMAGES] for part in side] for side in zip(*features.compared, strict=True))
-        if self.target == "trunk":
-            norms = gradient_norms(self.loss, student[0], teacher[0], self._pyramids, progress)
-        else:
-            norms = gradient_norms(self.loss, student, teacher, self._pyramids, progress)
+        with torch.autocast(self.device.type, enabled=False):
+            if self.target == "trunk":
+                norms = gradient_norms(self.loss, student[0], teacher[0], self._pyramids, progress)
+            else:
+                norms = gradient_norms(self.loss, student, teacher, self._pyramids, progress)
         self._gradients = {f"gradient_norm/{name}": norm for name, norm in norms.items()}
         self._gradients |= {f"gradient_share/{name}": share for name, share in shares(norms).items()}
 
@@ -248,7 +251,7 @@ class DistillationModule(LightningModule):
             )
 
     def _pyramids(self, features: Tensor) -> list[Tensor]:
-        return [level for pyramid in self.necks(features.float()) for level in pyramid]  # the necks stay in float32
+        return [level for pyramid in self.necks(features.float()) for level in pyramid]  # their weights are float32
 
     def configure_optimizers(self) -> Any:
         """Decay only what multiplies; warm up linearly, then fall along half a cosine wave."""

@@ -31,6 +31,7 @@ from pl_distill.models.embedder import PatchHead
 from pl_distill.models.embedder_files import save_embedder
 from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3_source import quiet_transformers
+from pl_distill.modules.all_ranks import from_all_ranks
 from pl_distill.modules.distillation import parameter_groups
 from pl_distill.modules.schedules import schedule
 
@@ -193,13 +194,14 @@ class EmbedderModule(LightningModule):
         order = (embeddings[queries] @ embeddings[gallery].T).argsort(1, descending=True)
         hits = batch.animals[gallery][order] == batch.animals[queries][:, None]
         known = hits.any(1)
-        self._ranks.append(hits[known, 0].float())
-        self._precisions.append(average_precision(hits[known]))
+        self._ranks.append(hits[known, 0].float().cpu())
+        self._precisions.append(average_precision(hits[known]).cpu())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores."""
-        for name, values in (("rank1", self._ranks), ("mean_ap", self._precisions)):
-            if values:
+        """Log the scores, over the crops of all ranks."""
+        everyone = from_all_ranks((self._ranks, self._precisions))
+        for number, name in enumerate(("rank1", "mean_ap")):
+            if values := [one for rank in everyone for one in rank[number]]:
                 self.log(f"val/{name}", 100 * torch.cat(values).mean(), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:

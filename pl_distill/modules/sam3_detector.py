@@ -26,6 +26,7 @@ from pl_distill.losses.masks import mask_iou
 from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3_detector import DetectorOutput, detect
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
+from pl_distill.modules.all_ranks import from_all_ranks
 from pl_distill.modules.distillation import parameter_groups
 from pl_distill.modules.prompt_sampling import Prompt, Vocabulary
 from pl_distill.modules.schedules import schedule
@@ -175,15 +176,19 @@ class Sam3DetectorModule(LightningModule):
                 self._mask_ious += ious.tolist()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores."""
-        for word, counted in self._scores.items():
+        """Log the scores, over the pictures of all ranks."""
+        everyone = from_all_ranks((self._scores, self._mask_ious, self._false_alarms))
+        scores = {word: BoxScores.join([rank[0][word] for rank in everyone]) for word in self._scores}
+        mask_ious = [iou for rank in everyone for iou in rank[1]]
+        false_alarms = [alarm for rank in everyone for alarm in rank[2]]
+        for word, counted in scores.items():
             if counted.objects:
                 self.log(f"val/{word}_ap50", counted.average_precision(), prog_bar=True, sync_dist=True)
-        precision, recall = self._scores[self.vocabulary.animal].precision_recall(self.score)
+        precision, recall = scores[self.vocabulary.animal].precision_recall(self.score)
         self.log("val/precision", precision, prog_bar=True, sync_dist=True)
         self.log("val/recall", recall, prog_bar=True, sync_dist=True)
-        self.log("val/mask_iou", float(np.mean(self._mask_ious or [0.0])), prog_bar=True, sync_dist=True)
-        self.log("val/false_alarms", 100 * float(np.mean(self._false_alarms or [0.0])), sync_dist=True)
+        self.log("val/mask_iou", float(np.mean(mask_ious or [0.0])), prog_bar=True, sync_dist=True)
+        self.log("val/false_alarms", 100 * float(np.mean(false_alarms or [0.0])), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Decay only what multiplies; the learning rate is a trapezoid."""

@@ -22,6 +22,7 @@ from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3_initialise import initialise_tracker
 from pl_distill.models.sam3_tracker import tracker_features
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
+from pl_distill.modules.all_ranks import from_all_ranks
 from pl_distill.modules.distillation import parameter_groups
 from pl_distill.modules.schedules import schedule
 from pl_distill.modules.tracking_unroll import ObjectWindow, Sloppiness, unroll
@@ -96,6 +97,7 @@ class Sam3TrackerModule(LightningModule):
             initialise_tracker(opened.model)
         opened.model.detector_model.requires_grad_(False)
         self._opened: list[TrainableSam3] = [opened]  # a list hides the detector from state_dict
+        self._followed: dict[int, list[Tensor]] = {}  # time -> (objects, 2) of each window: overlap, the right animal
         self.tracker = opened.model.tracker_model
         self.tracker_neck = opened.model.tracker_neck
 
@@ -155,6 +157,18 @@ class Sam3TrackerModule(LightningModule):
             self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=windows)
         return terms["loss"]
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        self._followed = {}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores, over the windows of all ranks."""
+        everyone = from_all_ranks(self._followed)
+        for time in sorted({time for rank in everyone for time in rank}):
+            found = torch.cat([one for rank in everyone for one in rank.get(time, [])])  # (objects, 2)
+            for name, value in zip(("mask_iou", "own"), found.mean(0), strict=True):
+                self.log(f"val/{name}_{time}", value, prog_bar=True, sync_dist=True)
+
     def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
         """Follow every object from its true mask without correction."""
         features = tracker_features(self._opened[0].model, batch.images.flatten(0, 1))
@@ -183,11 +197,10 @@ class Sam3TrackerModule(LightningModule):
         truth = objects.masks[frame]
         own = mask_iou(masks[visible], truth[visible])
         count = int(visible.sum())
-        self.log(f"val/mask_iou_{time}", own.mean(), prog_bar=True, batch_size=count, sync_dist=True)
         rows = masks[visible].repeat_interleave(len(truth), 0)
         others = mask_iou(rows, truth.repeat(count, 1, 1)).view(count, -1)
         right = (own > 0) & (own >= others.amax(1))
-        self.log(f"val/own_{time}", right.float().mean(), prog_bar=True, batch_size=count, sync_dist=True)
+        self._followed.setdefault(time, []).append(torch.stack([own, right.float()], 1).cpu())
 
     def configure_optimizers(self) -> Any:
         """Decay only what multiplies; the learning rate is a trapezoid."""

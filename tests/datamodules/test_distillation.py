@@ -1,4 +1,6 @@
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,6 +293,21 @@ def test_shards_behind_a_url_give_the_same_batches_from_a_small_local_folder(mak
     left = len(list((tmp_path / "copies").rglob("*.tar")))
     held = 2 * 2 * max(workers, 1)  # images and maps of two shards in each process
     assert 0 < left <= held < 2 * 8
+
+
+def test_only_the_shards_that_are_in_use_are_open(make_clip, tmp_path):
+    """A process may open some thousand files, and an archive has thousands of shards."""
+    clips = [make_clip("2026_01_01/000000", frames=24)]
+    images = write_shards(clips, load_split("pen"), tmp_path / "pen", samples_per_shard=2)
+    cache = _cache(images, splits=("train",))
+    data = DistillationDataModule(str(images.folder), batch_size=1, num_workers=0, block_shards=2)
+    assert len(list((cache / "train").glob("*.tar"))) == 12
+    opened = []
+    for _ in data.train_dataloader():
+        links = [os.path.realpath(one) for one in Path("/proc/self/fd").iterdir()]
+        opened.append(sum(link.startswith(f"{cache.resolve()}{os.sep}") for link in links))
+    assert len(opened) == 24
+    assert 1 <= max(opened) <= 4
 
 
 def test_a_shard_that_cannot_be_fetched_ends_the_training_by_name(pen, tmp_path):

@@ -93,6 +93,32 @@ def test_a_file_is_copied_once_and_is_the_same(served, tmp_path):
     assert len(_Unreliable.asked) == asked
 
 
+def test_what_is_published_anew_under_the_same_url_is_not_the_old_copy(served, tmp_path):
+    folder, url = served
+    here = remote(url, tmp_path)
+    old = hold(here, "train/a.tar", write(folder, "train/a.tar", 5000))
+    first = old.path.read_bytes()
+    old.close()
+    path = write(folder, "train/a.tar", 5000)  # of the size of before
+    for _ in range(2):
+        held = hold(here, "train/a.tar", path)
+        assert held.path.read_bytes() == path.read_bytes() != first
+        held.close()
+    assert len([one for one in _Unreliable.asked if one.endswith("a.tar")]) == 2
+    assert here.fetch("train/a.tar", sha256=sha256_of(path)).read_bytes() == path.read_bytes()
+
+
+def test_what_a_killed_download_left_is_cleared_away(served, tmp_path):
+    folder, url = served
+    path = write(folder, "train/a.tar", 5000)
+    here = remote(url, tmp_path)
+    left = here.folder / "train" / ".a.tar.partial-99999"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    hold(here, "train/a.tar", path).close()
+    assert not left.exists()
+
+
 def test_a_server_that_fails_for_a_while_is_asked_again(served, tmp_path, caplog):
     folder, url = served
     path = write(folder, "train/a.tar", 5000)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from pl_distill.checkpoint_io import WholeCheckpointIO, partial_directory, recover_directories, replace_directory
+from datamodules.files import partial_directory, recover_directories, replace_directory
+from pl_distill.checkpoint_io import WholeCheckpointIO
 
 
 def write(folder, text):

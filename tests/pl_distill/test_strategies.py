@@ -3,6 +3,9 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
 
 from pl_distill.strategies import CPUDeepSpeedStrategy
 
@@ -22,6 +25,17 @@ def test_a_trainer_takes_it_on_cpus():
     trainer = Trainer(accelerator="cpu", devices=2, strategy=CPUDeepSpeedStrategy(stage=2), logger=False)
     assert trainer.world_size == 2
     assert trainer.strategy.zero_stage_3 is False
+
+
+def test_batch_statistics_are_those_of_all_ranks_where_the_trainer_asks_for_it(monkeypatch):
+    monkeypatch.setattr(DeepSpeedStrategy, "setup", lambda *_: None)  # needs the other ranks
+    for sync in (False, True):
+        strategy = CPUDeepSpeedStrategy(stage=2)
+        trainer = Trainer(accelerator="cpu", devices=2, strategy=strategy, sync_batchnorm=sync, logger=False)
+        trainer.state.fn = TrainerFn.FITTING
+        strategy.connect(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+        strategy.setup(trainer)
+        assert isinstance(strategy.model[1], nn.SyncBatchNorm) is sync
 
 
 def test_autocast_is_deepspeeds_own():

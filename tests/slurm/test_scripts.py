@@ -89,6 +89,13 @@ def test_a_job_that_keeps_being_killed_is_given_up(tmp_path):
     assert "counts more than 3 crashes" in said
 
 
+def test_a_preemption_that_gave_no_time_to_save_is_no_crash(tmp_path):
+    _, asked, said = finish(tmp_path, "asked=TERM; (exit 137)", crashes=3)
+    assert asked == ["requeue", "7"]
+    assert "asked by SIGTERM and killed before it had saved" in said
+    assert (tmp_path / "crashes.log").read_text() == "killed\n" * 3
+
+
 def test_a_signal_to_the_script_does_not_hide_the_exit_code_of_the_step(tmp_path):
     step = "(sleep 0.2; kill -USR1 $$; sleep 0.2; kill -USR1 $$; sleep 0.3; exit 75)"
     found, asked, _ = finish(tmp_path, step)

@@ -33,7 +33,16 @@ def test_a_job_saves_by_our_callback_and_not_by_lightnings_handler(trainer, cach
     assert kinds.index(Preemption) > kinds.index(RunState), "after every callback that may change the weights"
     assert [one.limit_s for one in run.trainer.callbacks if isinstance(one, Standstill)] == [77]
     if trainer == "ddp":
-        assert isinstance(run.trainer.strategy.checkpoint_io, WholeCheckpointIO)
+        assert isinstance(run.trainer.strategy.checkpoint_io, WholeCheckpointIO)  # of every trainer, see below
     else:
         assert isinstance(run.trainer.strategy, CPUDeepSpeedStrategy)
         assert run.trainer.strategy.zero_stage_3 is (trainer == "deepspeed_stage3")
+
+
+@pytest.mark.parametrize("trainer", ["cpu", "ablation_cpu", "ddp"])
+def test_a_checkpoint_is_whole_or_absent_without_slurm_too(trainer, cached, tmp_path, monkeypatch):
+    monkeypatch.setattr(RecipeCLI, "_run_subcommand", lambda *_: None)
+    words = ["--config", "distill/pen.yaml", "--config", f"trainer/{trainer}.yaml", "--trainer.accelerator=cpu"]
+    words += ["--trainer.devices=1", "--trainer.sync_batchnorm=false", f"--trainer.default_root_dir={tmp_path}"]
+    run = run_lightning(["fit", *words, *cached("tiny").options])
+    assert isinstance(run.trainer.strategy.checkpoint_io, WholeCheckpointIO)

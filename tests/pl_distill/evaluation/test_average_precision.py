@@ -18,6 +18,23 @@ def test_by_hand():
     assert scores.precision_recall(0.95) == (100.0, 0.0)
 
 
+def test_pictures_of_several_ranks_are_scored_as_if_one_had_seen_all():
+    pictures = [
+        (np.array([0.8, 0.9, 0.5]), np.array([[0.1, 0.2], [0.9, 0.0], [0.8, 0.0]])),
+        (np.array([0.6]), np.array([[0.1, 0.7]])),
+        (np.zeros(0), np.zeros((0, 3))),
+    ]
+    whole, parts = BoxScores(), [BoxScores(), BoxScores(), BoxScores()]
+    for part, picture in zip(parts, pictures, strict=True):
+        whole.add(*picture)
+        part.add(*picture)
+    joined = BoxScores.join(parts)
+    assert joined.objects == 7
+    assert joined.average_precision() == whole.average_precision()
+    assert joined.precision_recall(0.55) == whole.precision_recall(0.55)
+    assert joined.average_precision() != pytest.approx(np.mean([part.average_precision() for part in parts]))
+
+
 def test_the_best_detection_of_an_object_counts_not_the_first():
     scores = BoxScores()
     assert scores.add(np.array([0.3, 0.7]), np.array([[1.0], [0.6]])) == [(1, 0)]

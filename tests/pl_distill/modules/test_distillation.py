@@ -246,6 +246,24 @@ def test_a_baseline_trains_the_same_student(loss, teacher, tmp_path):
     assert sum(shares).item() == pytest.approx(1, rel=1e-4)
 
 
+def test_a_loss_computes_its_products_in_float32_under_mixed_precision(teacher, tmp_path):
+    kinds = set()
+
+    class Products(MeanSquaredErrorLoss):
+        def terms(self, student, teacher):
+            kinds.add((student.flatten(2) @ teacher.flatten(2).mT).dtype)
+            return super().terms(student, teacher)
+
+    fit(
+        teacher,
+        tmp_path,
+        module=DistillationModule(str(teacher), STUDENT, Products),
+        max_steps=1,
+        precision="bf16-mixed",
+    )
+    assert kinds == {torch.float32}
+
+
 def test_training_values_are_means_over_recent_steps(teacher, tmp_path):
     class Counting(FeatureLoss):
         def weights_at(self, progress):

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+
+from callbacks.sam3_export import Sam3Export
+
+
+class Saved(LightningModule):
+    """Writes its weight, which each step makes larger by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        return -self.weight
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    def save_pretrained(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weight").write_text(str(int(self.weight)))
+        return folder
+
+
+def trainer(root):
+    return Trainer(
+        accelerator="cpu", max_steps=3, val_check_interval=2, check_val_every_n_epoch=None, callbacks=[Sam3Export()],
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=root,
+    )  # fmt: skip
+
+
+def loader():
+    return torch.utils.data.DataLoader(torch.zeros(8, 1), batch_size=1)
+
+
+def test_the_last_steps_of_a_fit_are_written_and_a_validation_writes_nothing(tmp_path):
+    trainer(tmp_path).fit(Saved(), loader(), loader())
+    assert (tmp_path / "sam3/weight").read_text() == "3"
+    trainer(tmp_path).validate(Saved(), loader(), verbose=False)  # of another model than the one trained here
+    assert (tmp_path / "sam3/weight").read_text() == "3"
+
+
+def test_what_a_kill_left_aside_is_put_back(tmp_path):
+    aside = tmp_path / ".sam3.old"
+    aside.mkdir()
+    (aside / "weight").write_text("7")
+    trainer(tmp_path).validate(Saved(), loader(), verbose=False)
+    assert (tmp_path / "sam3/weight").read_text() == "7"
