@@ -12,10 +12,12 @@ from pl_distill.assets import shipped_models
 from pl_distill.models.behaviour_head import MODEL_TYPE, PEN_BEHAVIOUR, BehaviourModel, load_behaviour
 from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Observation
+from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identifier import Identifier, IdentifierPolicy
 from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.sampling import SamplingPolicy
+from pl_distill.reid.storage import Vectors
 from pl_distill.reid.thumbnails import Thumbnails
 
 ANIMALS = "animals.jsonl"
@@ -146,12 +148,31 @@ def open_pool(
         sampling: Which embeddings are kept; None keeps to that of the pool, or to the default for a new one.
 
     Raises:
-        PoolError: The pool is of another embedder, damaged, or in use.
+        PoolError: The pool is of another embedder, damaged, in use, or holds this very run already.
+        RecordError: The camera's name is no name of a folder, or the day's record names other behaviours.
     """
     classes = () if behaviour is None else behaviour.classes
+    session = started.isoformat(timespec="milliseconds")
     with (
         EmbeddingPool(folder, embedder.identity, embedder.dimension, sampling) as pool,
-        Identifier(pool, camera, started.isoformat(timespec="milliseconds"), identify) as identifier,
+        Identifier(pool, camera, session, identify) as identifier,
     ):
-        record = RecordWriter(folder / RECORD, camera, place, classes)
+        if any(name[:2] == (camera, session) for name in pool.track_names().values()):
+            raise PoolError(
+                f"camera '{camera}'", f"has a run in the pool that began at {session}", "each recording once",
+                "Its tracks would take the names of that run's, and its hours would count twice: give another --camera "
+                "or --began where it is another recording, or another --pool.",
+            )  # fmt: skip
+        record = RecordWriter(folder / RECORD, camera, place, classes, first_days(pool))
+        record.check(started)
         yield PoolSink(identifier, record, started.timestamp(), Thumbnails(folder))
+
+
+def first_days(pool: EmbeddingPool) -> dict[str, Vectors]:
+    """Return each known animal's mean embedding over the first day that the pool holds of it, (D,), of length 1."""
+    found = {}
+    for animal, begin_s in pool.first_seen().items():
+        vectors = pool.vectors([animal], until_s=begin_s + 86_400).vectors
+        mean = vectors.mean(axis=0)
+        found[animal] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return found

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from datamodules.files import atomic_path
 from datamodules.layouts import read_clips
 from datamodules.splits import parse_day
 from pl_distill.errors import ConfigError
@@ -112,17 +113,18 @@ def query(record: Path, sql: str, out: Path | None = None) -> None:
         sql: A SELECT of DuckDB.
         out: A .csv or .parquet file for the answer; by default it is printed.
     """
+    if out is not None and out.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"--out {out}", "ends in neither", ".csv or .parquet", "Correct it.")
     answer = ask(record, sql)
     if out is None:
         print(answer.to_string(index=False, max_rows=200))
-    elif out.suffix == ".parquet":
-        answer.to_parquet(out, index=False)
-        print(f"{len(answer)} rows in {out}")
-    elif out.suffix == ".csv":
-        answer.to_csv(out, index=False)
-        print(f"{len(answer)} rows in {out}")
-    else:
-        raise ConfigError(f"--out {out}", "ends in neither", ".csv or .parquet", "Correct it.")
+        return
+    with atomic_path(out) as temporary:
+        if out.suffix == ".csv":
+            answer.to_csv(temporary, index=False)
+        else:
+            answer.to_parquet(temporary, index=False)
+    print(f"{len(answer)} rows in {out}")
 
 
 def associate(
@@ -165,7 +167,7 @@ def associate(
         found = test_association(table, happened, one, tuple(range(days_before + 1)), permutations, level, seed)
         results.append(found)
         print(record_page.describe(found))
-        if out is not None:
+        if out is not None and found.findings:
             print(f"picture   {draw_lead_times(out / f'lead-{one}.png', found)}")
     if out is not None:
         print(f"numbers   {record_page.write_associations(out / 'associations.json', results)}")

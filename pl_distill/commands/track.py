@@ -99,13 +99,13 @@ def track(
         )
     if teacher is not None and not is_student(model):
         raise ConfigError("--teacher", f"is given, but {model} is no student", "a student in --model", "Leave it out.")
-    started = _start(began)
     source = open_source(video, picture_fps=picture_fps, patience_s=patience_s)
     opened = open_model(plan_models(model, teacher)[-1], prompt, choose_device(device), DTYPES[precision])
     for note in opened.notes:
         print(f"note: {note}")
     with ExitStack() as stack:
         monitor = None
+        started = _start(began)  # of a camera the clock begins with its first frame, when all is loaded
         if pool is not None or behaviour is not None:
             model_of_animals = load_embedder(embedder, choose_device(device))
             head = open_behaviour(behaviour, model_of_animals)

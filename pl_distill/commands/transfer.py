@@ -63,6 +63,11 @@ def transfer(
     if not domains or not 0 <= seed < EVALUATION_SEED:
         raise ConfigError("--seed", f"is {seed}", f"0 to {EVALUATION_SEED - 1}, and a domain", "Choose another value.")
     folders = {load_pen_config(domain).domain: out / load_pen_config(domain).domain for domain in domains}
+    if len(folders) < len(domains):
+        names = ", ".join(load_pen_config(domain).domain for domain in domains)
+        raise ConfigError(
+            "--domains", f"names {names}", "each once", "Leave one out, or give its recipe a `domain` of its own."
+        )
     for source in plan_models(model, teacher):  # a wrong path shows now, not after the drawing
         find_file(source.teacher or source.source, "config.json")
     days = [format_day(FIRST_DAY + timedelta(days=number)) for number in range(clips)]

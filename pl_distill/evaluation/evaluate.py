@@ -133,7 +133,8 @@ def evaluate(
     versions = {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()}
     identity = {
         "data_sha256": manifest.sha256,
-        "settings": {key: value for key, value in asdict(settings).items() if key not in _NAMES_ONLY},
+        "settings": {key: value for key, value in asdict(settings).items() if key not in _NAMES_ONLY}
+        | {"device": where.type},  # jobs that share the clips have a GPU each
         "seed": seed,
         "versions": versions,
     }

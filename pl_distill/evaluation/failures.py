@@ -133,7 +133,11 @@ def read_failures(path: Path) -> list[Failure]:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultsError(path, f"cannot be read ({error})", "the errors of a tracker", fix) from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA or not isinstance(content["failures"], list):
+    if (
+        not isinstance(content, dict)
+        or content.get("schema") != SCHEMA
+        or not isinstance(content.get("failures"), list)
+    ):
         raise ResultsError(path, "is of another schema", f"schema {SCHEMA}", fix)
     try:
         return [parse_dataclass(Failure, one, f"failures[{n}]") for n, one in enumerate(content["failures"])]

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from datamodules.clip import Image
 from datamodules.files import atomic_path, write_json
-from pl_distill.evaluation.record_plots import canvas, draw_drift, draw_heat_map, draw_timeline
+from pl_distill.evaluation.record_plots import behaviours_in, canvas, draw_drift, draw_heat_map, draw_timeline
 from pl_distill.reid.association import Association
 from pl_distill.reid.daily import DailyTable
 from pl_distill.reid.identities import events
@@ -96,7 +96,7 @@ def draw_page(
         stem = "".join(character if character.isalnum() else "_" for character in name)
         pictures = [
             draw_timeline(out / f"timeline-{stem}.png", table, name, outcomes),
-            draw_heat_map(out / f"hours-{stem}.png", hours, name),
+            *([draw_heat_map(out / f"hours-{stem}.png", hours, name)] if behaviours_in(hours) else []),
             draw_drift(out / f"drift-{stem}.png", table, name, outcomes, changes[name]),
         ]
         if pool is not None:

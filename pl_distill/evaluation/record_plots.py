@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from datamodules.files import atomic_path
 from pl_distill.reid.association import Association
-from pl_distill.reid.daily import DailyTable
+from pl_distill.reid.daily import NO_BEHAVIOURS, DailyTable
 from pl_distill.reid.outcomes import Outcome
 
 _COLOURS = {
@@ -51,10 +51,12 @@ def draw_timeline(path: Path, table: DailyTable, animal: str, outcomes: Sequence
         shares = np.stack([_of(table, name)[row] for name in budget]) if budget else np.zeros((0, len(days)))
         smooth = np.stack([_smooth(share) for share in shares]) if budget else shares
         colours = [_COLOURS.get(_short(name), _REST) for name in budget]
-        top.stackplot(days, np.nan_to_num(smooth), colors=colours, labels=[_words(name) for name in budget], lw=0)
+        if budget:
+            top.stackplot(days, np.nan_to_num(smooth), colors=colours, labels=[_words(name) for name in budget], lw=0)
         top.set(ylim=(0, 100), ylabel="% of tracked time", title=f"{animal}: what it does, day by day (mean of 3 days)")
         handles, labels = top.get_legend_handles_labels()
-        top.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
+        if handles:
+            top.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
         way = _of(table, "distance_m")
         middle.plot(
             days, _smooth(pd.DataFrame(way).median(axis=0).to_numpy(float)), color="#aaa", lw=2, label="herd's median"
@@ -73,6 +75,11 @@ def draw_timeline(path: Path, table: DailyTable, animal: str, outcomes: Sequence
     return path
 
 
+def behaviours_in(hours: pd.DataFrame) -> list[str]:
+    """Return the behaviours that a record counts, without ``_s``: none where no head named any."""
+    return [name.removesuffix("_s") for name in hours.columns if name.endswith("_s") and name not in NO_BEHAVIOURS]
+
+
 def draw_heat_map(path: Path, hours: pd.DataFrame, animal: str, behaviours: Sequence[str] = ()) -> Path:
     """Draw behaviours of an animal by day (across) and hour (down), in % of the tracked time.
 
@@ -80,10 +87,10 @@ def draw_heat_map(path: Path, hours: pd.DataFrame, animal: str, behaviours: Sequ
         path: The PNG.
         hours: The record.
         animal: Its name.
-        behaviours: Columns without ``_s``; none: the three on which the animal spends most time.
+        behaviours: Columns without ``_s``, at least one; none: the three on which the animal spends most time.
     """
     mine = hours[hours["animal"] == animal]
-    known = [name for name in _COLOURS if f"{name}_s" in mine.columns]
+    known = behaviours_in(mine)
     chosen = list(behaviours) or sorted(known, key=lambda name: -float(mine[f"{name}_s"].sum()))[:3]
     local = mine["hour"].dt.tz_convert(None)
     days = pd.date_range(local.min().normalize(), local.max().normalize())

@@ -47,8 +47,8 @@ class PairedDifference:
 
     @property
     def established(self) -> bool:
-        """Whether there are enough clips and seeds to claim anything, and the interval excludes zero."""
-        if self.clips < MIN_CLIPS or self.seeds < MIN_SEEDS or self.low is None or self.high is None:
+        """Whether there are enough seeds, and clips of different days, and the interval excludes zero."""
+        if self.days < MIN_CLIPS or self.seeds < MIN_SEEDS or self.low is None or self.high is None:
             return False
         return self.low > 0 or self.high < 0
 

@@ -17,7 +17,7 @@ _PER_HOUR = {
     "drinker_s": "s/h",
 }
 _MEANS = {"neighbours": "seen_s", "drift": "embeddings"}
-_NO_BEHAVIOURS = {"seen_s", "distance_m", "feeder_s", "drinker_s", "nearest_s"}
+NO_BEHAVIOURS = {"seen_s", "distance_m", "feeder_s", "drinker_s", "nearest_s"}
 _ENOUGH_SEEN_S = 600.0
 
 
@@ -69,9 +69,12 @@ def daily_table(hours: pd.DataFrame) -> DailyTable:
         ratio = total(hours[name].to_numpy(float) * weights) / np.where(sums > 0, sums, np.nan)
         values.append(np.where(enough, ratio, np.nan))
     for name in hours.columns:
-        if name.endswith("_s") and name not in _NO_BEHAVIOURS:
+        if name.endswith("_s") and name not in NO_BEHAVIOURS:
             names.append(f"{name.removesuffix('_s')}_percent")
-            values.append(100 * total(hours[name].to_numpy(float)) / (3600 * tracked_h))
+            # Of the time in which it was asked: hours without a behaviour head say nothing, and are no 0 %.
+            asked = total(hours["seen_s"].to_numpy(float) * hours[name].notna().to_numpy())
+            share = 100 * total(hours[name].to_numpy(float)) / np.where(asked > 0, asked, np.nan)
+            values.append(np.where(enough, share, np.nan))
     start = date(1970, 1, 1) + timedelta(days=first)
     days = tuple(start + timedelta(days=number) for number in range(span))
     return DailyTable(tuple(map(str, animals)), days, tuple(names), np.stack(values))

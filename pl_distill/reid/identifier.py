@@ -7,8 +7,9 @@ are matched together, so that no two of them become one animal. Every link is in
 import fcntl
 import os
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
@@ -69,12 +70,16 @@ class IdentifierPolicy:
         return BoundedGallery(self.per_animal, self.decay_per_day)
 
 
+FORGOTTEN_S = 3600.0
+"""After so long without a sight of it, a track's waiting evidence is dropped: most have ended."""
+
+
 @dataclass
 class _Waiting:
-    """A track that is not recognised yet."""
+    """A track that is not recognised yet, with its newest embeddings: one that never is must not grow."""
 
-    times_s: list[float] = field(default_factory=list)
-    vectors: list[Vectors] = field(default_factory=list)
+    times_s: deque[float]
+    vectors: deque[Vectors]
 
 
 class Identifier:
@@ -142,11 +147,14 @@ class Identifier:
         for sample, is_kept in zip(samples, kept, strict=True):
             animal = self.animal_of(sample.number)
             if animal is None:
-                waiting = self._waiting.setdefault(sample.number, _Waiting())
+                most = max(self._policy.patience, self._policy.evidence)
+                waiting = self._waiting.setdefault(sample.number, _Waiting(deque(maxlen=most), deque(maxlen=most)))
                 waiting.times_s.append(time_s)
                 waiting.vectors.append(sample.vector)
             elif is_kept:
                 self._gallery.add(animal, np.array([time_s]), sample.vector[None])
+        for number in [one for one, waiting in self._waiting.items() if time_s - waiting.times_s[-1] > FORGOTTEN_S]:
+            del self._waiting[number]
         self._ask(numbers)
         named = {number: self.animal_of(number) for number in numbers}
         return {number: animal for number, animal in named.items() if animal is not None}
@@ -166,11 +174,13 @@ class Identifier:
         scores = np.stack([gallery.scores(np.stack(self._waiting[n].vectors)).mean(0) for n in asked])
         taken = {animal for animal in map(self.animal_of, numbers) if animal is not None}
         matches = match_frame(scores, gallery.animals, policy, taken)
-        full = policy.herd is not None and len(self._pool.animals) >= policy.herd
         for number, match in zip(asked, matches, strict=True):
             animal = match.animal
+            full = policy.herd is not None and len(self._pool.animals) >= policy.herd  # each new one fills it up
             tired = len(self._waiting[number].vectors) >= self._policy.patience
             if match.verdict == "unsure" and not (tired and (animal is not None or not full)):
+                continue
+            if match.verdict == "new" and full:
                 continue
             if match.verdict == "new" or (match.verdict == "unsure" and not full):
                 animal = new_name(self._pool)

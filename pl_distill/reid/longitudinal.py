@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pl_distill.errors import ConfigError
-from pl_distill.reid.record_files import Row, begin_of_hour, rows_of_hour, upsert
+from pl_distill.reid.record_files import Row, begin_of_hour, day_file, require_behaviours, rows_of_hour, upsert
 from pl_distill.reid.record_schema import BEHAVIOURS, behaviour_column, record_schema
 from pl_distill.reid.storage import Vectors
 
@@ -102,7 +102,8 @@ class RecordWriter:
         camera: Name of the camera.
         pen: Where things are in its picture.
         behaviours: Names of the classes; each has a column.
-        references: Mean embedding of each animal on its first day, (D,); what is missing is made from its first hour.
+        references: Mean embedding of each animal on its first day, (D,), of length 1, from which it drifts; of who is
+            missing the first hour that this writer sees, which is no drift itself, takes its place.
         flush_s: How often the running hour is written: what a kill loses at most.
         resume: Whether an hour that is there is gone on with; else it is replaced.
     """
@@ -144,6 +145,9 @@ class RecordWriter:
         hour = begin_of_hour(time_s)
         if any(tally.hour != hour for tally in self._tallies.values()):
             self.flush()
+            for name, tally in self._tallies.items():
+                if tally.total is not None:
+                    self._references.setdefault(name, _unit(tally.total))
             self._tallies.clear()
         for name, one in seen.items():
             tally = self._tallies.get(name) or self._take_up(name, hour)
@@ -158,6 +162,18 @@ class RecordWriter:
         elif time_s - self._flushed_s >= self._flush_s:
             self.flush()
             self._flushed_s = time_s
+
+    def check(self, begin: datetime) -> None:
+        """Refuse what could not be written, before a frame is tracked.
+
+        Args:
+            begin: Of the run.
+
+        Raises:
+            RecordError: The camera's name is no name of a folder, or the file of that day names other behaviours.
+        """
+        day = begin_of_hour(begin.timestamp()).date()
+        require_behaviours(day_file(self._record, self._camera, day), self._behaviours)
 
     def flush(self) -> None:
         """Write the running hour as far as it is known."""
@@ -213,18 +229,16 @@ class RecordWriter:
                 tally.visits[place], tally.at_s[place] = row[f"{place}_visits"], row[f"{place}_s"]
             tally.neighbour_s = row["neighbours"] * row["seen_s"]
             tally.nearest_s = {row["nearest"]: row["nearest_s"]} if row["nearest"] is not None else {}
-            tally.behaviour_s = {one: row[behaviour_column(one)] for one in self._behaviours}
+            tally.behaviour_s = {one: row.get(behaviour_column(one)) or 0.0 for one in self._behaviours}
             tally.base_embeddings, tally.base_drift = row["embeddings"], row["drift"] or 0.0
         self._tallies[name] = tally
         return tally
 
     def _drift(self, name: str, tally: _Tally) -> float | None:
         """Mean over what was there before a restart and what came since."""
-        drift = 0.0
-        if tally.total is not None:
-            mean = tally.total / max(float(np.linalg.norm(tally.total)), 1e-12)
-            reference = self._references.setdefault(name, mean)
-            drift = 1 - float(mean @ reference)
+        drift, reference = 0.0, self._references.get(name)
+        if tally.total is not None and reference is not None:
+            drift = 1 - float(_unit(tally.total) @ reference)
         both = tally.base_embeddings + tally.embeddings
         return (tally.base_drift * tally.base_embeddings + drift * tally.embeddings) / both if both else None
 
@@ -245,6 +259,12 @@ class RecordWriter:
             "drift": self._drift(name, tally),
             **{behaviour_column(one): tally.behaviour_s.get(one, 0.0) for one in self._behaviours},
         }
+
+
+def _unit(vector: Vectors) -> Vectors:
+    """Return a vector's direction."""
+    found: Vectors = vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return found
 
 
 def _touch(box: NDArray[Any], place: Box) -> bool:

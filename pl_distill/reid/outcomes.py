@@ -83,6 +83,7 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
             path, "; ".join(wrong[:5]) + more,
             f"animals of the record ({', '.join(sorted(animals)[:5])} ...), days {first} to {last}, kinds "
             + ", ".join(KINDS),
-            "Correct or remove these lines; `reid merge` renames an animal of the pool.",
+            "Correct or remove these lines. Rows of the record keep the name that an animal had when they were "
+            "written, also after `reid merge`.",
         )  # fmt: skip
     return outcomes

@@ -245,6 +245,14 @@ class EmbeddingPool:
         ).fetchall()
         return {animal: int(number) for animal, number in rows}
 
+    def first_seen(self) -> dict[str, float]:
+        """Time of the oldest vector of each known animal, in seconds since 1970 (UTC)."""
+        query = (
+            "SELECT animal, epoch_us(min(time)) / 1e6 FROM vectors JOIN tracks USING (track) "
+            f"WHERE animal != '{UNKNOWN}' GROUP BY animal ORDER BY animal"
+        )
+        return {str(animal): float(time_s) for animal, time_s in self.rows(query)}
+
     def vectors(
         self, animals: Sequence[str] | None = None, until_s: float | None = None, newest: int | None = None
     ) -> Stored:

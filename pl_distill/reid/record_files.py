@@ -48,16 +48,23 @@ def upsert(record: Path, rows: Sequence[Row], behaviours: Sequence[str]) -> None
     for row in rows:
         files.setdefault(day_file(record, row["camera"], row["hour"].date()), []).append(row)
     for path, new in files.items():
+        require_behaviours(path, behaviours)
         old = _read_file(path).to_pylist() if path.exists() else []
-        if path.exists() and behaviours_of(_read_file(path).schema) != list(behaviours):
-            raise RecordError(
-                path, f"names the behaviours {behaviours_of(_read_file(path).schema)}", str(list(behaviours)),
-                "Start another record for another behaviour head.",
-            )  # fmt: skip
         merged = {tuple(row[key] for key in KEYS): row for row in [*old, *new]}
         ordered = sorted(merged.values(), key=lambda row: (row["hour"], row["animal"]))
         with atomic_path(path) as temporary:
             pq.write_table(pa.Table.from_pylist(ordered, schema), temporary, compression="zstd")
+
+
+def require_behaviours(path: Path, behaviours: Sequence[str]) -> None:
+    """Refuse a day's file that names other behaviours.
+
+    Raises:
+        RecordError: It does, or it is damaged.
+    """
+    if path.exists() and (found := behaviours_of(_read_file(path).schema)) != list(behaviours):
+        fix = "Begin another pool, and with it another record, for another behaviour head, or wait for the next day."
+        raise RecordError(path, f"names the behaviours {found}", str(list(behaviours)), fix)
 
 
 def read_hours(record: Path, since: date | None = None, until: date | None = None) -> pd.DataFrame:

@@ -55,6 +55,17 @@ def test_every_tracked_animal_is_described_and_kept_over_a_restart(model, video,
     assert {round(float(time)) // 1800 for time in times} == {1769414400 // 1800, 1769419800 // 1800}
 
 
+def test_a_recording_is_taken_once(model, video, tmp_path, capsys):
+    options = (f"--pool={tmp_path / 'pool'}", "--began=2026-01-26T08:00:00")
+    assert track(video, model, tmp_path / "a", *options) == 0
+    record = sorted((tmp_path / "pool/record").rglob("*.parquet"))
+    before = [path.read_bytes() for path in record]
+    assert track(video, model, tmp_path / "b", *options) == 1
+    assert "has a run in the pool that began at 2026-01-26T08:00:00.000" in capsys.readouterr().err
+    assert [path.read_bytes() for path in record] == before
+    assert track(video, model, tmp_path / "c", *options, "--camera=other") == 0
+
+
 def test_a_pool_keeps_the_sampling_that_it_was_made_for(model, video, tmp_path, capsys):
     pool = f"--pool={tmp_path / 'pool'}"
     half = ("--sampling.per_hour=14", "--sampling.storage=float16")

@@ -79,7 +79,7 @@ def test_many_days_are_sampled_and_agree_with_the_binomial():
 
 
 @pytest.mark.parametrize(
-    ("clips", "seeds", "low", "high", "expected"),
+    ("days", "seeds", "low", "high", "expected"),
     [
         (6, 3, -3.0, -1.0, True),
         (6, 3, 0.5, 1.0, True),
@@ -89,8 +89,9 @@ def test_many_days_are_sampled_and_agree_with_the_binomial():
         (6, 3, None, None, False),
     ],
 )
-def test_a_claim_needs_clips_seeds_and_an_interval_without_zero(clips, seeds, low, high, expected):
-    assert PairedDifference("mota", -2.0, low, high, 0.01, clips, 6, seeds).established is expected
+def test_a_claim_needs_days_seeds_and_an_interval_without_zero(days, seeds, low, high, expected):
+    clips = 12  # of one day they are one draw, however many
+    assert PairedDifference("mota", -2.0, low, high, 0.01, clips, days, seeds).established is expected
 
 
 def test_without_animals_nothing_is_compared():

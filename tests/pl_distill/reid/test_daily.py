@@ -36,6 +36,19 @@ def test_days_are_rates_over_the_tracked_time_of_all_cameras():
     assert np.isnan(table.values[:, 0, 2]).all()
 
 
+def test_hours_in_which_no_head_named_behaviours_are_unknown_not_nothing():
+    table = daily_table(
+        hours(
+            ("a", "2026-01-01 08:00", 1800, 0, 0, None, 900, 0.0),
+            ("a", "2026-01-01 09:00", 1800, 0, 0, None, None, 0.0),
+            ("a", "2026-01-02 09:00", 3600, 0, 0, None, None, 0.0),
+        )
+    )
+    sleep = table.values[table.names.index("sleep_percent"), 0]
+    assert sleep[0] == pytest.approx(50)
+    assert np.isnan(sleep[1])
+
+
 def test_nothing_after_a_day_changes_what_is_said_of_it():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(2, 6, 80))

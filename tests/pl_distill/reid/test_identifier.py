@@ -124,6 +124,26 @@ def test_a_link_is_in_the_log_with_its_score_and_can_be_undone(open_pool, looks,
         assert pool.animals == []
 
 
+def test_a_herd_is_not_exceeded_by_two_strangers_of_one_frame(open_pool, looks, see, unit):
+    policy = IdentifierPolicy(evidence=1, patience=2, match=MatchPolicy(threshold=0.99, margin=0.5, herd=3))
+    with open_pool() as pool, Identifier(pool, "cam", "s", policy) as identifier:
+        see(identifier, looks[:2], [1, 2], 0.0)
+        see(identifier, unit(2, 16, seed=5), [7, 8], 600.0)
+        assert len(pool.animals) == 3
+
+
+def test_what_is_never_recognised_does_not_grow(open_pool, looks, see, unit):
+    """A bucket beside a herd that is complete and in view."""
+    policy = IdentifierPolicy(evidence=1, patience=3, match=MatchPolicy(threshold=0.5, margin=0.05, herd=2))
+    with open_pool() as pool, Identifier(pool, "cam", "s", policy) as identifier:
+        everybody = np.concatenate([looks[:2], unit(1, 16, seed=9)])
+        named = see(identifier, everybody, [1, 2, 9], 0.0, frames=40)
+        assert set(named) == {1, 2}
+        assert len(identifier._waiting[9].vectors) == 3
+        see(identifier, looks[:2], [1, 2], 3 * 3600.0, frames=1)
+        assert not identifier._waiting  # its track has ended
+
+
 def test_a_complete_herd_takes_the_best_guess_when_patience_ends(open_pool, looks, see, unit):
     policy = IdentifierPolicy(evidence=1, patience=3, match=MatchPolicy(threshold=0.5, margin=0.05, herd=2))
     with open_pool() as pool, Identifier(pool, "cam", "s", policy) as identifier:

@@ -97,6 +97,15 @@ def test_drift_is_measured_from_the_first_hour_or_the_given_day(tmp_path):
     assert hours[hours["animal"] == "emma"]["drift"].tolist() == pytest.approx([1, 0])
 
 
+def test_nothing_drifts_within_the_first_hour_however_often_it_is_written(tmp_path):
+    along, aside = np.float32([1, 0]), np.float32([0, 1])
+    with RecordWriter(tmp_path, "cam", PEN, flush_s=1.0) as writer:
+        for hour, looks in ((0, (along, along, aside)), (1, (along, along, aside))):
+            for second, vector in enumerate(looks):
+                writer.observe(NINE + 3600 * hour + 10 * second, [Sighting("rosa", box(1, 1), None, vector)])
+    assert read_hours(tmp_path)["drift"].tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
 def test_a_restart_within_an_hour_goes_on_with_its_row(tmp_path):
     frames = [[Sighting("rosa", box(100 + 50 * second, 100), "walk")] for second in range(5)]
     write(tmp_path, frames)
@@ -174,5 +183,5 @@ def test_what_cannot_be_a_record_is_refused(tmp_path):
         RecordWriter(tmp_path, "cam", behaviours=("seen",))
     write(tmp_path, [[Sighting("rosa", box(1, 1))]] * 3)
     rows = read_hours(tmp_path).to_dict("records")
-    with pytest.raises(RecordError, match="Start another record"):
+    with pytest.raises(RecordError, match="names the behaviours"):
         upsert(tmp_path, rows, ("sleep",))
