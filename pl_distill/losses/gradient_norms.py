@@ -44,8 +44,10 @@ def gradient_norms(
     else:
         terms = loss(None, None, leaves, teacher, progress)
     weights = loss.weights_at(progress)
-    if not isinstance(teacher, Tensor) and "direction" not in terms:
-        weights["pyramid_direction"] = weights.get("pyramid_direction", 0.0) + weights.pop("direction", 0.0)
+    for name in terms:  # without a map the terms of the pyramids carry the weights of those on the map
+        on_map = name.removeprefix("pyramid_")
+        if on_map not in terms and on_map in weights:
+            weights[name] += weights.pop(on_map)
     norms = {}
     for name, term in terms.items():
         if name in weights:

@@ -6,8 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pl_distill.errors import ConfigError
-from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss, direction, pyramid_direction, scale, value
+from pl_distill.losses.direction_then_scale import (
+    DirectionThenScaleLoss,
+    direction,
+    pyramid_direction,
+    pyramid_value,
+    value,
+)
 from pl_distill.losses.feature_loss import Progress
+
+WEIGHTS = ("direction_weight", "pyramid_direction_weight", "value_weight", "pyramid_value_weight")
 
 
 def vectors(*rows):
@@ -32,17 +40,15 @@ def test_pyramid_levels_count_the_same_however_many_cells():
     assert pyramid_direction([right, left], [right, teacher]).item() == pytest.approx((0 + 2) / 2)
 
 
-def test_scale_is_the_logarithm_of_the_ratio_of_norms():
-    student = vectors([0, 2], [3, 4], [1, 0])
-    teacher = vectors([1, 0], [5, 0], [4, 0])
-    assert scale(student, teacher).item() == pytest.approx((math.log(2) + 0 + math.log(4)) / 3)
+def test_value_is_the_squared_error_over_the_teachers_squares():
+    teacher = vectors([3, 4], [0, 5])  # squares add up to 50
+    student = vectors([3, 6], [1, 5])  # errors of 2 and 1
+    assert value(student, teacher).item() == pytest.approx((4 + 1) / 50)
 
 
-def test_value_is_a_huber_loss_in_root_mean_squares_of_each_channel():
-    teacher = vectors([3, 300], [3, -300])  # root mean squares 3 and 300
-    student = vectors([6, 300], [3, -1200])  # off by 1 and by 3 of them
-    assert value(student, teacher).item() == pytest.approx((0.5 + 0 + 0 + 2.5) / 4)
-    assert value(student, teacher, delta=10.0).item() == pytest.approx((0.5 + 4.5) / 4)
+def test_the_value_of_pyramids_counts_levels_the_same_however_large_they_are():
+    large, small = vectors(*[[100, 0]] * 9), vectors([0.1, 0])
+    assert pyramid_value([large, 2 * small], [large, small]).item() == pytest.approx((0 + 1) / 2)
 
 
 @settings(deadline=None, max_examples=30)
@@ -56,20 +62,19 @@ def test_equal_maps_lose_nothing(seed, size):
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.1, 10))
-def test_direction_and_scale_separate(seed, factor):
+def test_direction_does_not_see_length_and_value_does(seed, factor):
     teacher = random_map(seed, 2, 5, 3, 3)
     assert direction(teacher * factor, teacher).item() == pytest.approx(0, abs=1e-5)
-    assert scale(teacher * factor, teacher).item() == pytest.approx(abs(math.log(factor)), abs=1e-4)
-    assert scale(-teacher, teacher).item() == pytest.approx(0, abs=1e-6)
+    assert value(teacher * factor, teacher).item() == pytest.approx((factor - 1) ** 2, rel=1e-4, abs=1e-6)
     assert direction(-teacher, teacher).item() == pytest.approx(2, abs=1e-5)
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 10_000))
-def test_a_loud_channel_weighs_no_more_in_the_value_term(seed):
+@given(st.integers(0, 10_000), st.floats(0.01, 100))
+def test_the_unit_of_the_features_does_not_matter(seed, unit):
     student, teacher = random_map(seed, 2, 5, 3, 3), random_map(seed + 1, 2, 5, 3, 3)
-    loud = torch.tensor([100.0, 1, 1, 1, 1]).view(1, 5, 1, 1)
-    assert value(student * loud, teacher * loud).item() == pytest.approx(value(student, teacher).item(), rel=1e-4)
+    for term in (direction, value):
+        assert term(student * unit, teacher * unit).item() == pytest.approx(term(student, teacher).item(), rel=1e-3)
 
 
 def test_an_empty_location_gives_finite_values_and_gradients():
@@ -89,18 +94,19 @@ def test_terms_are_unweighted_and_the_loss_is_their_weighted_sum():
     loss = DirectionThenScaleLoss(2.0, 3.0, 5.0, 7.0)
     terms = loss(student, teacher, ours, theirs)
     assert next(iter(terms)) == "loss"
-    assert set(terms) == {"loss", "direction", "scale", "value", "pyramid_direction"}
+    assert set(terms) == {"loss", "direction", "value", "pyramid_direction", "pyramid_value"}
     assert terms["direction"].item() == pytest.approx(direction(student, teacher).item())
-    weights = {"direction": 2, "pyramid_direction": 3, "scale": 5, "value": 7}
+    weights = {"direction": 2, "pyramid_direction": 3, "value": 5, "pyramid_value": 7}
     total = sum(weight * terms[name].item() for name, weight in weights.items())
     assert terms["loss"].item() == pytest.approx(total, rel=1e-5)
 
 
-def test_direction_leads_and_scale_and_value_follow():
+def test_directions_lead_and_values_follow():
     student, teacher = random_map(0, 2, 5, 3, 3), random_map(1, 2, 5, 3, 3)
-    loss = DirectionThenScaleLoss(1.0, 0.0, 1.0, 1.0, ramp=(0.25, 0.75))
-    at = {step: loss(student, teacher, progress=Progress(step, 100)) for step in (0, 25, 50, 75, 100)}
-    first, rest = at[0]["direction"].item(), at[0]["scale"].item() + at[0]["value"].item()
+    levels = [random_map(2, 2, 4, 6, 6)], [random_map(3, 2, 4, 6, 6)]
+    loss = DirectionThenScaleLoss(ramp=(0.25, 0.75))
+    at = {step: loss(student, teacher, *levels, Progress(step, 100)) for step in (0, 25, 50, 75, 100)}
+    first, rest = (sum(at[0][f"{where}{name}"].item() for where in ("", "pyramid_")) for name in ("direction", "value"))
     for step, part in ((0, 0), (25, 0), (50, 0.5), (75, 1), (100, 1)):
         assert at[step]["loss"].item() == pytest.approx(first + part * rest, rel=1e-5)
 
@@ -126,12 +132,12 @@ def test_an_empty_ramp_switches():
     assert [loss.ramp_at(Progress(step, 10)) for step in (4, 5)] == [0, 1]
 
 
-def test_a_rare_pyramid_term_counts_as_much_on_average():
+def test_rare_pyramid_terms_count_as_much_on_average():
     ours, theirs = [random_map(2, 2, 4, 6, 6)], [random_map(3, 2, 4, 6, 6)]
     features = random_map(0, 2, 5, 3, 3)
     totals = []
     for every in (1, 4):
-        loss = DirectionThenScaleLoss(pyramid_every=every)
+        loss = DirectionThenScaleLoss(pyramid_every=every, ramp=(0.0, 0.0))
         total = 0.0
         for step in range(8):
             pyramids = (ours, theirs) if loss.pyramid_images(step, 2) else (None, None)
@@ -140,8 +146,11 @@ def test_a_rare_pyramid_term_counts_as_much_on_average():
     assert totals[0] == pytest.approx(totals[1], rel=1e-5)
 
 
-def test_without_its_weight_the_pyramid_term_is_not_asked_for():
-    assert not any(DirectionThenScaleLoss(pyramid_weight=0.0).pyramid_images(step, 16) for step in range(5))
+def test_without_their_weights_the_pyramid_terms_are_not_asked_for():
+    without = DirectionThenScaleLoss(pyramid_direction_weight=0.0, pyramid_value_weight=0.0)
+    assert not any(without.pyramid_images(step, 16) for step in range(5))
+    assert DirectionThenScaleLoss(pyramid_direction_weight=0.0).pyramid_images(0, 16) == 16
+    assert DirectionThenScaleLoss(pyramid_value_weight=0.0).pyramid_images(0, 16) == 16
 
 
 def test_the_share_of_images_is_rounded_up_to_whole_ones():
@@ -159,8 +168,8 @@ def test_half_precision_maps_are_compared_in_float32():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"scale_weight": -1.0}, "none negative"),
-        ({"direction_weight": 0.0, "pyramid_weight": 0.0, "scale_weight": 0.0, "value_weight": 0.0}, "one positive"),
+        ({"pyramid_value_weight": -1.0}, "none negative"),
+        (dict.fromkeys(WEIGHTS, 0.0), "one positive"),
         ({"ramp": (0.5, 0.2)}, "start <= end"),
         ({"ramp": (100, 200)}, "ramp_unit"),
         ({"pyramid_every": 0}, "pyramid_every"),
@@ -177,8 +186,9 @@ def test_a_student_of_pyramids_is_judged_by_the_means_over_its_levels():
     ours, theirs = [[random_map(seed, 2, 4, side, side) for side in (6, 3)] for seed in (0, 1)]
     loss = DirectionThenScaleLoss(2.0, 3.0, 5.0, 7.0, pyramid_every=4)
     terms = loss(None, None, ours, theirs, Progress(99, 100))
-    assert set(terms) == {"loss", "pyramid_direction", "scale", "value"}
-    means = [sum(one(a, b).item() for a, b in zip(ours, theirs, strict=True)) / 2 for one in (scale, value)]
-    assert [terms["scale"].item(), terms["value"].item()] == pytest.approx(means)
-    directions = pyramid_direction(ours, theirs).item()
-    assert terms["loss"].item() == pytest.approx((2 + 3) * directions + 5 * means[0] + 7 * means[1], rel=1e-5)
+    assert set(terms) == {"loss", "pyramid_direction", "pyramid_value"}
+    directions, values = (
+        sum(one(a, b).item() for a, b in zip(ours, theirs, strict=True)) / 2 for one in (direction, value)
+    )
+    assert [terms["pyramid_direction"].item(), terms["pyramid_value"].item()] == pytest.approx([directions, values])
+    assert terms["loss"].item() == pytest.approx((2 + 3) * directions + (5 + 7) * values, rel=1e-5)

@@ -30,7 +30,7 @@ def test_efficientsam3_is_a_squared_error_in_effect():
 def test_terms_that_are_not_ramped_in_yet_do_not_pull():
     student, teacher = random_map(0, 2, 8, 4, 4), random_map(1, 2, 8, 4, 4)
     norms = gradient_norms(DirectionThenScaleLoss(), student, teacher, halves, Progress(0, 100))
-    assert norms["scale"] == norms["value"] == 0
+    assert norms["value"] == norms["pyramid_value"] == 0
     assert norms["direction"] > 0
     assert norms["pyramid_direction"] > 0
 
@@ -49,9 +49,10 @@ def test_a_rare_pyramid_term_counts_once_on_average():
 def test_a_student_of_pyramids_is_measured_on_its_levels():
     ours, theirs = halves(random_map(0, 2, 8, 4, 4)), halves(random_map(1, 2, 8, 4, 4))
     norms = gradient_norms(DirectionThenScaleLoss(), ours, theirs, halves, None)
-    assert set(norms) == {"pyramid_direction", "scale", "value"}
+    assert set(norms) == {"pyramid_direction", "pyramid_value"}
     twice = gradient_norms(DirectionThenScaleLoss(direction_weight=3.0), ours, theirs, halves, None)
     assert twice["pyramid_direction"].item() == pytest.approx(2 * norms["pyramid_direction"].item(), rel=1e-5)
+    assert twice["pyramid_value"].item() == pytest.approx(norms["pyramid_value"].item(), rel=1e-5)
 
 
 def test_measuring_leaves_the_students_own_gradient_alone():

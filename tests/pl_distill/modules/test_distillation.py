@@ -136,7 +136,7 @@ def test_training_brings_the_student_nearer_to_the_teacher(teacher, tmp_path):
 
 
 def test_every_term_is_logged_for_both_stages(fitted):
-    terms = {"loss", "direction", "scale", "value", "pyramid_direction"}
+    terms = {"loss", "direction", "value", "pyramid_direction", "pyramid_value"}
     agreement = {"cosine", "relative_error", "centred_relative_error"}
     expected = {f"train/{name}" for name in terms | {"learning_rate"}} | {f"val/{name}" for name in terms | agreement}
     levels = [f"{neck}_{size}x" for neck in ("detector", "tracker") for size in (1, 2, 4)]
