@@ -102,14 +102,14 @@ class EmbeddingPool:
         Returns:
             For each sample, whether it was kept.
         """
-        kept, slots = [], dict(self._book.filled)
+        kept: list[bool] = []
+        chosen: set[tuple[str, int]] = set()
         for sample in samples:
-            animal = self._book.owner_of(sample)
-            slot = self.sampling.slot_of(sample.time_s)
-            good = sample.quality >= self.sampling.min_quality and slots.get(animal, -1) < slot
-            if good:
-                slots[animal] = slot
-            kept.append(good)
+            owner, slot = self._book.owner_of(sample), self.sampling.slot_of(sample.time_s)
+            free = (owner, slot) not in chosen and not self._book.is_filled(owner, slot)
+            kept.append(free and sample.quality >= self.sampling.min_quality)
+            if kept[-1]:
+                chosen.add((owner, slot))
         self.append([sample for sample, is_kept in zip(samples, kept, strict=True) if is_kept])
         return kept
 

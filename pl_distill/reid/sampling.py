@@ -42,6 +42,10 @@ class SamplingPolicy:
         """Number of the slot that a time lies in, from 1970 on; in whole milliseconds, for exact borders."""
         return round(time_s * 1000) * self.per_hour // 3_600_000
 
+    def begin_ms(self, slot: int) -> int:
+        """Return the first millisecond since 1970 that lies in a slot."""
+        return -(-slot * 3_600_000 // self.per_hour)
+
     def budget_bytes(self, dimension: int) -> int:
         """Bytes of one animal's vectors in a year of 365 days, without anything around them."""
         return round(self.per_hour * SECONDS_PER_YEAR / 3600 * dimension * BYTES_PER_VALUE[self.storage])

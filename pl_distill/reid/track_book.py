@@ -28,7 +28,9 @@ class TrackBook:
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, sampling: SamplingPolicy) -> None:
+        self._connection = connection
         self._sampling = sampling
+        self._older: dict[tuple[str, int], bool] = {}  # what was asked of slots before the last one
         rows = connection.execute("SELECT track, camera, session, number, animal FROM tracks").fetchall()
         self.number_of: dict[TrackName, int] = {
             (camera, session, int(number)): int(track) for track, camera, session, number, _ in rows
@@ -52,6 +54,7 @@ class TrackBook:
 
     def assign(self, tracks: Iterable[int], animal: str) -> None:
         """Give tracks to an animal, and the slots that they have filled."""
+        self._older.clear()
         for track in tracks:
             self.animal_of[track] = animal
             filled = self.filled.get(f"track {track}", -1)
@@ -59,8 +62,26 @@ class TrackBook:
                 self.filled[animal] = filled
 
     def fill(self, owner: str, time_s: float) -> None:
-        """Write down that the slot of a time is filled, and all before it."""
-        self.filled[owner] = max(self.filled.get(owner, -1), self._sampling.slot_of(time_s))
+        """Write down that the slot of a time is filled."""
+        slot = self._sampling.slot_of(time_s)
+        if slot < self.filled.get(owner, -1):
+            self._older[owner, slot] = True
+        self.filled[owner] = max(self.filled.get(owner, -1), slot)
+
+    def is_filled(self, owner: str, slot: int) -> bool:
+        """Whether a slot has an embedding; of one before the last the file is asked: an old recording may come late."""
+        last = self.filled.get(owner, -1)
+        if slot >= last:
+            return slot == last
+        if (owner, slot) not in self._older:
+            begin_ms, end_ms = (self._sampling.begin_ms(one) for one in (slot, slot + 1))
+            ((found,),) = self._connection.execute(
+                "SELECT count(*) FROM vectors JOIN tracks USING (track) "
+                "WHERE animal = ? AND time >= make_timestamp(?) AND time < make_timestamp(?)",
+                [owner, 1000 * begin_ms, 1000 * end_ms],
+            ).fetchall()
+            self._older[owner, slot] = found > 0
+        return self._older[owner, slot]
 
     def owner_of(self, sample: Sample) -> str:
         """Whose slot a sample fills: the animal's, or while it is unknown the track's own."""

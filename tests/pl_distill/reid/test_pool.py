@@ -29,6 +29,23 @@ def test_of_each_slot_the_first_good_embedding_is_kept(pool, sample):
     assert pool.offer([sample(5 * slot + 1)]) == [False]
 
 
+def test_an_older_recording_fills_its_own_slots_once(open_pool, sample):
+    """Monday's file may be read after Tuesday's."""
+    with open_pool() as pool:
+        slot, day = pool.sampling.slot_s, 86_400
+        assert pool.offer([sample(2 * day), sample(2 * day + slot + 1)]) == [True, True]
+        link(pool, pool.tracks_of(""), "rosa")
+        again = [sample(2 * day + 5), sample(day), sample(day + 1), sample(day + slot + 1)]
+        assert pool.offer(again) == [False, True, False, True]
+    with open_pool() as pool:
+        assert pool.offer([sample(day + 2), sample(day + 3 * slot + 1), sample(2 * day + slot + 2)]) == [
+            False,
+            True,
+            False,
+        ]
+        assert pool.count() == {"rosa": 5}
+
+
 def test_a_bad_crop_leaves_its_slot_to_the_next(open_pool, sample):
     with open_pool(sampling=SamplingPolicy(min_quality=0.5)) as pool:
         assert pool.offer([sample(0, quality=0.4), sample(1, quality=0.5)]) == [False, True]
