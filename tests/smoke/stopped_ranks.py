@@ -137,3 +137,5 @@ if __name__ == "__main__":
     for place, step in PLACES:
         found[f"{place} {step}"] = stopped(out / f"{place}-{step}", place, step, whole)
     (out / f"{rank}.json").write_text(json.dumps(found))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()  # one left to the interpreter's end has once aborted it
