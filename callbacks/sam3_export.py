@@ -6,7 +6,7 @@ from typing import Protocol, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from datamodules.files import recover_directories
+from datamodules.files import recover_directory
 
 
 class Exportable(Protocol):
@@ -31,7 +31,7 @@ class Sam3Export(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put back what a kill in the middle of a replacement has left aside."""
-        recover_directories(self._where(trainer).parent)
+        recover_directory(self._where(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, on the first process."""

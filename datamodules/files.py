@@ -79,12 +79,16 @@ def replace_directory(path: Path) -> None:
 
 
 def recover_directories(folder: Path) -> None:
-    """Put back what a kill within `replace_directory` has left aside."""
+    """Put back whatever a kill within `replace_directory` has left aside in a folder that holds nothing of others."""
     for old in folder.glob(".*.old"):
-        path = old.with_name(old.name[1:].removesuffix(".old"))
-        if not path.exists():
-            with suppress(FileNotFoundError):  # another process of the run was quicker
-                old.rename(path)
+        recover_directory(old.with_name(old.name[1:].removesuffix(".old")))
+
+
+def recover_directory(path: Path) -> None:
+    """Put `path` back where a kill within `replace_directory` has left it aside."""
+    if not path.exists():
+        with suppress(FileNotFoundError):  # there is none, or another process of the run was quicker
+            _aside(path).rename(path)
 
 
 def _aside(path: Path) -> Path:

@@ -45,7 +45,7 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
         reason = f"{_count(len(replays), 'clip')} of {_count(len(days), 'day')} and one seed"
         notes.append(
             f"{reason}: differences between teacher and student are not established"
-            f" (that takes at least {MIN_CLIPS} clips and {MIN_SEEDS} seeds)."
+            f" (that takes at least {MIN_CLIPS} clips of different days and {MIN_SEEDS} seeds)."
         )
     judged, frames = result.overall.scored_frames, sum(replay.frames for replay in replays)
     if judged == 0:

@@ -133,7 +133,7 @@ def verdict(rows: Sequence[TransferRow]) -> str:
     clips = min(row.clips for row in rows)
     return (
         f"{clips} clips of each domain and one seed of the weights: no change is called established, "
-        f"which takes at least {MIN_CLIPS} clips and {MIN_SEEDS} seeds."
+        f"which takes at least {MIN_CLIPS} clips of different days and {MIN_SEEDS} seeds."
     )
 
 

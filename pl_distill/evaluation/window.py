@@ -122,7 +122,8 @@ def window_table(rows: Sequence[WindowRow], clips: int) -> ReportTable:
         "A number is how many past frames of each animal are kept, in the bounded mode; `bounded` keeps what the model "
         "reads of them, `exact` every conditioning pointer, too, `none` everything. In brackets the difference to "
         f"`exact` and its 95 % interval, paired by day (bootstrap). {clips} clips and one seed of the weights: no "
-        f"difference is called established, which takes at least {MIN_CLIPS} clips and {MIN_SEEDS} seeds."
+        f"difference is called established, which takes at least {MIN_CLIPS} clips of different days and {MIN_SEEDS} "
+        "seeds."
     )
     return ReportTable("The pruning window", text, list(COLUMNS), [_cells(row) for row in rows])
 

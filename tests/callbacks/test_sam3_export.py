@@ -48,9 +48,11 @@ def test_the_last_steps_of_a_fit_are_written_and_a_validation_writes_nothing(tmp
     assert (tmp_path / "sam3/weight").read_text() == "3"
 
 
-def test_what_a_kill_left_aside_is_put_back(tmp_path):
+def test_what_a_kill_left_aside_is_put_back_and_nothing_else(tmp_path):
     aside = tmp_path / ".sam3.old"
     aside.mkdir()
     (aside / "weight").write_text("7")
+    (tmp_path / ".users.old").mkdir()
     trainer(tmp_path).validate(Saved(), loader(), verbose=False)
     assert (tmp_path / "sam3/weight").read_text() == "7"
+    assert (tmp_path / ".users.old").is_dir()
