@@ -23,7 +23,7 @@ from pl_distill.evaluation.behaviour_scores import (
     score_behaviours,
 )
 from pl_distill.models.behaviour_head import HEADS, BehaviourModel, HeadKind, save_behaviour
-from pl_distill.modules.distillation import parameter_groups
+from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
 
 AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)

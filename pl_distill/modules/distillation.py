@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.batch import DistillationBatch
@@ -25,6 +25,7 @@ from pl_distill.models.sam3 import Necks, Pyramids, load_necks, read_geometry, r
 from pl_distill.models.student_io import Student, StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
 from pl_distill.modules.features import LEVEL_NAMES, Features
+from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import warmup_cosine
 
 log = logging.getLogger(__name__)
@@ -284,16 +285,6 @@ class DistillationModule(LightningModule):
         if student.keeps_necks:
             student.attach_necks(self.necks.detector_neck, self.necks.tracker_neck)
         student.save_pretrained(folder, teacher=self.teacher, teacher_trunk_sha256=self.teacher_trunk_sha256)
-
-
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Split parameters for the optimiser: matrices and kernels decay; norms, biases and bias tables do not."""
-    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    decays = {name for name, parameter in named if parameter.ndim > 1 and not name.endswith("attention_biases")}
-    return [
-        {"params": [parameter for name, parameter in named if name in decays]},
-        {"params": [parameter for name, parameter in named if name not in decays], "weight_decay": 0.0},
-    ]
 
 
 def _is_plain(value: Any) -> bool:

@@ -32,7 +32,7 @@ from pl_distill.models.embedder_files import save_embedder
 from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3_source import quiet_transformers
 from pl_distill.modules.all_ranks import from_all_ranks
-from pl_distill.modules.distillation import parameter_groups
+from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
 
 LEAST_VARIANCE = 0.04

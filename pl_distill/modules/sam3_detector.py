@@ -27,7 +27,7 @@ from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3_detector import DetectorOutput, detect
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
 from pl_distill.modules.all_ranks import from_all_ranks
-from pl_distill.modules.distillation import parameter_groups
+from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.prompt_sampling import Prompt, Vocabulary
 from pl_distill.modules.schedules import schedule
 

@@ -23,7 +23,7 @@ from pl_distill.models.sam3_initialise import initialise_tracker
 from pl_distill.models.sam3_tracker import tracker_features
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
 from pl_distill.modules.all_ranks import from_all_ranks
-from pl_distill.modules.distillation import parameter_groups
+from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
 from pl_distill.modules.tracking_unroll import ObjectWindow, Sloppiness, unroll
 

@@ -18,7 +18,8 @@ from datamodules.splits import load_split
 from pl_distill.commands.lightning import run_lightning
 from pl_distill.losses.feature_loss import Progress
 from pl_distill.models.sam3 import write_random_sam3
-from pl_distill.modules.distillation import DistillationModule, parameter_groups
+from pl_distill.modules.distillation import DistillationModule
+from pl_distill.modules.parameter_groups import parameter_groups
 from tests.benchmarks.measure import Figure
 
 STEPS = 32

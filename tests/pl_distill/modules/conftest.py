@@ -1,11 +1,14 @@
 import cv2
 import numpy as np
 import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules.clip import Annotation, Clip
 from datamodules.masks import encode_mask
 from datamodules.shards import write_shards
 from datamodules.splits import DateRange, Split, parse_day
+from pl_distill.models.sam3 import write_random_sam3
+from tests.pl_distill.modules.distilling import fit
 
 SIDE = 112
 
@@ -51,3 +54,22 @@ def squares(tmp_path_factory) -> str:
     split = Split("test", train=tuple(ranges[:2]), val=(ranges[2],), test=())
     write_shards([moving_squares(day, 6, seed) for seed, day in enumerate(days)], split, folder)
     return str(folder)
+
+
+@pytest.fixture(scope="package")
+def teacher(tmp_path_factory):
+    return write_random_sam3("tiny", tmp_path_factory.mktemp("sam3") / "tiny", seed=0)
+
+
+@pytest.fixture(scope="package")
+def fitted(teacher, tmp_path_factory):
+    """A module that was trained for four steps, its trainer, and the checkpoint that was written after them."""
+    folder = tmp_path_factory.mktemp("fit")
+    module, runner = fit(teacher, folder, callbacks=[ModelCheckpoint(folder, save_last=True)])
+    return module, runner, folder / "last.ckpt"
+
+
+@pytest.fixture(scope="package")
+def whole(teacher, tmp_path_factory):
+    """A module that was trained for eight steps without a stop."""
+    return fit(teacher, tmp_path_factory.mktemp("whole"), max_steps=8)[0]
