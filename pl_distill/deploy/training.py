@@ -85,12 +85,17 @@ def predict_training(
         hooks = [
             weight.register_post_accumulate_grad_hook(_keep_part(parts, gpus)) for weight in parameters if gpus > 1
         ]
+        progress = Progress(1, 2)
         features = module.compare(batch, level_images=module.loss.pyramid_images(0, batch_size))
-        loss = module.loss(*features, Progress(1, 2))["loss"]
+        with torch.autocast("cpu", enabled=False):
+            loss = module.loss(*features, progress)["loss"]
+        compared = module.first_images(features)
         loss.backward()
         for hook in hooks:
             hook.remove()
-        del features, loss, kept, parts
+        del features, loss
+        module.measure_gradients(compared, progress)  # as the first step of a run does, and every hundredth
+        del compared, kept, parts
     return tracker.peak_bytes
 
 

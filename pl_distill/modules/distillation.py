@@ -37,6 +37,8 @@ ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 LOG_WINDOW = 20
 # Of a batch: enough to compare the terms with each other, at a fraction of the necks' work.
 GRADIENT_IMAGES = 4
+Compared = list[tuple[Tensor, Tensor]]
+"""What the student gave beside what its teacher gave, (B, C, h, w) each."""
 AGREEMENT = {"cosine": cosine, "relative_error": relative_error, "centred_relative_error": centred_relative_error}
 
 
@@ -92,6 +94,7 @@ class DistillationModule(LightningModule):
         self._teacher_necks: list[Necks] = []  # a list hides them from state_dict, DeepSpeed and the parameter count
         self._total_steps = 0
         self._recent: dict[str, deque[Tensor]] = defaultdict(partial(deque, maxlen=LOG_WINDOW))
+        self._to_measure: tuple[Compared, Progress] | None = None
         self._gradients: dict[str, Tensor] = {}  # what was measured last: the logger does not look at every step
 
     def setup(self, stage: str) -> None:
@@ -167,8 +170,7 @@ class DistillationModule(LightningModule):
         size = len(batch["image"])
         features = self.compare(batch, level_images=self.loss.pyramid_images(self.global_step, size))
         if self.gradient_norms_every > 0 and self.global_step % self.gradient_norms_every == 0:
-            self._measure_gradients(features, progress)
-        self.log_dict(self._gradients)
+            self._to_measure = self.first_images(features), progress
         with torch.autocast(self.device.type, enabled=False):  # losses compute in float32, their products too
             terms = self.loss(*features, progress)
         for name, term in terms.items():
@@ -177,6 +179,13 @@ class DistillationModule(LightningModule):
         self._log("train", recent, size)
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return cast(Tensor, terms["loss"])
+
+    def on_after_backward(self) -> None:
+        """Measure how hard each term pulls, now that what the step kept for its own gradients is gone."""
+        if self._to_measure is not None:
+            self.measure_gradients(*self._to_measure)
+            self._to_measure = None
+        self.log_dict(self._gradients)
 
     def validation_step(self, batch: DistillationBatch, batch_idx: int) -> dict[str, Any]:
         """Log loss and agreement; return what student and teacher say, for callbacks that show or use it.
@@ -203,8 +212,14 @@ class DistillationModule(LightningModule):
             "teacher_levels": features.teacher_levels,
         }
 
-    def _measure_gradients(self, features: Features, progress: Progress) -> None:
-        student, teacher = ([part[:GRADIENT_IMAGES] for part in side] for side in zip(*features.compared, strict=True))
+    @staticmethod
+    def first_images(features: Features) -> Compared:
+        """Return what is compared of the first images of a batch, apart from any graph."""
+        return [(ours[:GRADIENT_IMAGES].detach(), theirs[:GRADIENT_IMAGES]) for ours, theirs in features.compared]
+
+    def measure_gradients(self, compared: Compared, progress: Progress) -> None:
+        """Measure what each term contributes to the gradient of what the student gave, to be logged."""
+        student, teacher = ([*side] for side in zip(*compared, strict=True))
         with torch.autocast(self.device.type, enabled=False):
             if self.target == "trunk":
                 norms = gradient_norms(self.loss, student[0], teacher[0], self._pyramids, progress)

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from pl_distill.deploy.allocations import AllocationTracker
 from pl_distill.deploy.prediction import predict_embedder, predict_stream
@@ -85,9 +87,23 @@ def test_a_training_step(recipe, measure):
         predicted = predict_training(module, geometry, batch_size, states, mixed=False)
     module = recipe.fill_module()
     make_real(module.student), make_real(module.necks)
-    measured = held(module.student, module.necks) + measure(
-        lambda: predict_training(module, geometry, batch_size, states, mixed=False)
+    module.gradient_norms_every = 1
+    frame = {
+        "key": "",
+        "image": torch.randn(3, geometry.image_size, geometry.image_size),
+        "teacher_map": torch.randn(geometry.map_shape),
+    }
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=2,  # the optimiser has its states from the second on
+        gradient_clip_val=0.01,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
+    loader = DataLoader([frame] * 2 * batch_size, batch_size)
+    measured = held(module.student, module.necks) + measure(lambda: trainer.fit(module, loader))
     agree("training step", predicted, measured)
 
 
