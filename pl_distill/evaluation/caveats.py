@@ -20,7 +20,6 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
     notes = []
     result = next(iter(models.values()))
     replays = [clip.replay for clip in result.clips.values() if clip.replay is not None]
-    days = {replay.day for replay in replays}
     silent = [role for role, model in models.items() if model.overall.track_boxes == 0]
     if silent:
         notes.append(f"No {settings.prompt!r} was found in any judged frame by the {_and(silent)}.")
@@ -42,11 +41,7 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
             "whatever is in the picture. Between the models, only the overlap of masks says something then."
         )
     if len(models) > 1:
-        reason = f"{_count(len(replays), 'clip')} of {_count(len(days), 'day')} and one seed"
-        notes.append(
-            f"{reason}: differences between teacher and student are not established"
-            f" (that takes at least {MIN_CLIPS} clips of different days and {MIN_SEEDS} seeds)."
-        )
+        notes.append(one_seed(models))
     judged, frames = result.overall.scored_frames, sum(replay.frames for replay in replays)
     if judged == 0:
         notes.append("No frame is labelled: there are no scores against truth.")
@@ -60,6 +55,16 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
             "They are not comparable with a GPU's."
         )
     return notes
+
+
+def one_seed(models: Mapping[str, ModelResult]) -> str:
+    """Say that one student is no evidence; void as soon as students of other seeds stand beside it."""
+    clips = next(iter(models.values())).clips.values()
+    days = {clip.replay.day for clip in clips if clip.replay is not None}
+    return (
+        f"{_count(len(clips), 'clip')} of {_count(len(days), 'day')} and one seed: differences between teacher and "
+        f"student are not established (that takes at least {MIN_CLIPS} clips of different days and {MIN_SEEDS} seeds)."
+    )
 
 
 def _count(number: int, thing: str) -> str:

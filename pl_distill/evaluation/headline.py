@@ -63,7 +63,7 @@ def headline(results: Results) -> list[Row]:
     """Return the rows: scores, then speed, memory and size."""
     rows = [_score_row(results, quantity) for quantity in _SCORES]
     models = list(results.models.values())
-    rows.insert(3, _mask_row(results))
+    rows[3:3] = _mask_rows(results)
     named = [model.behaviour for model in models]
     if any(behaviour is not None for behaviour in named):
         for label, name, text in _BEHAVIOUR:
@@ -185,13 +185,23 @@ def plain_table(table: Sequence[Sequence[str]], left: int) -> str:
     return "\n".join([lines[0], rule, *(line.rstrip() for line in lines[1:])])
 
 
-def _mask_row(results: Results) -> Row:
-    values = [model.mask_overlap for model in results.models.values()]
-    text = "Mean overlap of animals' masks with those of tracks; 0 where there is none."
-    row = _plain_row("mask overlap %", values, "{:.2f}", True, text)
+def _mask_rows(results: Results) -> list[Row]:
+    every, tracked = (
+        "Mean overlap of animals' masks with those of tracks; 0 where there is none.",
+        "The same over the animals alone whose overlap is at least 0.5: how good a mask is where there is one.",
+    )
+    return [
+        _mask_row(results, "mask_overlap", "mask overlap %", every),
+        _mask_row(results, "matched_mask_overlap", "mask overlap, matched %", tracked),
+    ]
+
+
+def _mask_row(results: Results, name: str, label: str, text: str) -> Row:
+    values: list[float | None] = [getattr(model, name) for model in results.models.values()]
+    row = _plain_row(label, values, "{:.2f}", True, text)
     if len(values) == 1:
         return row
-    mutual = None if results.student_vs_teacher is None else results.student_vs_teacher.mask_overlap
+    mutual = None if results.student_vs_teacher is None else getattr(results.student_vs_teacher, name)
     return Row(row.label, (*row.values[:3], _show(mutual, "{:.2f}")), row.better, row.explanation)
 
 

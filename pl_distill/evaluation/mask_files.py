@@ -22,6 +22,9 @@ from datamodules.masks import encode_mask
 Masks = Mapping[int, Sequence[RLE]]
 """Frame index from 0 -> masks; a missing index is a frame without any."""
 
+MATCH = 0.5
+"""Least overlap of an animal with the mask that is given to it for the two to count as matched, as with boxes."""
+
 _CLASS = 1
 
 
@@ -33,18 +36,32 @@ class MaskOverlap:
         total: Sum over animals and frames of the overlap (IoU, 0-1) with the one mask that is given to each; 0 for an
             animal that gets none.
         masks: Number of animals, counted per frame.
+        matched_total: Sum over the animals whose overlap is at least `MATCH`.
+        matched: Number of these.
     """
 
     total: float = 0.0
     masks: int = 0
+    matched_total: float = 0.0
+    matched: int = 0
 
     def __add__(self, other: "MaskOverlap") -> "MaskOverlap":
-        return MaskOverlap(self.total + other.total, self.masks + other.masks)
+        return MaskOverlap(
+            self.total + other.total,
+            self.masks + other.masks,
+            self.matched_total + other.matched_total,
+            self.matched + other.matched,
+        )
 
     @property
     def percentage(self) -> float | None:
         """The mean overlap, 0-100; None without a mask to cover."""
         return None if self.masks == 0 else round(100 * self.total / self.masks, 4)
+
+    @property
+    def matched_percentage(self) -> float | None:
+        """The mean overlap of the matched animals alone, 0-100: how good a mask is where there is one."""
+        return None if self.matched == 0 else round(100 * self.matched_total / self.matched, 4)
 
 
 def write_masks(file: TextIO, frame: int, ids: Sequence[int], masks: NDArray[np.bool_]) -> None:
@@ -96,14 +113,16 @@ def masks_of_truth(annotations: Mapping[int, Annotation], frames: int) -> dict[i
 
 def measure_overlap(reference: Masks, masks: Masks, frames: Iterable[int]) -> MaskOverlap:
     """Give each mask of `reference` at most one of `masks`, so that the sum of overlaps is largest, frame by frame."""
-    total, count = 0.0, 0
+    overlaps: list[float] = []
+    count = 0
     for frame in frames:
         wanted, found = reference.get(frame, ()), masks.get(frame, ())
         count += len(wanted)
         if wanted and found:
             iou = coco.iou([_for_coco(mask) for mask in found], [_for_coco(mask) for mask in wanted], [0] * len(wanted))
-            total += float(iou[linear_sum_assignment(iou, maximize=True)].sum())
-    return MaskOverlap(total, count)
+            overlaps.extend(iou[linear_sum_assignment(iou, maximize=True)].tolist())
+    matched = [overlap for overlap in overlaps if overlap >= MATCH]
+    return MaskOverlap(sum(overlaps), count, sum(matched), len(matched))
 
 
 def _for_coco(mask: RLE) -> dict[str, object]:

@@ -17,6 +17,7 @@ from datamodules.files import atomic_path
 from datamodules.images import encode_jpeg, read_image
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.behaviour_tables import behaviour_tables
+from pl_distill.evaluation.caveats import one_seed
 from pl_distill.evaluation.clip_files import ReplayRecord, read_record
 from pl_distill.evaluation.curves import read_curves
 from pl_distill.evaluation.failure_gallery import Gallery, describe, make_gallery
@@ -37,6 +38,7 @@ from pl_distill.evaluation.plots import (
 )
 from pl_distill.evaluation.real_size import count_real_size
 from pl_distill.evaluation.results import ClipResult, Results, read_results
+from pl_distill.evaluation.seeds import check_seeds
 from pl_distill.evaluation.statistics import PairedDifference, compare_models
 from pl_distill.evaluation.tables import ReportTable, read_report_tables
 from pl_distill.evaluation.trackers import BASELINES
@@ -101,13 +103,14 @@ def report(
 
     Raises:
         ResultsError: The results are absent or damaged.
-        ConfigError: `logs` was given and holds no training curves, `seeds` are of other clips, or an
-            extra holds nothing.
+        ConfigError: `logs` was given and holds no training curves, `seeds` are of other clips or teachers or one of
+            them twice, or an extra holds nothing.
     """
     path = _results_file(results)
     content = read_results(path)
     runs = [content, *(read_results(_results_file(seed)) for seed in seeds)]
-    _check_seeds(runs, [path, *map(Path, seeds)])
+    if seeds:
+        check_seeds(runs, [path, *map(Path, seeds)])
     folder = path.parent
     curves = read_curves(folder if logs is None else Path(logs))
     if logs is not None and not curves:
@@ -116,7 +119,7 @@ def report(
         )
     records, lost = _read_records(folder, content)
     pictures = _read_pictures(folder, content)
-    notes = list(content.notes)
+    notes = [note for note in content.notes if not seeds or note != one_seed(content.models)]
     if lost:
         notes.append(
             f"{lost} records of replays are not beside the results any more: plots and pictures are incomplete."
@@ -146,16 +149,6 @@ def report(
 
 def _results_file(place: str | Path) -> Path:
     return Path(place) / "results.json" if Path(place).is_dir() else Path(place)
-
-
-def _check_seeds(runs: Sequence[Results], places: Sequence[Path]) -> None:
-    """Refuse runs that are not the same clips with the same two roles."""
-    first = runs[0]
-    for run, place in zip(runs[1:], places[1:], strict=True):
-        if "student" not in first.models or "student" not in run.models:
-            raise ConfigError("seeds", f"{place} compares no student", "teacher and student in each", "Leave it out.")
-        if set(run.models["student"].clips) != set(first.models["student"].clips):
-            raise ConfigError("seeds", f"{place} is of other clips", f"those of {places[0]}", "Leave it out.")
 
 
 def _read_extras(folders: Sequence[Path]) -> tuple[list[ReportTable], dict[str, dict[str, dict[str, float]]]]:

@@ -97,11 +97,13 @@ class Comparison:
         clips: By name.
         mask_overlap: Mean overlap of the animals' masks with those of tracks, 0-100; an animal that gets none counts 0.
             None where there are no masks to compare with.
+        matched_mask_overlap: The same over those animals alone that get a mask with an overlap of at least 0.5.
     """
 
     overall: TrackingScores
     clips: dict[str, ClipResult]
     mask_overlap: float | None = field(default=None, kw_only=True)
+    matched_mask_overlap: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

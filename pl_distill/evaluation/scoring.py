@@ -61,6 +61,7 @@ def score_model(
     frames = sum(len(record.objects) for record in records.values())
     streaming = _largest([record.streaming_bytes for record in records.values()])
     vram = [record.peak_vram_bytes for record in records.values() if record.peak_vram_bytes is not None]
+    overlap = sum((_truth_overlap(role, clip, len(records[clip.name].objects), out) for clip in clips), MaskOverlap())
     return ModelResult(
         overall=sum(counts.values(), TrackingCounts()).scores(),
         clips={
@@ -74,9 +75,8 @@ def score_model(
         seconds=round(sum(record.seconds for record in records.values()), 2),
         peak_rss_bytes=max(record.peak_rss_bytes for record in records.values()),
         peak_vram_bytes=max(vram) if vram else None,
-        mask_overlap=sum(
-            (_truth_overlap(role, clip, len(records[clip.name].objects), out) for clip in clips), MaskOverlap()
-        ).percentage,
+        mask_overlap=overlap.percentage,
+        matched_mask_overlap=overlap.matched_percentage,
         session_bytes=max((max(record.session_bytes, default=0) for record in records.values()), default=None),
         large_boxes=round(100 * float((np.concatenate(areas) > 0.5).mean()), 2) if areas else None,
         memory={STREAMING: streaming} if streaming else {},
@@ -158,10 +158,12 @@ def score_against_teacher(clips: Sequence[Clip], frames: Mapping[str, int], out:
         return measure_overlap(reference, masks, range(frames[clip.name]))
 
     counts = _count(clips, against_teacher)
+    overlap = sum(map(masks_against_teacher, clips), MaskOverlap())
     return Comparison(
         overall=sum(counts.values(), TrackingCounts()).scores(),
         clips={name: ClipResult(count.scores()) for name, count in counts.items()},
-        mask_overlap=sum(map(masks_against_teacher, clips), MaskOverlap()).percentage,
+        mask_overlap=overlap.percentage,
+        matched_mask_overlap=overlap.matched_percentage,
     )
 
 

@@ -44,8 +44,14 @@ def test_overlap_is_the_mean_over_animals_and_a_missed_one_counts_zero():
     truth = {0: rle((0, 4), (6, 10)), 1: rle((0, 4))}
     found = {0: rle((7, 9), (0, 4)), 1: []}  # 2 of 4 columns; all; nothing
     overlap = measure_overlap(truth, found, range(2))
-    assert overlap == MaskOverlap(1.5, 3)
+    assert overlap == MaskOverlap(1.5, 3, 1.5, 2)
     assert overlap.percentage == 50
+    assert overlap.matched_percentage == 75
+
+
+def test_less_than_half_is_an_overlap_but_no_match():
+    overlap = measure_overlap({0: rle((0, 5))}, {0: rle((3, 5))}, [0])
+    assert (overlap.percentage, overlap.matched_percentage) == (pytest.approx(40), None)
 
 
 def test_one_mask_serves_one_animal():
@@ -57,12 +63,13 @@ def test_one_mask_serves_one_animal():
 
 def test_masks_beyond_the_animals_cost_nothing_here_and_frames_outside_are_passed_over():
     truth = {0: rle((0, 4)), 9: rle((0, 4))}
-    assert measure_overlap(truth, {0: rle((0, 4), (5, 9))}, [0]) == MaskOverlap(1.0, 1)
+    assert measure_overlap(truth, {0: rle((0, 4), (5, 9))}, [0]) == MaskOverlap(1.0, 1, 1.0, 1)
     assert measure_overlap({}, {0: rle((0, 4))}, [0]).percentage is None
 
 
 def test_counts_of_clips_are_pooled():
-    assert (MaskOverlap(1.0, 1) + MaskOverlap(0.0, 3)).percentage == 25
+    both = MaskOverlap(1.0, 1, 1.0, 1) + MaskOverlap(1.2, 3, 0.8, 1)
+    assert (both.percentage, both.matched_percentage) == (pytest.approx(55), pytest.approx(90))
 
 
 def test_truth_leaves_out_hidden_animals_and_frames_without_masks():

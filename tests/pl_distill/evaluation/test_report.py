@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from datamodules.files import write_json
 from datamodules.images import encode_jpeg
 from pl_distill.errors import ConfigError
+from pl_distill.evaluation.caveats import one_seed
 from pl_distill.evaluation.curves import read_curves
 from pl_distill.evaluation.failures import Failure, write_failures
 from pl_distill.evaluation.mot import TrackingCounts
@@ -25,6 +27,7 @@ from pl_distill.evaluation.results import (
     Results,
     ResultsError,
     Settings,
+    read_results,
     write_results,
 )
 from pl_distill.evaluation.tables import ReportTable, write_report_table
@@ -102,7 +105,8 @@ def make(
                 name[:10], 3, 18.2, 2.0, 2**30, None, "t.txt", "m.txt", f"{stem}.json", {"1": f"{stem}.jpg"}, None
             )
             clips[name] = ClipResult(scores(10 + 5 * number, number), replay)
-        identity = ModelIdentity(f"runs/{role}", "sam3", "ab" * 32, 3_500_000, 2_000_000 >> number, 500_000, 112)
+        sha256 = f"{changes.get('seed', 3):02d}" * 32 if role == "student" else "ab" * 32
+        identity = ModelIdentity(f"runs/{role}", "sam3", sha256, 3_500_000, 2_000_000 >> number, 500_000, 112)
         models[role] = ModelResult(scores(10 + 5 * number, number), clips, identity, 18.2, 4.0, 2**30)
     mutual = None
     if len(roles) > 1:
@@ -291,12 +295,35 @@ def test_the_worst_errors_stand_on_the_first_page_with_their_pictures(tmp_path):
 
 
 def test_students_of_other_seeds_are_compared_together(tmp_path):
+    note = "2 clips of 2 days and one seed: differences between teacher and student are not established"
     paths = [make(tmp_path / name, seed=seed) for seed, name in enumerate("abc")]
-    assert "2 clips, 2 days, 3 seeds" in page(report(paths[0], seeds=paths[1:])).text
-    with pytest.raises(ConfigError, match="is of other clips"):
-        report(paths[0], seeds=[make(tmp_path / "d", names=("2026_01_29/000000",))])
-    with pytest.raises(ConfigError, match="compares no student"):
-        report(paths[0], seeds=[make(tmp_path / "e", roles=("model",))])
+    for path in paths:
+        results = read_results(path)
+        write_results(path, replace(results, notes=["mind the straw", one_seed(results.models)]))
+    assert note in page(report(paths[0])).text
+    together = page(report(paths[0], seeds=paths[1:])).text
+    assert "2 clips, 2 days, 3 seeds" in together
+    assert "mind the straw" in together
+    assert note not in together
+
+
+def test_what_are_no_seeds_of_one_comparison_is_refused(tmp_path):
+    first = make(tmp_path / "a", seed=0)
+    settings = Settings("runs/shards", "pen", "test", "pig", {"mode": "bounded"}, 0.5, None, "cpu")
+    strangers = {
+        r"has the very student of .*a": {"seed": 0},
+        "is of other clips": {"names": ("2026_01_29/000000",)},
+        "compares no student": {"roles": ("model",)},
+        "is of other settings": {"settings": settings},
+    }
+    for number, (message, changes) in enumerate(strangers.items(), start=1):
+        other = make(tmp_path / str(number), **{"seed": number, **changes})
+        with pytest.raises(ConfigError, match=message):
+            report(first, seeds=[other])
+    other = make(tmp_path / "of another teacher", seed=9)
+    other.write_text(other.read_text().replace("ab" * 32, "ba" * 32))
+    with pytest.raises(ConfigError, match="is of other teachers"):
+        report(first, seeds=[other])
 
 
 def test_baselines_stand_beside_ours_with_their_difference(tmp_path):
