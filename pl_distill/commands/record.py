@@ -1,11 +1,13 @@
 """`pl-distill record`: the longitudinal record; build it from clips, ask it, join outcomes, draw it."""
 
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from datamodules.errors import ClipError
 from datamodules.files import atomic_path
 from datamodules.layouts import read_clips
 from datamodules.splits import parse_day
@@ -35,6 +37,7 @@ def build(
     """Make a record from annotated clips; `track --pool` makes one from what it follows.
 
     A clip's day is its folder, its time of day its number: clip 000012 of five minutes begins an hour after the first.
+    Clips whose name is no number follow each other in the order of their names.
     Annotated identities count within their clip only, so that the clip's name is part of the animal's.
     Example: pl-distill record build --clips data/pen --out runs/record --map.pixels_per_m 100
 
@@ -47,14 +50,19 @@ def build(
         clip_minutes: Length of the clips as numbered.
     """
     found = sorted(read_clips(clips), key=lambda clip: clip.name)
-    rows = 0
+    rows, unnumbered = 0, Counter[str]()
     with RecordWriter(out, camera, map, resume=False) as writer:
         for clip in tqdm(found, desc="read", unit="clip"):
-            digits = "".join(character for character in Path(clip.name).name if character.isdigit())
+            stem = Path(clip.name).name
+            number = int(stem) if stem.isdecimal() else unnumbered[clip.day]
+            unnumbered[clip.day] += 1
+            hours = first_hour + clip_minutes * number / 60
+            if hours >= 24:
+                found_out = f"would begin {hours:.0f} hours into {clip.day}"
+                expected = "clips numbered in the order of their day"
+                raise ClipError(clip.name, found_out, expected, "Number them from 0, or give their --clip_minutes.")
             day = parse_day(clip.name, clip.day)
-            begin = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(
-                hours=first_hour, minutes=clip_minutes * int(digits or 0)
-            )
+            begin = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=hours)
             for index, animals in sorted(clip.annotations.items()):
                 sightings = [
                     Sighting(f"{clip.name}:{name}", box, behaviour)
@@ -65,8 +73,8 @@ def build(
                 ]
                 writer.observe(begin.timestamp() + index / clip.fps, sightings)
                 rows += len(sightings)
-    hours = read_hours(out)
-    print(f"{rows} sightings of {hours['animal'].nunique()} animals became {len(hours)} rows in {out}")
+    written = read_hours(out)
+    print(f"{rows} sightings of {written['animal'].nunique()} animals became {len(written)} rows in {out}")
 
 
 def simulate(

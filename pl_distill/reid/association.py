@@ -9,6 +9,7 @@ of any false finding at the level, whatever their correlation.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from math import comb, sqrt
 
 import numpy as np
@@ -22,6 +23,7 @@ from pl_distill.reid.outcomes import Kind, Outcome
 Floats = NDArray[np.float64]
 MIN_CASES = 3
 MIN_CONTROLS = 3
+MIN_VALUES = 6  # of growth, which has no controls
 _ARRANGEMENTS_PER_LEVEL = 5  # so that the smallest possible p-value is a fifth of the level
 
 
@@ -73,14 +75,10 @@ class Association:
     findings: list[Finding]
 
     def shown_before(self, quantity: str) -> int | None:
-        """Give the days before the outcome from which on a quantity shows it without a gap; None if never."""
-        found = {one.lead_days for one in self.findings if one.quantity == quantity and one.p_corrected <= self.level}
-        if not found:
-            return None
-        lead = min(found)
-        while lead + 1 in found:
-            lead += 1
-        return lead
+        """Give the days before the outcome from which on a quantity shows it at every lead; None if never."""
+        tested = sorted((one.lead_days, one.p_corrected) for one in self.findings if one.quantity == quantity)
+        shown = list(takewhile(lambda one: one[1] <= self.level, tested))
+        return shown[-1][0] if shown else None
 
     @property
     def significant(self) -> list[Finding]:
@@ -137,7 +135,11 @@ def associate(
     observed, dealt = effects[:, 0], effects
     centre = np.nanmean(dealt, axis=1)
     spread = np.nanstd(dealt, axis=1)
-    usable = (spread > 0) & np.isfinite(observed)
+    usable = (spread > 0) & np.isfinite(observed) & (cases >= (MIN_VALUES if kind == "growth" else MIN_CASES))
+    if not usable.any():
+        found = f"has {cases.max(initial=0)} outcomes whose animal has a past in the record to compare with"
+        expected = f"{MIN_CASES} or more, of growth {MIN_VALUES}"
+        raise ConfigError(f"kind '{kind}'", found, expected, "Watch longer before the first outcome.")
     standardised = np.abs(dealt - centre[:, None]) / np.where(usable, spread, np.nan)[:, None]
     standardised = np.where(np.isfinite(standardised), standardised, 0.0)
     largest = standardised.max(axis=0)
@@ -182,7 +184,7 @@ def _first_of_each(outcomes: Sequence[Outcome], kind: Kind) -> list[Outcome]:
 
 def _check_numbers(animals: int, cases: int, kind: Kind, level: float) -> None:
     if kind == "growth":
-        enough, needed = cases >= 6, "6 animals with a value"
+        enough, needed = cases >= MIN_VALUES, f"{MIN_VALUES} animals with a value"
     else:
         fewest = animals_needed(max(cases, MIN_CASES), level)
         enough = cases >= MIN_CASES and animals >= fewest

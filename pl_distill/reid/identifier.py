@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,7 @@ class IdentifierPolicy:
     Args:
         evidence: Embeddings of a track before it is asked about.
         patience: Embeddings after which a track that stays unsure becomes a new animal, or its best guess in a herd
-            that is complete.
+            that is complete; a minute at six a second.
         gallery: ``mean`` compares with one mean vector of each animal, ``sightings`` with the best of its vectors.
             docs/animal-record.md has the measurement behind the default.
         half_life_days: Of a vector's weight in the mean; None lets all count alike.
@@ -50,7 +50,7 @@ class IdentifierPolicy:
     """
 
     evidence: int = 4
-    patience: int = 24
+    patience: int = 360
     gallery: GalleryKind = "mean"
     half_life_days: float | None = None
     per_animal: int = 512
@@ -69,6 +69,9 @@ class IdentifierPolicy:
             return RunningMeans(self.half_life_days)
         return BoundedGallery(self.per_animal, self.decay_per_day)
 
+
+HELD_S = 10.0
+"""So long an animal waits for its own track to come back from behind another before it can be a second one's."""
 
 FORGOTTEN_S = 3600.0
 """After so long without a sight of it, a track's waiting evidence is dropped: most have ended."""
@@ -102,6 +105,7 @@ class Identifier:
         self._match = self._policy.match or CALIBRATED[self._policy.gallery]
         self._gallery = self._policy.make_gallery()
         self._waiting: dict[int, _Waiting] = {}
+        self._held: dict[str, tuple[int, float]] = {}  # the track that showed each animal last, and when
         self._refresh()
 
     def __enter__(self) -> "Identifier":
@@ -155,7 +159,13 @@ class Identifier:
                 self._gallery.add(animal, np.array([time_s]), sample.vector[None])
         for number in [one for one, waiting in self._waiting.items() if time_s - waiting.times_s[-1] > FORGOTTEN_S]:
             del self._waiting[number]
-        self._ask(numbers)
+        named = self._named(numbers)
+        self._ask(numbers, set(named.values()), time_s)
+        named = self._named(numbers)
+        self._held |= {animal: (number, time_s) for number, animal in named.items()}
+        return named
+
+    def _named(self, numbers: Sequence[int]) -> dict[int, str]:
         named = {number: self.animal_of(number) for number in numbers}
         return {number: animal for number, animal in named.items() if animal is not None}
 
@@ -165,17 +175,18 @@ class Identifier:
         animal = UNKNOWN if track is None else self._pool.animal_of(track)
         return animal if animal != UNKNOWN else None
 
-    def _ask(self, numbers: Sequence[int]) -> None:
+    def _ask(self, numbers: Sequence[int], taken: Collection[str], time_s: float) -> None:
         asked = [n for n in numbers if n in self._waiting and len(self._waiting[n].vectors) >= self._policy.evidence]
         if not asked:
             return
         self._refresh()
         gallery, policy = self._gallery.gallery, self._match
         scores = np.stack([gallery.scores(np.stack(self._waiting[n].vectors)).mean(0) for n in asked])
-        taken = {animal for animal in map(self.animal_of, numbers) if animal is not None}
         matches = match_frame(scores, gallery.animals, policy, taken)
         for number, match in zip(asked, matches, strict=True):
             animal = match.animal
+            if animal is not None and self._may_come_back(animal, time_s):
+                continue
             full = policy.herd is not None and len(self._pool.animals) >= policy.herd  # each new one fills it up
             tired = len(self._waiting[number].vectors) >= self._policy.patience
             if match.verdict == "unsure" and not (tired and (animal is not None or not full)):
@@ -186,6 +197,11 @@ class Identifier:
                 animal = new_name(self._pool)
             assert animal is not None
             self._bind(number, animal, f"{match.verdict}, score {match.score:.3f}, margin {match.margin:.3f}")
+
+    def _may_come_back(self, animal: str, time_s: float) -> bool:
+        """Whether a track showed the animal a moment ago, and is out of sight: it may go on to show it."""
+        number, seen_s = self._held.get(animal, (-1, -HELD_S))
+        return abs(time_s - seen_s) < HELD_S and self.animal_of(number) == animal
 
     def _refresh(self) -> None:
         """Learn the animals that other cameras made, and forget those that were merged away."""

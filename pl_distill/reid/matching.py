@@ -4,7 +4,7 @@ The assignment is the optimal one-to-one matching (scipy's Jonker-Volgenant); th
 validation days by `calibrate`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +24,8 @@ class MatchPolicy:
 
     Args:
         threshold: Score from which on it is a known animal; below it is a new one.
-        margin: By how much the animal must lead every other that is free; with less it is not sure.
+        margin: By how much the animal must lead every other that is free; with less it is not sure. Of several tracks
+            at once: by how much they all together lead what they would be if this one were another animal.
         herd: The most animals that there can be; beyond it no new one is made. None: any number.
     """
 
@@ -48,7 +49,7 @@ class Match:
         verdict: known, new or unsure.
         animal: The animal of the verdict "known"; the best guess of "unsure"; None for "new".
         score: Of the best free animal; NaN without one.
-        margin: Its lead over the next; infinite without one.
+        margin: Its lead over the next, see `MatchPolicy`; infinite without one.
     """
 
     verdict: Verdict
@@ -82,22 +83,32 @@ def match_frame(
     table = np.concatenate((offered, np.full((tracks, room), policy.threshold)), axis=1)
     rows, columns = linear_sum_assignment(table, maximize=True)
     chosen = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    held = {column for column in chosen.values() if column < len(free)}
     matches = []
     for track in range(tracks):
         column = chosen.get(track)
-        others = [index for index in range(len(free)) if index not in held or index == column]
         if column is None:  # more tracks than animals in a herd that is complete
             matches.append(Match("unsure", None, float(offered[track].max()), 0.0))
         elif column >= len(free):
             matches.append(Match("new", None, float(offered[track].max()), float("inf")))
         else:
-            rivals = offered[track, [index for index in others if index != column]]
-            score = float(offered[track, column])
-            margin = score - float(rivals.max()) if len(rivals) else float("inf")
+            score, margin = float(offered[track, column]), _lead(table, chosen, track, len(free))
             sure = margin >= policy.margin and (score >= policy.threshold or room == 0)
             matches.append(Match("known" if sure else "unsure", animals[int(free[column])], score, margin))
     return matches
+
+
+_NEVER = -1e6
+"""A score that no assignment takes while it can do otherwise."""
+
+
+def _lead(table: NDArray[np.float64], chosen: Mapping[int, int], track: int, animals: int) -> float:
+    """Return what the assignment `chosen` loses if this track must be another animal of the first columns."""
+    other = table.copy()
+    other[track, chosen[track]] = _NEVER
+    other[track, animals:] = _NEVER
+    rows, columns = linear_sum_assignment(other, maximize=True)
+    best, second = sum(table[row, column] for row, column in chosen.items()), float(other[rows, columns].sum())
+    return float("inf") if second < _NEVER / 2 else float(best - second)
 
 
 @dataclass(frozen=True)

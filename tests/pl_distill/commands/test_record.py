@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from datamodules.images import encode_jpeg
 from datamodules.pen import PenConfig, draw_pen
 from pl_distill.cli import main
 from pl_distill.reid.identities import link, merge
@@ -91,6 +92,29 @@ def test_clips_of_a_pen_become_hours_at_their_time_of_day(tmp_path, capsys):
     before = hours["seen_s"].sum()
     assert run("record", "build", "--clips", tmp_path / "pen", "--out", tmp_path / "record") == 0
     assert read_hours(tmp_path / "record")["seen_s"].sum() == pytest.approx(before)
+
+
+def test_sequences_whose_name_is_no_number_follow_each_other(tmp_path, capsys):
+    for name in ("barn3-2026-01-31-cam2", "barn3-2026-01-31-cam1", "barn3-2026-02-01-cam1"):
+        folder = tmp_path / "clips" / name
+        for number in (1, 2):
+            (folder / "img1").mkdir(parents=True, exist_ok=True)
+            (folder / "img1" / f"{number:06d}.jpg").write_bytes(encode_jpeg(np.zeros((32, 48, 3), np.uint8), 80))
+        keys = f"name={name}\nimDir=img1\nframeRate=10\nseqLength=2\nimWidth=48\nimHeight=32\nimExt=.jpg\n"
+        (folder / "seqinfo.ini").write_text("[Sequence]\n" + keys)
+        (folder / "gt").mkdir()
+        (folder / "gt" / "gt.txt").write_text("1,7,1,1,5,5,1,1,1\n2,7,1,1,5,5,1,1,1\n")
+    build = ("record", "build", "--clips", tmp_path / "clips", "--out", tmp_path / "record")
+    assert run(*build, "--clip_minutes", 90) == 0
+    hours = read_hours(tmp_path / "record").set_index("animal")["hour"]
+    begun = {animal.split(":")[0]: f"{hour:%Y-%m-%d %H}" for animal, hour in hours.items()}
+    assert begun == {
+        "barn3-2026-01-31-cam1": "2026-01-31 07",
+        "barn3-2026-01-31-cam2": "2026-01-31 08",
+        "barn3-2026-02-01-cam1": "2026-02-01 07",
+    }
+    assert run(*build, "--clip_minutes", 1200) == 1
+    assert "cam2: would begin 27 hours into 2026_01_31" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

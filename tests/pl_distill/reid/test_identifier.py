@@ -83,6 +83,16 @@ def test_each_gallery_has_the_threshold_that_it_was_calibrated_to(open_pool, loo
         assert named == {2: name}
 
 
+def test_an_animal_behind_another_is_not_given_away_before_its_track_had_time_to_come_back(open_pool, looks):
+    policy = replace(POLICY, evidence=1)
+    with open_pool() as pool, Identifier(pool, "cam", "s", policy) as identifier:
+        first = identifier.observe(0.0, [1], looks[:1])[1]
+        assert identifier.observe(1.0, [2], looks[:1]) == {}
+        assert identifier.observe(2.0, [1, 2], looks[:2]) == {1: first, 2: "animal-0002"}
+        assert identifier.observe(13.0, [3], looks[:1]) == {3: first}  # the track has ended
+        assert pool.animals == ["animal-0001", "animal-0002"]
+
+
 def test_a_half_life_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="half_life_days: is 0"):
         IdentifierPolicy(half_life_days=0)

@@ -34,6 +34,14 @@ def test_a_rival_that_another_track_has_taken_does_not_make_unsure():
     assert decide([[0.90, 0.88], [0.2, 0.99]])[0] == ("known", "a")
 
 
+def test_two_tracks_that_could_as_well_change_places_are_both_unsure():
+    assert decide([[0.90, 0.89], [0.89, 0.90]]) == [("unsure", "a"), ("unsure", "b")]
+    (first, second) = match_frame(np.array([[0.90, 0.89], [0.80, 0.90]]), "ab", POLICY)
+    assert (first.verdict, second.verdict) == ("known", "known")
+    # The other way round they would have 0.89 and 0.80; the first as b and the second as a new one 0.89 and 0.5.
+    assert first.margin == pytest.approx(1.80 - 1.69)
+
+
 def test_a_complete_herd_gets_no_new_animal():
     herd = MatchPolicy(threshold=0.5, margin=0.1, herd=2)
     assert decide([[0.4, 0.1]], herd) == [("known", "a")]
