@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.peak_vram import PeakVRAM
 from pl_distill.deploy.budget import STUDENT, predict
@@ -14,14 +15,17 @@ from pl_distill.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+Action = Literal["warn", "fail"]
+
 
 class JetsonEnvelope(Callback):
     """Compare a student's system with a device: predicted at the start of a fit, measured at the end of a run.
 
     At the start the whole deployed system is predicted (`pl-distill budget`; some seconds). At the end the largest
     memory of the run's own inference (validation, test, prediction) is compared, as PeakVRAM measured it: on a GPU that
-    of tensors, on a CPU the resident set, which holds the training, too, where there was one. Logs
-    `envelope/predicted_gib`, `envelope/measured_gib` and `envelope/headroom_gib`, the least of both.
+    of tensors, on a CPU the resident set. After a fit it holds the training, too, the optimiser's states and the batch,
+    which no device will see: it is told, and never ends the run. Logs `envelope/predicted_gib`,
+    `envelope/measured_gib` and `envelope/headroom_gib`, the least of both.
 
     Args:
         device: A shipped profile, such as orin-nx-16gb, or a YAML file.
@@ -33,7 +37,7 @@ class JetsonEnvelope(Callback):
     def __init__(
         self,
         device: str = "orin-nx-16gb",
-        action: Literal["warn", "fail"] = "warn",
+        action: Action = "warn",
         animals: int = 8,
         precision: Literal["bf16", "fp16", "fp32"] = "fp16",
     ) -> None:
@@ -60,21 +64,26 @@ class JetsonEnvelope(Callback):
             verdict = found.verdict(self.envelope, self.precision)
         shared = trainer.strategy.broadcast(verdict)
         assert shared is not None, "the first process has predicted"
-        self._judge(trainer, "predicted", shared)
+        self._judge(trainer, "predicted", shared, self.action)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare what was measured."""
-        self._measured(trainer)
+        """Tell what was measured."""
+        self._measured(trainer, "warn")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare what was measured, where validation is the run."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._measured(trainer, self.action)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare what was measured."""
-        self._measured(trainer)
+        self._measured(trainer, self.action)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare what was measured."""
-        self._measured(trainer)
+        self._measured(trainer, self.action)
 
-    def _measured(self, trainer: Trainer) -> None:
+    def _measured(self, trainer: Trainer, action: Action) -> None:
         (monitor, *_) = [one for one in trainer.callbacks if isinstance(one, PeakVRAM)]  # type: ignore[attr-defined]
         phases = {phase: peaks for phase, peaks in monitor.peaks_bytes.items() if phase != "fit"}
         if not phases:
@@ -85,13 +94,13 @@ class JetsonEnvelope(Callback):
         everyone = trainer.strategy.all_gather(here).reshape(-1, len(parts)).amax(0).tolist()
         parts = dict(zip(parts, map(int, everyone), strict=True))
         largest = max(parts, key=lambda phase: parts[phase])
-        self._judge(trainer, "measured", check(self.envelope, {largest: parts[largest]}))
+        self._judge(trainer, "measured", check(self.envelope, {largest: parts[largest]}), action)
 
-    def _judge(self, trainer: Trainer, how: str, verdict: Verdict) -> None:
+    def _judge(self, trainer: Trainer, how: str, verdict: Verdict, action: Action) -> None:
         self._headroom_gib.append(verdict.headroom_gib)
         metrics = {f"envelope/{how}_gib": verdict.needed_gib, "envelope/headroom_gib": min(self._headroom_gib)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-        if self.action == "fail":
+        if action == "fail":
             verdict.enforce()
         (log.info if verdict.fits else log.warning)("%s: %s", how, verdict)

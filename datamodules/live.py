@@ -54,15 +54,15 @@ def without_secrets(address: str) -> str:
 class LiveStream:
     """Frames of a stream or a device in the order of their arrival; the frames' indices count those that were given.
 
-    A stream of known length (a recording on a server) is given whole and ends; a camera goes on until the iteration is
-    abandoned, and is reached for again when it drops out.
+    A stream of known length (a recording on a server) is given whole and ends; one that breaks off would begin anew, so
+    that it is an error. A camera goes on until the iteration is abandoned, and is reached for again when it drops out.
 
     Args:
         address: ``rtsp://...``, ``http://...`` or the like, or a device such as ``/dev/video0``.
         patience_s: How long to reach for a camera that dropped out, before giving up.
 
     Raises:
-        ClipError: While iterating: nothing answers at first, or the camera did not come back.
+        ClipError: While iterating: nothing answers at first, a recording breaks off, or the camera did not come back.
     """
 
     address: str
@@ -95,7 +95,10 @@ class LiveStream:
                     yield Frame(index, arrived - began, image, None)
                     index += 1
             dropped += connection.dropped
-            if connection.recorded and connection.error is None:
+            if connection.recorded and connection.error is not None:
+                found = f"breaks off after {index} frames ({connection.error})"
+                raise ClipError(self.name, found, "a recording to its end", "Copy it here and track the copy.")
+            if connection.recorded:
                 break
             logger.warning(
                 "%s: the stream broke off (%s) after %d frames; %d were dropped so far to keep up",

@@ -39,7 +39,8 @@ def verify(
 
     Args:
         cache: Folder of feature shards, as `pl-distill predict` writes it.
-        shards: Folder of image shards; with it, also see that the maps were made from these images.
+        shards: Folder of image shards; with it, also see that the maps were made from those images, by the hashes in
+            both manifests.
         teacher: The SAM 3 that made the cache, a folder or hub name; for --sample.
         sample: Frames to run it on, from all over the cache.
         device: Where it runs: ``auto``, ``cpu``, ``gpu``.

@@ -78,9 +78,6 @@ def read_recipe(path: str | Path, teacher: str | None = None) -> BudgetRecipe:
     if named is None:
         raise ConfigError(path, "names no teacher", "the SAM 3 whose trunk is replaced", "Give --teacher.")
     arguments["teacher"] = named
-    student = arguments.get("student")
-    if isinstance(student, dict) and "pretrained" in student.get("init_args", {}):
-        student["init_args"]["pretrained"] = None  # weights are of no use here
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
     try:

@@ -91,7 +91,7 @@ class TinyViTStudent(Student):
         self.out_channels = out_channels
         self.body = build_body(body, {**overrides, "drop_path_rate": drop_path_rate})
         self.body.set_grad_checkpointing(gradient_checkpointing)
-        if pretrained is not None:
+        if pretrained is not None and not next(self.body.parameters()).is_meta:  # a network that is only counted
             load_pretrained_body(self.body, pretrained, overrides)
         self.laterals = nn.ModuleList(
             nn.Sequential(nn.Conv2d(info["num_chs"], fpn_channels, 1), nn.GroupNorm(norm_groups, fpn_channels))

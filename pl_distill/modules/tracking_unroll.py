@@ -73,11 +73,15 @@ class Sloppiness:
             rough = mask
             if chance.random() < self.blur:
                 rough = F.avg_pool2d(rough[None, None], 3, stride=1, padding=1)[0, 0]
-            offsets = [chance.randint(-self.shift, self.shift) for _ in range(2)]
-            rough = torch.roll(rough, offsets, dims=(0, 1))
+            rough = _shifted(rough, *(chance.randint(-self.shift, self.shift) for _ in range(2)))
             binary = (rough > 0.5 + chance.uniform(-self.threshold, self.threshold)).to(mask.dtype)
             changed.append(binary if binary.any() else (mask > 0).to(mask.dtype))
         return torch.stack(changed)
+
+
+def _shifted(mask: Tensor, down: int, right: int) -> Tensor:
+    """Move a mask (h, w); what leaves at one edge does not come back at the other."""
+    return F.pad(mask, (right, -right, down, -down))
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,19 @@ def test_what_was_measured_fails_a_run_that_is_too_large(tmp_path):
         run.predict(Hungry(1, 1), loader())
 
 
+def test_a_validation_of_its_own_is_judged_as_well(tmp_path):
+    run = trainer(tmp_path, PeakVRAM(), JetsonEnvelope(toy(tmp_path, 0.01), action="fail"))
+    with pytest.raises(ConfigError, match="Toy: would have to hold"):
+        run.validate(Hungry(1, 1), loader(), verbose=False)
+
+
+def test_what_the_training_held_beside_the_validation_never_ends_a_fit(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(JetsonEnvelope, "on_fit_start", lambda *_: None)  # nothing here that could be predicted
+    run = trainer(tmp_path, PeakVRAM(), JetsonEnvelope(toy(tmp_path, 0.01), action="fail"))
+    run.fit(Hungry(1, 1), loader(), loader())
+    assert "measured: Toy: needs" in caplog.text
+
+
 def test_what_was_measured_only_warns_where_it_shall(tmp_path, caplog):
     run = trainer(tmp_path, PeakVRAM(), JetsonEnvelope(toy(tmp_path, 0.01)))
     run.predict(Hungry(1, 1), loader())

@@ -20,9 +20,9 @@ from datamodules.live import LiveStream, is_live, without_secrets
 FRAMES = 12
 
 
-def encoded(picture, target, form: str) -> None:
+def encoded(picture, target, form: str, **options: str) -> None:
     """Encode `FRAMES` numbered pictures into an open file or an address; every picture can be decoded alone."""
-    with av.open(target, "w", format=form) as container:
+    with av.open(target, "w", format=form, options=options) as container:
         stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency", "g": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for number in range(FRAMES):
@@ -226,3 +226,33 @@ def test_devices_and_streams_are_live_and_files_are_not(tmp_path):
     assert not is_live(str(tmp_path))
     assert not is_live("pipe:0")
     assert not is_live("c:/clips/a.mp4")
+
+
+def test_a_recording_that_breaks_off_is_an_error_and_not_begun_anew(picture, tmp_path):
+    path = tmp_path / "clip.mp4"
+    encoded(picture, str(path), "mp4", movflags="faststart")
+    data = path.read_bytes()
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) * 2 // 3])
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    given = []
+    try:
+        with pytest.raises(ClipError, match=r"clip\.mp4: breaks off after \d+ frames"):
+            given.extend(
+                frame.index for frame in LiveStream(f"http://127.0.0.1:{server.server_port}/clip.mp4").frames()
+            )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert given == list(range(len(given)))
+    assert 0 <= len(given) < FRAMES

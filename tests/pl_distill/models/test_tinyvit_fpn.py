@@ -181,6 +181,12 @@ def test_pretrained_weights_that_cannot_be_had_are_refused(tmp_path):
         small(pretrained=str(tmp_path / "absent.safetensors"))
 
 
+def test_a_network_that_is_only_counted_asks_for_no_weights():
+    with torch.device("meta"):
+        student = small(pretrained="absent.safetensors")
+    assert student.config["pretrained"] == "absent.safetensors"
+
+
 @pytest.mark.parametrize("name", ["body.safetensors", "body.pth"])
 def test_a_damaged_file_of_pretrained_weights_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"not weights")

@@ -145,6 +145,14 @@ def test_sloppy_masks_are_binary_near_the_truth_and_never_empty():
     torch.testing.assert_close(exact[0], truth[0])
 
 
+def test_a_mask_that_is_moved_over_an_edge_does_not_come_back_at_the_other():
+    mask = torch.zeros(1, 6, 6)
+    mask[0, :, :2] = 1
+    for seed in range(20):
+        moved = Sloppiness(shift=1, threshold=0.0, blur=0.0)(mask, random.Random(seed))
+        assert not moved[0, :, 3:].any()
+
+
 def test_a_picture_without_objects_moves_nothing(teacher, squares):
     task = module(teacher)
     task.configure_model()

@@ -29,6 +29,13 @@ def test_a_pause_and_a_clock_that_goes_back_are_logged(messages):
     assert messages() == ["at 61.000 s: no frames for 60.000 s", "at 60.500 s: the clock went back by 0.500 s"]
 
 
+def test_a_slow_camera_is_not_a_broken_one(messages):
+    watch = CameraWatch()
+    for second in (0, 5, 10, 15.5, 20, 90, 95):
+        watch.look(picture(), second)
+    assert messages() == ["at 5.000 s: no frames for 5.000 s", "at 90.000 s: no frames for 70.000 s"]
+
+
 def test_a_blank_spell_is_logged_when_it_begins_and_when_it_ends(messages):
     watch, black = CameraWatch(), np.zeros((48, 64, 3), np.uint8)
     blue = black + np.array([0, 0, 200], np.uint8)
