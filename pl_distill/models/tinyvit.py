@@ -7,6 +7,7 @@ TinyViT's convolutions carry BatchNorm: statistics are per process, so that unde
 holds those of rank 0 (DDP broadcasts them; use SyncBatchNorm or ZeRO-3 for more).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ class TinyViTStudent(Student):
         self.grid = grid
         self.out_channels = out_channels
         self.body = build_body(body, {**overrides, "drop_path_rate": drop_path_rate})
-        self.body.set_grad_checkpointing(gradient_checkpointing)
+        if gradient_checkpointing:
+            self.body.set_grad_checkpointing()
+            _halve_batchnorm_updates(self.body.stages)
         if pretrained is not None and not next(self.body.parameters()).is_meta:  # a network that is only counted
             load_pretrained_body(self.body, pretrained, overrides)
         self.laterals = nn.ModuleList(
@@ -118,6 +121,16 @@ class TinyViTStudent(Student):
         pixels = resize(images.float(), self.body_size)  # antialiased resizing has no half-precision kernel everywhere
         normalised = (pixels * self.input_scale.float() + self.input_shift.float()).to(images.dtype)
         return normalised.contiguous(memory_format=torch.channels_last)
+
+
+def _halve_batchnorm_updates(stages: nn.Module) -> None:
+    """Let the running statistics move in two passes, the second of the recomputation, as far as in one.
+
+    Both go towards the same batch, so that (1 - halved)^2 = 1 - momentum.
+    """
+    for module in stages.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = 1 - math.sqrt(1 - module.momentum)
 
 
 def add_downwards(levels: Sequence[Tensor]) -> list[Tensor]:

@@ -92,6 +92,18 @@ def test_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+def test_gradient_checkpointing_moves_running_statistics_once():
+    plain, saving = small(), small(gradient_checkpointing=True)
+    images = torch.randn(2, 3, 64, 64)
+    for student in (plain, saving):
+        student(images).square().mean().backward()
+    theirs = dict(saving.named_buffers())
+    statistics = [name for name in theirs if name.endswith(("running_mean", "running_var"))]
+    assert any(".stages." in name for name in statistics)
+    for name in statistics:
+        torch.testing.assert_close(theirs[name], dict(plain.named_buffers())[name])
+
+
 def test_without_the_bias_cache_the_output_is_timms_and_nothing_is_kept():
     sizes = {name: SMALL[name] for name in ("embed_dims", "depths", "num_heads", "window_sizes")}
     torch.manual_seed(0)
