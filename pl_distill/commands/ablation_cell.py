@@ -116,7 +116,7 @@ class Cell:
         run.model.save_pretrained(self.folder / "student")
         shards, cache = str(self.judge.shards), str(self.judge.cache)
         maps = DistillationDataModule(shards, cache, run.datamodule.batch_size, run.datamodule.num_workers)
-        shares = feature_shares(run.model, maps.val_dataloader())
+        shares = feature_shares(run.model, maps.val_dataloader(), run.trainer.strategy.root_device)
         write_json(
             self.folder / FEATURES,
             {name: {clip: asdict(share) for clip, share in clips.items()} for name, clips in shares.items()},

@@ -39,8 +39,8 @@ class Metric:
 
 
 METRICS = (
-    Metric("cosine", "cosine", 4, 1.0),
-    Metric("relative_error", "relative error", 4, 1.0, more_is_better=False),
+    Metric("level_cosine", "cosine of levels", 4, 1.0),
+    Metric("level_relative_error", "relative error of levels", 4, 1.0, more_is_better=False),
     Metric("mota", "MOTA %", 2),
     Metric("idf1", "IDF1 %", 2),
     Metric("mota_vs_teacher", "MOTA % against the teacher's tracks", 2),

@@ -1,4 +1,4 @@
-"""How well a student's map agrees with the cached one, clip by clip: what a comparison of students is paired over."""
+"""How well a student's levels agree with its teacher's, clip by clip: what a comparison of students is paired over."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,37 +8,45 @@ import torch
 from datamodules.batch import DistillationBatch
 from pl_distill.evaluation.ablation import Share
 from pl_distill.losses.agreement import cosine, relative_error
+from pl_distill.losses.feature_loss import pairs
 from pl_distill.modules.distillation import DistillationModule
 
-AGREEMENT = {"cosine": cosine, "relative_error": relative_error}
+AGREEMENT = {"level_cosine": cosine, "level_relative_error": relative_error}
 
 
 @torch.no_grad()
-def feature_shares(module: DistillationModule, batches: Iterable[DistillationBatch]) -> dict[str, dict[str, Share]]:
-    """Score a student on frames of its cache.
+def feature_shares(
+    module: DistillationModule, batches: Iterable[DistillationBatch], device: torch.device
+) -> dict[str, dict[str, Share]]:
+    """Score a student on frames of its cache, at the six levels that detector and tracker read.
+
+    Students that give a map and students that give pyramids are alike in these; in the map they are not.
 
     Args:
         module: With its student, which is put into eval mode.
         batches: Frames with their maps, named ``<day>-<number>-f<frame>`` as in the shards.
+        device: Where both networks run; Lightning takes a module back to the CPU after a fit.
 
     Returns:
-        ``cosine`` and ``relative_error`` of each clip: the sum over its frames, and their number. Of a student that
-        gives pyramids, the means over their levels.
+        ``level_cosine`` and ``level_relative_error`` of each clip: the sum over its frames of the mean over levels, and
+        the number of frames.
     """
-    module.student.eval()
+    module.to(device).student.eval()
+    module.necks.to(device)
     sums: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in AGREEMENT}
     for batch in batches:
         on_device: DistillationBatch = {
             "key": batch["key"],
-            "image": batch["image"].to(module.device),
-            "teacher_map": batch["teacher_map"].to(module.device).float(),
+            "image": batch["image"].to(device),
+            "teacher_map": batch["teacher_map"].to(device).float(),
         }
-        compared = module.compare(on_device, level_images=0).compared
+        features = module.compare(on_device, level_images=len(batch["key"]))
+        levels = pairs(None, None, features.student_levels, features.teacher_levels)
         for number, key in enumerate(batch["key"]):
             clip = key.rpartition("-f")[0]
             frame = slice(number, number + 1)
             for name, agreement in AGREEMENT.items():
-                values = [agreement(ours[frame], theirs[frame]).item() for ours, theirs in compared]
+                values = [agreement(ours[frame], theirs[frame]).item() for ours, theirs in levels]
                 sums[name][clip].append(sum(values) / len(values))
     return {
         name: {clip: Share(clip.partition("-")[0], sum(values), len(values)) for clip, values in clips.items()}

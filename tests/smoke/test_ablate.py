@@ -64,11 +64,11 @@ def test_a_killed_ablation_goes_on_and_more_arms_can_follow(inputs, tmp_path, ca
     table = json.loads((out / "ablation.json").read_text())
     assert table["seeds"] == [0]
     assert list(table["arms"]) == ["full", "mse"]
-    columns = {"cosine", "relative_error", "mota", "idf1", "mota_vs_teacher", "idf1_vs_teacher"}
+    columns = {"level_cosine", "level_relative_error", "mota", "idf1", "mota_vs_teacher", "idf1_vs_teacher"}
     assert set(table["arms"]["mse"]) == columns
     assert table["clips"]["mota"] == table["days"]["mota"] == 2
-    cosine = table["arms"]["mse"]["cosine"]
-    assert cosine["difference"] == pytest.approx(cosine["mean"] - table["arms"]["full"]["cosine"]["mean"])
+    cosine = table["arms"]["mse"]["level_cosine"]
+    assert cosine["difference"] == pytest.approx(cosine["mean"] - table["arms"]["full"]["level_cosine"]["mean"])
     text = (out / "ablation.md").read_text()
     assert text.strip() in printed
     assert "| mse |" in text
@@ -84,7 +84,7 @@ def test_a_killed_ablation_goes_on_and_more_arms_can_follow(inputs, tmp_path, ca
     assert main(words) == 0
     table = json.loads((out / "ablation.json").read_text())
     assert list(table["arms"]) == ["full", "mse", "other"]
-    assert table["arms"]["other"]["cosine"]["difference"] == 0  # the same maps, from another folder
+    assert table["arms"]["other"]["level_cosine"]["difference"] == 0  # the same maps, from another folder
     assert main([*words, "--caches", json.dumps({"mse": str(other)})]) == 1
     assert "--caches: names 'mse'" in capsys.readouterr().err
 

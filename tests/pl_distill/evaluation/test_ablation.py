@@ -13,7 +13,7 @@ def cell(*cosines, found=(80, 80)):
     """A cosine for each of some clips of a frame each, and boxes found of 100 in each of two clips."""
     days = [f"2026_01_{number + 1:02d}" for number in range(9)]
     return {
-        "cosine": {f"c{i}": Share(days[i], value, 1) for i, value in enumerate(cosines)},
+        "level_cosine": {f"c{i}": Share(days[i], value, 1) for i, value in enumerate(cosines)},
         "mota": {f"t{i}": Share(days[i], value, 100) for i, value in enumerate(found)},
     }
 
@@ -24,10 +24,10 @@ def table(full, mse):
 
 def test_means_pool_clips_and_seeds():
     arms = table([cell(0.9, 0.7), cell(0.8, 0.8)], [cell(0.5, 0.5), cell(0.7, 0.5)]).arms
-    assert arms["full"]["cosine"].mean == pytest.approx(0.8)
-    assert arms["mse"]["cosine"].by_seed == pytest.approx([0.5, 0.6])
-    assert arms["mse"]["cosine"].difference == pytest.approx(0.55 - 0.8)
-    assert arms["full"]["cosine"].difference is None
+    assert arms["full"]["level_cosine"].mean == pytest.approx(0.8)
+    assert arms["mse"]["level_cosine"].by_seed == pytest.approx([0.5, 0.6])
+    assert arms["mse"]["level_cosine"].difference == pytest.approx(0.55 - 0.8)
+    assert arms["full"]["level_cosine"].difference is None
 
 
 def test_a_clip_with_more_boxes_weighs_more():
@@ -37,21 +37,21 @@ def test_a_clip_with_more_boxes_weighs_more():
 
 
 def test_the_same_loss_on_every_day_leaves_no_doubt():
-    entry = table([cell(0.9, 0.9, 0.9)], [cell(0.8, 0.8, 0.8)]).arms["mse"]["cosine"]
+    entry = table([cell(0.9, 0.9, 0.9)], [cell(0.8, 0.8, 0.8)]).arms["mse"]["level_cosine"]
     assert (entry.low, entry.high) == pytest.approx((-0.1, -0.1))
     assert entry.p_value == pytest.approx(2 / 8)  # all days exchanged or none
 
 
 def test_what_varies_by_seed_widens_the_interval():
     full = [cell(0.9, 0.9), cell(0.9, 0.9)]
-    entry = table(full, [cell(0.8, 0.8), cell(0.95, 0.95)]).arms["mse"]["cosine"]
+    entry = table(full, [cell(0.8, 0.8), cell(0.95, 0.95)]).arms["mse"]["level_cosine"]
     assert entry.low == pytest.approx(-0.1)
     assert entry.high == pytest.approx(0.05)
 
 
 def test_clips_of_one_day_give_no_interval():
-    one_day = {"cosine": {"a": Share("d", 0.5, 1), "b": Share("d", 0.7, 1)}}
-    entry = table([one_day], [one_day]).arms["mse"]["cosine"]
+    one_day = {"level_cosine": {"a": Share("d", 0.5, 1), "b": Share("d", 0.7, 1)}}
+    entry = table([one_day], [one_day]).arms["mse"]["level_cosine"]
     assert entry.difference == 0
     assert entry.low is entry.high is None
     assert "mota" not in table([one_day], [one_day]).arms["mse"]
