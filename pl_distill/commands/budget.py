@@ -2,14 +2,17 @@
 
 import json as json_format
 import sys
+from pathlib import Path
 from typing import Literal
 
+from datamodules.files import write_json
 from pl_distill.commands.parsing import find_recipe
-from pl_distill.deploy.budget import predict
-from pl_distill.deploy.budget_text import format_budget
+from pl_distill.deploy.budget import SYSTEMS, Budget, predict
+from pl_distill.deploy.budget_text import format_budget, memory_rows
 from pl_distill.deploy.envelope import load_envelope
 from pl_distill.deploy.recipe import read_recipe
 from pl_distill.errors import ConfigError
+from pl_distill.evaluation.tables import ReportTable, write_report_table
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -25,6 +28,7 @@ def budget(
     gpus: int = 1,
     limit: Literal["warn", "fail"] = "warn",
     json: bool = False,
+    out: Path | None = None,
 ) -> None:
     """Predict what a recipe's systems need, without a GPU and without weights.
 
@@ -46,6 +50,7 @@ def budget(
         gpus: That train together, each with the recipe's batch: above 1, what each of them holds with DDP and ZeRO.
         limit: Whether a student that does not fit the device ends with exit code 1.
         json: Whether to print JSON instead of tables.
+        out: A folder for budget.json and for the table that `pl-distill report --extras=[OUT]` shows.
     """
     for option, value, least in (("--animals", animals, 1), ("--frames", frames, 2), ("--gpus", gpus, 1)):
         if value < least:
@@ -66,9 +71,22 @@ def budget(
         print(json_format.dumps(found.to_json(envelopes), indent=2))
     else:
         print(format_budget(found, envelopes))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "budget.json", found.to_json(envelopes))
+        write_report_table(out, "budget", _report_table(found, found.precisions[0]))
     for envelope in envelopes.values():
         verdict = found.verdict(envelope, found.precisions[0])
         if limit == "fail":
             verdict.enforce()
         elif not verdict.fits:
             print(f"warning: {verdict}", file=sys.stderr)
+
+
+def _report_table(found: Budget, precision: str) -> ReportTable:
+    text = (
+        f"Predicted in {precision} for {found.animals} animals and {found.frames} frames of {found.recipe} with "
+        f"{found.teacher}, GiB unless a row says GFLOP: memory of tensors, by running the modules on fake ones. "
+        "Nothing was measured."
+    )
+    return ReportTable("Budget of the device", text, ["", *SYSTEMS], memory_rows(found, precision))

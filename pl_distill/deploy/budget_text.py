@@ -55,8 +55,13 @@ def _definitions(budget: Budget) -> str:
 
 
 def _memory(budget: Budget, precision: str) -> str:
-    memory = [budget.of(system, precision) for system in SYSTEMS]
     also = " and fp16, of the same size" if precision == "bf16" else ""
+    return table([f"predicted GiB, {precision}{also}", *SYSTEMS], memory_rows(budget, precision))
+
+
+def memory_rows(budget: Budget, precision: str) -> list[list[str]]:
+    """Return what each of `SYSTEMS` takes: a name and a cell for each, GiB, then GFLOP of a frame."""
+    memory = [budget.of(system, precision) for system in SYSTEMS]
     rows = [["weights", *(_gib(one.stream.weights_bytes) for one in memory)]]
     rows.append(["session", *(_gib(one.stream.session_bytes) for one in memory)])
     rows += [
@@ -70,7 +75,7 @@ def _memory(budget: Budget, precision: str) -> str:
     for stage in stages:
         found = [operations((one.stream.operators | one.embedder.operators)[stage]) / GIGA for one in memory]
         rows.append([f"GFLOP, {stage}", *(f"{value:,.0f}" for value in found)])
-    return table([f"predicted GiB, {precision}{also}", *SYSTEMS], rows)
+    return rows
 
 
 def _paper(budget: Budget) -> str:

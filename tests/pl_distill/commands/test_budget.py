@@ -4,6 +4,7 @@ import json
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -14,6 +15,7 @@ from pl_distill.commands import budget as command
 from pl_distill.deploy.budget import STUDENT, Budget, predict
 from pl_distill.deploy.budget_text import format_budget
 from pl_distill.deploy.envelope import Envelope, load_envelope
+from pl_distill.evaluation.tables import read_report_tables
 
 TINY = {
     "model": {
@@ -30,7 +32,7 @@ TINY = {
             },
         },
     },
-    "data": {"init_args": {"batch_size": 2}},
+    "data": {"init_args": {"batch_size": 16}},  # of two, measuring the terms in float32 takes most
 }  # fmt: skip
 
 
@@ -53,6 +55,7 @@ class Run:
     err: str
     found: Budget
     envelopes: dict[str, Envelope]
+    folder: Path
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +70,11 @@ def finished(tmp_path_factory) -> Run:
 
     out, err = StringIO(), StringIO()
     with patch.object(command, "predict", keep), redirect_stdout(out), redirect_stderr(err):
-        code = run(folder / "tiny.yaml", "--json=true", "--gpus=4", f"--device={folder / 'toy.yaml'}", "--limit=fail")
-    return Run(code, out.getvalue(), err.getvalue(), found[0], {"toy": load_envelope(folder / "toy.yaml")})
+        where = (f"--device={folder / 'toy.yaml'}", f"--out={folder / 'out'}")
+        code = run(folder / "tiny.yaml", "--json=true", "--gpus=4", "--limit=fail", *where)
+    return Run(
+        code, out.getvalue(), err.getvalue(), found[0], {"toy": load_envelope(folder / "toy.yaml")}, folder / "out"
+    )
 
 
 def test_json_has_every_system_and_its_parts_add_up(finished):
@@ -89,12 +95,20 @@ def test_a_student_that_does_not_fit_fails_where_it_shall(finished):
     assert "Shrink the weights first" in finished.err
 
 
+def test_the_report_finds_the_table_and_programs_the_same_json(finished):
+    assert json.loads((finished.folder / "budget.json").read_text()) == json.loads(finished.out)
+    (table,) = read_report_tables([finished.folder])
+    peak = next(row for row in table.rows if row[0] == "PEAK with embedder")
+    assert peak[-1] == f"{finished.found.of(STUDENT, 'fp16').peak_bytes / 2**30:.3f}"
+    assert len(table.columns) == len(peak)
+
+
 def test_the_tables_say_the_same(finished):
     text = format_budget(finished.found, finished.envelopes)
     student = finished.found.of(STUDENT, "fp16")
     (peak,) = [line for line in text.splitlines() if line.startswith("PEAK with embedder")]
     assert peak.split()[-1] == f"{student.peak_bytes / 2**30:.3f}"
-    assert "training step, batch 2 a GPU" in text
+    assert "training step, batch 16 a GPU" in text
     (divided,) = [line for line in text.splitlines() if line.startswith("each of 4 GPUs, ZeRO-2")]
     assert divided.split()[-1] == f"{finished.found.each_gpu_bytes['ZeRO-2'] / 2**30:.3f}"
     assert "Toy: needs" in text
