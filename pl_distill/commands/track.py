@@ -105,12 +105,13 @@ def track(
         print(f"note: {note}")
     with ExitStack() as stack:
         monitor = None
-        started = _start(began)  # of a camera the clock begins with its first frame, when all is loaded
+        given = None if began is None else _read_time(began)
         if pool is not None or behaviour is not None:
             model_of_animals = load_embedder(embedder, choose_device(device))
             head = open_behaviour(behaviour, model_of_animals)
             keeper = None
             if pool is not None:
+                started = given or datetime.now(UTC)  # a camera's first frame comes when all is loaded
                 keeper = stack.enter_context(
                     open_pool(pool, model_of_animals, head, camera, started, place, identify, sampling)
                 )
@@ -138,10 +139,8 @@ def track(
         raise SystemExit(130)  # as the shell has it for Ctrl-C; a camera's run has no other end
 
 
-def _start(began: str | None) -> datetime:
+def _read_time(began: str) -> datetime:
     """Read when a video began."""
-    if began is None:
-        return datetime.now(UTC)
     try:
         started = datetime.fromisoformat(began)
     except ValueError as error:
