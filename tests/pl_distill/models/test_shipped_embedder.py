@@ -47,7 +47,7 @@ def test_the_embedder_tells_unseen_animals_apart_on_another_day():
         seen[day] = np.array(names), np.concatenate(vectors)
     nearest = (seen["b"][1] @ seen["a"][1].T).argmax(1)
     right = (seen["a"][0][nearest] == seen["b"][0]).mean()
-    assert right > 0.25  # of eight animals: twice chance
+    assert right > 0.5  # of eight animals; standardised pixels without any training give a third
 
 
 def test_the_head_belongs_to_the_embedder():
