@@ -1,5 +1,6 @@
 """`pl-distill ablate`: train students that differ in one thing, their loss say, score them all, and write one table."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import pl_distill
 from datamodules.cache_manifest import MANIFEST, CacheManifest
 from datamodules.files import sha256_of
 from datamodules.shard_manifest import ShardManifest
@@ -23,6 +25,9 @@ REFERENCE = "full"
 """The arm that trains the recipe as it is."""
 
 ARMS = "distill/ablation"
+
+LEARNING = ("datamodules", "pl_distill/losses", "pl_distill/models", "pl_distill/modules")
+"""Where a change of the code may change what a cell learns."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,9 @@ def ablate(
     Each cell (an arm with a seed) is trained, compared with the teacher's maps of the validation clips, put into SAM 3
     and streamed over the clips of `split`. Finished cells are reused and a killed one goes on from its last checkpoint;
     more arms or seeds can be asked for later, and the same command, started several times, shares the cells among its
-    processes. Writes ablation.json and ablation.md: the mean of each arm, and its difference to `full` with a 95 %
-    interval, paired over days and seeds. The table is written anew after each seed.
+    processes. Cells of other data, recipes or code are refused. Writes ablation.json and ablation.md: the mean of each
+    arm, and its difference to `full` with a 95 % interval, paired over days and seeds. The table is written anew after
+    each seed.
     Example: pl-distill ablate --teacher T --shards S --cache C --out runs/ablation --max_steps 600
 
     Args:
@@ -93,6 +99,7 @@ def ablate(
         chosen[name] = Arm(None, folder)
     common: dict[str, Any] = {
         "version": __version__,
+        "code_sha256": code_sha256(Path(pl_distill.__file__).parents[1]),
         "teacher_sha256": read_sam3_sha256(teacher),
         "shards_sha256": ShardManifest.load(shards).sha256,
         "recipe": sha256_of(Path(find_recipe(recipe))),
@@ -188,6 +195,18 @@ def _cache_sha256(cache: Path) -> str:
     """Identify a finished cache by its manifest, which holds the hash of every shard."""
     CacheManifest.load(cache)
     return sha256_of(cache / MANIFEST)
+
+
+def code_sha256(root: Path) -> str:
+    """Identify the code that cells learn by: those of another state are refused, not mixed in one table.
+
+    Args:
+        root: Holds the packages.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in LEARNING for path in (root / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def find_arms(names: Sequence[str] | None) -> dict[str, str | None]:

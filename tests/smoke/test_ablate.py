@@ -16,6 +16,7 @@ from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
 from datamodules.shards import write_shards
 from datamodules.splits import load_split
 from pl_distill.cli import main
+from pl_distill.commands.ablate import code_sha256
 from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.modules.distillation import DistillationModule
 
@@ -126,3 +127,16 @@ def test_a_second_process_takes_other_cells_and_what_the_first_leaves(inputs, tm
 def test_senseless_grids_are_refused(inputs, more, found, tmp_path, capsys):
     assert main(["ablate", *inputs, "--out", str(tmp_path), *more]) == 1
     assert found in capsys.readouterr().err
+
+
+def test_code_is_known_by_all_that_decides_what_a_cell_learns(tmp_path):
+    for name in ("datamodules/a.py", "pl_distill/losses/b.py", "pl_distill/commands/c.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1")
+    first = code_sha256(tmp_path)
+    (tmp_path / "pl_distill/commands/c.py").write_text("x = 2")
+    assert code_sha256(tmp_path) == first
+    (tmp_path / "pl_distill/losses/b.py").write_text("x = 2")
+    second = code_sha256(tmp_path)
+    (tmp_path / "pl_distill/losses/b.py").rename(tmp_path / "pl_distill/losses/d.py")
+    assert len({first, second, code_sha256(tmp_path)}) == 3
