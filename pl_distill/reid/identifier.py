@@ -29,7 +29,7 @@ from pl_distill.reid.track_book import UNKNOWN
 GalleryKind = Literal["mean", "sightings"]
 CALIBRATED: Mapping[GalleryKind, MatchPolicy] = {
     "mean": MatchPolicy(),
-    "sightings": MatchPolicy(threshold=0.87, margin=0.04),  # as the other: the pen's embedder in `reid year`
+    "sightings": MatchPolicy(threshold=0.74, margin=0.105),  # as the other: the pen's embedder in `reid year`
 }
 
 

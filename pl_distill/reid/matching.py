@@ -29,8 +29,8 @@ class MatchPolicy:
         herd: The most animals that there can be; beyond it no new one is made. None: any number.
     """
 
-    threshold: float = 0.83  # of means of the pen's embedder, by `reid year`: docs/animal-record.md
-    margin: float = 0.055
+    threshold: float = 0.71  # of means of the pen's embedder, by `reid year`: docs/animal-record.md
+    margin: float = 0.115
     herd: int | None = None
 
     def __post_init__(self) -> None:
