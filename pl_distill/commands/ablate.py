@@ -14,7 +14,6 @@ from datamodules.cache_manifest import MANIFEST, CacheManifest
 from datamodules.files import sha256_of
 from datamodules.shard_manifest import ShardManifest
 from datamodules.splits import Part
-from pl_distill import __version__
 from pl_distill.commands.ablation_cell import Cell, Judge
 from pl_distill.commands.parsing import find_recipe, shipped_recipes
 from pl_distill.errors import ConfigError
@@ -98,7 +97,7 @@ def ablate(
             raise ConfigError("--caches", f"names {name!r}, which is an arm", "another name", "Rename it.")
         chosen[name] = Arm(None, folder)
     common: dict[str, Any] = {
-        "version": __version__,
+        "version": pl_distill.__version__,
         "code_sha256": code_sha256(Path(pl_distill.__file__).parents[1]),
         "teacher_sha256": read_sam3_sha256(teacher),
         "shards_sha256": ShardManifest.load(shards).sha256,

@@ -73,16 +73,26 @@ class IdentifierPolicy:
 HELD_S = 10.0
 """So long an animal waits for its own track to come back from behind another before it can be a second one's."""
 
+NEWEST = 24
+"""So many embeddings of a waiting track are kept, or as many as it is asked about with: all are compared each time."""
+
 FORGOTTEN_S = 3600.0
 """After so long without a sight of it, a track's waiting evidence is dropped: most have ended."""
 
 
 @dataclass
 class _Waiting:
-    """A track that is not recognised yet, with its newest embeddings: one that never is must not grow."""
+    """A track that is not recognised yet, with its newest embeddings: one that never is must not grow.
+
+    Args:
+        times_s: When each was seen.
+        vectors: The embeddings.
+        seen: How many there have been in all.
+    """
 
     times_s: deque[float]
     vectors: deque[Vectors]
+    seen: int = 0
 
 
 class Identifier:
@@ -151,10 +161,11 @@ class Identifier:
         for sample, is_kept in zip(samples, kept, strict=True):
             animal = self.animal_of(sample.number)
             if animal is None:
-                most = max(self._policy.patience, self._policy.evidence)
+                most = max(NEWEST, self._policy.evidence)
                 waiting = self._waiting.setdefault(sample.number, _Waiting(deque(maxlen=most), deque(maxlen=most)))
                 waiting.times_s.append(time_s)
                 waiting.vectors.append(sample.vector)
+                waiting.seen += 1
             elif is_kept:
                 self._gallery.add(animal, np.array([time_s]), sample.vector[None])
         for number in [one for one, waiting in self._waiting.items() if time_s - waiting.times_s[-1] > FORGOTTEN_S]:
@@ -188,7 +199,7 @@ class Identifier:
             if animal is not None and self._may_come_back(animal, time_s):
                 continue
             full = policy.herd is not None and len(self._pool.animals) >= policy.herd  # each new one fills it up
-            tired = len(self._waiting[number].vectors) >= self._policy.patience
+            tired = self._waiting[number].seen >= self._policy.patience
             if match.verdict == "unsure" and not (tired and (animal is not None or not full)):
                 continue
             if match.verdict == "new" and full:

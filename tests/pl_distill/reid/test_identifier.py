@@ -5,7 +5,7 @@ import pytest
 
 from pl_distill.errors import ConfigError
 from pl_distill.reid.errors import PoolError
-from pl_distill.reid.identifier import Identifier, IdentifierPolicy
+from pl_distill.reid.identifier import NEWEST, Identifier, IdentifierPolicy
 from pl_distill.reid.identities import events, undo
 from pl_distill.reid.matching import MatchPolicy
 from pl_distill.reid.pool import EmbeddingPool
@@ -149,9 +149,18 @@ def test_what_is_never_recognised_does_not_grow(open_pool, looks, see, unit):
         everybody = np.concatenate([looks[:2], unit(1, 16, seed=9)])
         named = see(identifier, everybody, [1, 2, 9], 0.0, frames=40)
         assert set(named) == {1, 2}
-        assert len(identifier._waiting[9].vectors) == 3
+        assert len(identifier._waiting[9].vectors) == NEWEST
         see(identifier, looks[:2], [1, 2], 3 * 3600.0, frames=1)
         assert not identifier._waiting  # its track has ended
+
+
+def test_a_stranger_that_looks_like_two_is_a_new_animal_when_patience_ends_and_not_before(open_pool, looks, see):
+    policy = IdentifierPolicy(evidence=1, patience=NEWEST + 6, match=MatchPolicy(threshold=0.5, margin=0.3))
+    with open_pool() as pool, Identifier(pool, "cam", "s", policy) as identifier:
+        see(identifier, looks[:2], [1, 2], 0.0, frames=1)
+        between = normalised(looks[:1] + looks[1:2])
+        assert see(identifier, between, [7], 600.0, frames=policy.patience - 1) == {}
+        assert see(identifier, between, [7], 2400.0, frames=1) == {7: "animal-0003"}
 
 
 def test_a_complete_herd_takes_the_best_guess_when_patience_ends(open_pool, looks, see, unit):
