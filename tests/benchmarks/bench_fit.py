@@ -23,6 +23,7 @@ from pl_distill.modules.parameter_groups import parameter_groups
 from tests.benchmarks.measure import Figure
 
 STEPS = 32
+FRAMES = 16 * STEPS  # one epoch: each begins with a wait for its first batch, which would be paid every few steps
 ROUNDS = 3
 SKIPPED = 8  # first steps: workers start, memory is laid out
 
@@ -43,7 +44,7 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pen = replace(load_pen_config("day"), width=640, height=360)
-        draw_pen(folder / "clips", pen, days=["2026_01_01"], clips_per_day=1, frames_per_clip=48, seed=0)
+        draw_pen(folder / "clips", pen, days=["2026_01_01"], clips_per_day=1, frames_per_clip=FRAMES, seed=0)
         write_shards(read_clips(folder / "clips"), load_split("pen"), folder / "shards")
         teacher = write_random_sam3("pen", folder / "teacher", seed=0)
         data = [f"--model.teacher={teacher}", f"--data.shards={folder / 'shards'}", f"--data.cache={folder / 'maps'}"]
