@@ -1,5 +1,7 @@
 """`pl-distill export`: the graph gives what the network gives, or is not written."""
 
+import re
+
 import pytest
 import torch
 
@@ -29,9 +31,7 @@ def cosines(text: str, names: tuple[str, ...]) -> dict[str, float]:
     return {row[0]: float(row[3]) for row in rows if row and row[0] in names}
 
 
-@pytest.mark.parametrize(
-    ("precision", "cosine"), [("fp32", 0.99999), ("fp16", 0.999), ("int8", 0.5), ("int8-static", 0.5)]
-)
+@pytest.mark.parametrize(("precision", "cosine"), [("fp32", 0.99999), ("int8", 0.5), ("int8-static", 0.5)])
 def test_an_exported_student_gives_its_levels_and_masks(student, tmp_path, capsys, precision, cosine):
     path = tmp_path / "student.onnx"
     arguments = ["export", "--model", str(student), "--out", str(path), "--precision", precision, "--frames=2"]
@@ -42,6 +42,16 @@ def test_an_exported_student_gives_its_levels_and_masks(student, tmp_path, capsy
     assert min(found.values()) >= cosine
     assert "index tables int64" not in text
     assert [entry.name for entry in tmp_path.iterdir()] == ["student.onnx"]
+
+
+def test_the_shipped_student_finds_the_same_animals_in_half_precision(tmp_path, capsys):
+    words = ["--model=pen_student", "--out", str(tmp_path / "student.onnx"), "--precision=fp16", "--frames=2"]
+    assert main(["export", *words]) == 0
+    text = capsys.readouterr().out
+    assert min(cosines(text, LEVEL_NAMES).values()) >= 0.9999
+    overlap = re.search(r"mask IoU through the real heads ([\d.]+), 2 pictures", text)
+    assert overlap is not None
+    assert float(overlap[1]) >= 0.999
 
 
 def test_a_graph_that_disagrees_is_not_written(student, tmp_path, capsys, monkeypatch):
