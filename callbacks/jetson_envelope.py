@@ -48,11 +48,18 @@ class JetsonEnvelope(Callback):
         self._headroom_gib: list[float] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See that somebody measures."""
+        """See that somebody has measured by the time that this one compares.
+
+        Raises:
+            ConfigError: PeakVRAM is not there, or comes behind and ends its phase too late.
+        """
         self._headroom_gib = []
-        if not any(isinstance(callback, PeakVRAM) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            expected = "callbacks.peak_vram.PeakVRAM beside JetsonEnvelope"
+        kinds = [type(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        expected = "callbacks.peak_vram.PeakVRAM before JetsonEnvelope"
+        if PeakVRAM not in kinds:
             raise ConfigError("trainer.callbacks", "has nobody who measures memory", expected, "Add it.")
+        if kinds.index(PeakVRAM) > kinds.index(JetsonEnvelope):
+            raise ConfigError("trainer.callbacks", "has PeakVRAM behind JetsonEnvelope", expected, "Exchange them.")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Predict, on the first process; all of them learn what comes out."""

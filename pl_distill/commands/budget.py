@@ -44,14 +44,16 @@ def budget(
         device: A shipped profile (agx-orin-32gb, agx-orin-64gb, orin-nano-8gb, orin-nx-8gb, orin-nx-16gb, thor), a YAML
             file, or "all".
         animals: Tracked at a time.
-        frames: Length of the stream: what a session that forgets nothing grows to.
+        frames: Length of the stream: what a session that forgets nothing grows to; others count as full.
         precisions: Of weights and activations; fp16 is of the size of bf16.
         training: Whether to predict a training step, too.
         gpus: That train together, each with the recipe's batch: above 1, what each of them holds with DDP and ZeRO.
-        limit: Whether a student that does not fit the device ends with exit code 1.
+        limit: Whether a student that does not fit the device in one of the precisions ends with exit code 1.
         json: Whether to print JSON instead of tables.
         out: A folder for budget.json and for the table that `pl-distill report --extras=[OUT]` shows.
     """
+    if not precisions:
+        raise ConfigError("--precisions", "is empty", "bf16, fp16 or fp32", "Name one.")
     for option, value, least in (("--animals", animals, 1), ("--frames", frames, 2), ("--gpus", gpus, 1)):
         if value < least:
             raise ConfigError(option, f"is {value}", f"at least {least}", "Correct it.")
@@ -75,12 +77,15 @@ def budget(
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "budget.json", found.to_json(envelopes))
         write_report_table(out, "budget", _report_table(found, found.precisions[0]))
+    misfits = []
     for envelope in envelopes.values():
-        verdict = found.verdict(envelope, found.precisions[0])
-        if limit == "fail":
-            verdict.enforce()
-        elif not verdict.fits:
-            print(f"warning: {verdict}", file=sys.stderr)
+        for precision in precisions:
+            verdict = found.verdict(envelope, precision)
+            if not verdict.fits:
+                print(f"warning: in {precision}, {verdict}", file=sys.stderr)
+                misfits.append(verdict)
+    if limit == "fail" and misfits:
+        misfits[0].enforce()
 
 
 def _report_table(found: Budget, precision: str) -> ReportTable:

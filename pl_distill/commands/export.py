@@ -10,7 +10,7 @@ from pl_distill.deploy import onnx_networks as networks
 from pl_distill.deploy import onnx_parity as parity
 from pl_distill.deploy.onnx_graph import OPSET, Exportable, Inputs, Precision, require_onnx, write_onnx
 from pl_distill.errors import ConfigError
-from pl_distill.evaluation.models import open_model, plan_models
+from pl_distill.evaluation.models import open_model, plan_model
 from pl_distill.models.behaviour_head import load_behaviour, require_embedder
 from pl_distill.models.embedder_load import PEN_EMBEDDER, load_embedder
 from pl_distill.models.sam3 import substitute
@@ -115,7 +115,7 @@ class _Task:
 
 
 def _student(model: str, teacher: str | None, prompt: str, frames: int) -> _Task:
-    opened = open_model(plan_models(model, teacher)[-1], prompt, "cpu")
+    opened = open_model(plan_model(model, teacher), prompt, "cpu")
     inputs = networks.student_inputs(opened.preprocessing, SEED, frames)
 
     def masks(path: Path) -> float:

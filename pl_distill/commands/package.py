@@ -1,14 +1,17 @@
 """`pl-distill package`: everything that a device needs, in one folder."""
 
 import platform
+import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 from pl_distill.errors import ConfigError
-from pl_distill.evaluation.models import STUDENT, count_parameters, is_student, plan_models
-from pl_distill.models.bundle import BUNDLE, verify_bundle, write_bundle
+from pl_distill.evaluation.models import STUDENT, count_parameters, is_student, open_model, plan_model, plan_models
+from pl_distill.models.bundle import BUNDLE, LICENCE_FILES, is_bundle, write_bundle
 from pl_distill.models.prompts import load_prompts
 from pl_distill.models.sam3 import load_necks, load_sam3
+from pl_distill.models.sam3_source import find_file
 from pl_distill.models.student_io import Student, load_student
 
 LICENCES = """# Licences
@@ -54,8 +57,12 @@ def package(model: str, out: Path, teacher: str | None = None, prompts: list[str
         teacher: The SAM 3 whose heads are taken; a student knows its own.
         prompts: Words to take along; by default all that are stored beside the teacher.
     """
+    if is_bundle(model):
+        raise ConfigError("--model", f"is {model!r}, a bundle already", "a student", "Copy the folder.")
     if not is_student(model):
         raise ConfigError("--model", f"is {model!r}, which is no student", "a student", "Distil one: pl-distill fit.")
+    if prompts == []:
+        raise ConfigError("--prompts", "is empty", "words that the device shall find", "Name one, or leave it out.")
     source = next(one for one in plan_models(model, teacher) if one.role == STUDENT)
     origin = str(source.teacher)
     student = _with_necks(load_student(model), origin)
@@ -80,10 +87,15 @@ def package(model: str, out: Path, teacher: str | None = None, prompts: list[str
         words=", ".join(taken),
         **versions,
     )
-    licences = LICENCES.format(teacher=origin, missing="; put one there if none is")
+    licensed = any(find_file(origin, name) for name in LICENCE_FILES)
+    if not licensed:
+        print(f"warning: no LICENSE lies beside {origin}: put that of its weights into the bundle", file=sys.stderr)
+    licences = LICENCES.format(teacher=origin, missing="" if licensed else ": there was none")
     about = {"teacher": origin, "words": list(taken), "parameters": learned + heads, "versions": versions}
     write_bundle(out, sam3, student, origin, taken, {"README.md": card, "LICENCES.md": licences}, about)
-    verify_bundle(out)
+    began = time.perf_counter()
+    open_model(plan_model(str(out), None), next(iter(taken)), "cpu")
+    print(f"opens in {time.perf_counter() - began:.1f} s on a CPU, hashes of all files included")
     for path in sorted(out.iterdir()):
         print(f"{path.stat().st_size / 1e6:10.2f} MB  {path.name}")
     size = sum(path.stat().st_size for path in out.iterdir())

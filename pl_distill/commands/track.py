@@ -12,7 +12,7 @@ from datamodules.sources import open_source
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.memory import STREAMING
-from pl_distill.evaluation.models import is_student, open_model, plan_models
+from pl_distill.evaluation.models import open_model, plan_model
 from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, track_stream
 from pl_distill.models.embedder_load import PEN_EMBEDDER, load_embedder
@@ -97,10 +97,9 @@ def track(
         raise ConfigError(
             f"--out {out}", f"holds {TRACKS} of an older run", "a new folder", "Name another, or give --overwrite true."
         )
-    if teacher is not None and not is_student(model):
-        raise ConfigError("--teacher", f"is given, but {model} is no student", "a student in --model", "Leave it out.")
+    planned = plan_model(model, teacher)
     source = open_source(video, picture_fps=picture_fps, patience_s=patience_s)
-    opened = open_model(plan_models(model, teacher)[-1], prompt, choose_device(device), DTYPES[precision])
+    opened = open_model(planned, prompt, choose_device(device), DTYPES[precision])
     for note in opened.notes:
         print(f"note: {note}")
     with ExitStack() as stack:

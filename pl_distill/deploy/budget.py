@@ -20,6 +20,7 @@ from pl_distill.deploy.systems import build_embedder, build_student, build_teach
 from pl_distill.deploy.training import predict_training, states_per_parameter
 from pl_distill.models.sam3 import Sam3Geometry, substitute
 from pl_distill.streaming.policy import PruningPolicy
+from pl_distill.streaming.session import MemoryWindow
 
 STOCK, TEACHER, STUDENT = "SAM 3 as transformers runs it", "SAM 3 deployed", "student deployed"
 SYSTEMS = (STOCK, TEACHER, STUDENT)
@@ -37,7 +38,7 @@ class SystemMemory:
         system: One of `SYSTEMS`.
         precision: Key of `DTYPES`.
         stream: Of detector and tracker.
-        embedder: Of one crop per animal at once; it runs after a frame is done.
+        embedder: Of one crop per animal at once, in float32 beside every precision, as `track` runs it after a frame.
     """
 
     system: str
@@ -65,11 +66,12 @@ class SystemMemory:
 
     def frame_s(self, envelope: Envelope) -> dict[str, float]:
         """Return the roofline of each stage on a device, in seconds."""
-        speed = envelope.float_tflops if self.precision == "fp32" else envelope.half_tflops
-        stages = self.stream.operators | self.embedder.operators
+        tflops = envelope.float_tflops if self.precision == "fp32" else envelope.half_tflops
+        stages = [(*stage, tflops) for stage in self.stream.operators.items()]
+        stages += [(*stage, envelope.float_tflops) for stage in self.embedder.operators.items()]
         return {
             stage: roofline_s(operators, speed * 1e12, envelope.bandwidth_gb_s * 1e9)
-            for stage, operators in stages.items()
+            for stage, operators, speed in stages
         }
 
 
@@ -180,7 +182,8 @@ def predict(
     Args:
         recipe: Of `read_recipe`.
         animals: Tracked at a time.
-        frames: Length of the stream, at least 2: what the unpruned session grows to.
+        frames: Length of the stream, at least 2: what the unpruned session grows to. The others are taken with the
+            fullest session that they ever have.
         precisions: Keys of `DTYPES`.
         training: Whether to predict a training step, too.
         gpus: Among how many a training step shall be divided, each with the recipe's batch.
@@ -188,10 +191,10 @@ def predict(
         progress: Is told what is being done.
     """
     memory = []
+    embedder = build_embedder()
+    with fake_tensors(DEVICE):
+        embedding = predict_embedder(embedder.to_empty(device=DEVICE), animals)
     for precision in dict.fromkeys(SAME_SIZE.get(precision, precision) for precision in precisions):
-        embedder = build_embedder(DTYPES[precision])
-        with fake_tensors(DEVICE):
-            embedding = predict_embedder(embedder.to_empty(device=DEVICE), animals)
         for system in systems:
             progress(f"{system}, {precision}")
             memory.append(
@@ -230,7 +233,11 @@ def _stream(recipe: BudgetRecipe, system: str, precision: str, animals: int, fra
         drop_unused(model)
     if system == STUDENT:
         student = build_student(recipe.module.build_student, model, pyramids=recipe.pyramids, dtype=dtype)
-    policy = PruningPolicy.as_transformers() if system == STOCK else PruningPolicy("bounded", encode_singly=True)
+    policy = PruningPolicy.as_transformers()
+    if system != STOCK:
+        policy = PruningPolicy("bounded", encode_singly=True)
+        full = MemoryWindow.of(recipe.config).full_after(recipe.config.recondition_every_nth_frame)
+        frames = max(frames, full + 1)  # the last frame reads a full window
     with fake_tensors(DEVICE):
         model.to_empty(device=DEVICE)
         if student is not None:

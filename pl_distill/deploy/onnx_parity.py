@@ -20,6 +20,7 @@ from pl_distill.evaluation.models import count_parameters
 
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
 LEAST_MASK_IOU = {"fp32": 0.999, "fp16": 0.99}
+MOST_DIFFERENCE = {"fp32": 1e-3, "fp16": 0.05}  # over the output's largest value: a cosine does not see its scale
 """What parity asks for; int8 is reported, not promised."""
 MOST_SIZE = 1.2  # times the weights, where all of them are of the precision's size
 
@@ -91,17 +92,18 @@ def compare(what: Exportable, path: Path, inputs: Sequence[Inputs]) -> list[Outp
     with torch.inference_mode():
         for values in inputs:
             for number, (ours, theirs) in enumerate(zip(what(values), run(values), strict=True)):
-                largest[number] = max(largest[number], float((ours - theirs).abs().max()))
+                difference = float((ours - theirs).abs().max())
+                largest[number] = float(np.maximum(largest[number], difference))  # keeps NaN, as `max` does not
                 scale[number] = max(scale[number], float(ours.abs().max()))
                 angles = F.cosine_similarity(ours.double().flatten(1), theirs.double().flatten(1))
-                cosine[number] = float(np.minimum(cosine[number], float(angles.min())))  # keeps NaN, as `min` does not
+                cosine[number] = float(np.minimum(cosine[number], float(angles.min())))
     relative = [difference / max(size, 1e-30) for difference, size in zip(largest, scale, strict=True)]
     return [OutputParity(*figures) for figures in zip(names, largest, relative, cosine, strict=True)]
 
 
 @torch.inference_mode()
 def mask_iou(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Tensor], best: int = 8) -> float:
-    """Return the mean IoU of the masks that the real heads draw behind both encoders.
+    """Return the mean IoU of the masks that the real heads draw behind both encoders; those empty in both do not count.
 
     Args:
         sam3: With the eager encoder.
@@ -109,6 +111,9 @@ def mask_iou(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Tensor], 
         prompt: A `PromptEmbedding`.
         pictures: Each (1, 3, S, S).
         best: So many queries with the highest scores are compared per picture, in the eager model's order.
+
+    Returns:
+        From 0 to 1; NaN where all masks are empty, so that nothing was compared.
     """
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -126,8 +131,9 @@ def mask_iou(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Tensor], 
                 order = output.pred_logits[0].topk(min(best, output.pred_logits.shape[1])).indices
             masks.append(output.pred_masks[0][order] > 0)
         both, either = (masks[0] & masks[1]).flatten(1).sum(1), (masks[0] | masks[1]).flatten(1).sum(1)
-        ious += torch.where(either > 0, both / either.clamp(min=1), 1.0).tolist()
-    return float(np.mean(ious))
+        drawn = either > 0
+        ious += (both[drawn] / either[drawn]).tolist()
+    return float(np.mean(ious)) if ious else float("nan")
 
 
 @torch.inference_mode()
@@ -151,7 +157,8 @@ def check_parity(path: Path, precision: Precision, outputs: Sequence[OutputParit
     """Refuse a graph that does not give what it should.
 
     Raises:
-        ParityError: A cosine or the mask IoU is below what this precision promises, or an output is not finite.
+        ParityError: An output or the mask IoU is worse than this precision promises, an output is not finite, or no
+            mask was drawn.
     """
     least_cosine, least_iou = LEAST_COSINE.get(precision), LEAST_MASK_IOU.get(precision)
     fix = "Keep a higher precision, or look at the graph and give --keep_failing true."
@@ -159,6 +166,13 @@ def check_parity(path: Path, precision: Precision, outputs: Sequence[OutputParit
     if np.isnan(worst.cosine) or (least_cosine is not None and worst.cosine < least_cosine):
         found = f"gives {worst.name} with cosine {worst.cosine:.6f} to the network's"
         raise ParityError(path, found, f"at least {least_cosine or 0} in {precision}", fix)
+    largest = max(outputs, key=lambda one: one.relative_difference)
+    most = MOST_DIFFERENCE.get(precision, float("inf"))
+    if largest.relative_difference > most:
+        found = f"gives {largest.name} wrong by {largest.relative_difference:.4f} of its largest value"
+        raise ParityError(path, found, f"at most {most} in {precision}", fix)
+    if masks is not None and np.isnan(masks):
+        raise ParityError(path, "was compared on pictures without a mask", "one that the heads draw masks for", fix)
     if masks is not None and least_iou is not None and masks < least_iou:
         found = f"gives masks whose mean IoU with the network's is {masks:.5f}"
         raise ParityError(path, found, f"at least {least_iou} in {precision}", fix)

@@ -78,14 +78,20 @@ class ScriptedStream:
     def fast_forward(self, frames: int) -> None:
         """Let time pass without a computation, after the first step: every frame leaves what the first has left.
 
+        Every n-th frame the detector puts all animals right, as it does with those that it sees well: their outputs
+        become conditioning frames, of which the tracker reads several beside its newest memories. At the end they are
+        badly seen for as long as it has memories: then it keeps, and reads, the most.
+
         Args:
             frames: How many frames the stream has then had.
         """
+        every, last = self.model.recondition_every_nth_frame, frames - self.session.window.memories
         for history in self.session.output_dict_per_obj.values():
-            tracked = history["non_cond_frame_outputs"]
             first = history["cond_frame_outputs"][0]
             for index in range(self.frames, frames):
-                tracked[index] = {key: value.clone() for key, value in first.items()}
+                seen_well = every > 0 and index % every == 0 and index < last
+                kind = "cond_frame_outputs" if seen_well else "non_cond_frame_outputs"
+                history[kind][index] = {key: value.clone() for key, value in first.items()}
         for index in range(self.frames, frames):
             self.session.add_new_frame(self._picture, index)
         self.frames = max(self.frames, frames)

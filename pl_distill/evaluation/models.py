@@ -10,7 +10,7 @@ import torch
 from datamodules.preprocessing import Preprocessing
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.results import ModelIdentity
-from pl_distill.models.bundle import is_bundle, read_bundle
+from pl_distill.models.bundle import is_bundle, verify_bundle
 from pl_distill.models.prompts import PromptEmbedding, choose_prompt, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, substitute, trunk_sha256
 from pl_distill.models.sam3_source import find_file
@@ -66,7 +66,8 @@ def plan_models(model: str, teacher: str | None) -> list[ModelSource]:
         ConfigError: A student does not know its teacher, or that is not there.
     """
     if is_bundle(model):
-        return [ModelSource(MODEL, model, model)]
+        bundled = ModelSource(MODEL if teacher is None else STUDENT, model, model)
+        return [bundled] if teacher is None else [ModelSource(TEACHER, teacher), bundled]
     if not is_student(model):
         if teacher is None:
             return [ModelSource(MODEL, model)]
@@ -85,6 +86,23 @@ def plan_models(model: str, teacher: str | None) -> list[ModelSource]:
                 "Say with --teacher where it is now.",
             ) from error
     return [ModelSource(TEACHER, teacher), ModelSource(STUDENT, model, teacher)]
+
+
+def plan_model(model: str, teacher: str | None) -> ModelSource:
+    """Say which model runs where only one does.
+
+    Args:
+        model: See `plan_models`.
+        teacher: The SAM 3 to put a student into; a student knows its own.
+
+    Raises:
+        CheckpointError: `model` is neither a SAM 3 nor a student.
+        ConfigError: A teacher is given for what needs none, or a student's is not there.
+    """
+    if teacher is not None and (is_bundle(model) or not is_student(model)):
+        what = "a bundle, which has its heads" if is_bundle(model) else "no student"
+        raise ConfigError("--teacher", f"is given, but {model} is {what}", "a student in --model", "Leave it out.")
+    return plan_models(model, teacher)[-1]
 
 
 def is_student(source: str) -> bool:
@@ -113,7 +131,7 @@ def open_model(
     preprocessing = load_preprocessing(sam3_source)
     bundled = is_bundle(sam3_source)
     if bundled:
-        read_bundle(sam3_source)
+        verify_bundle(sam3_source)
     sam3 = load_sam3(sam3_source, trunk=not bundled)
     notes: tuple[str, ...] = ()
     if student is not None and not bundled:

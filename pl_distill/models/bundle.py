@@ -22,7 +22,8 @@ from pl_distill.models.student_io import Student
 
 BUNDLE = "bundle.json"
 SCHEMA = 1
-COPIED = ("config.json", "preprocessor_config.json", "processor_config.json", "LICENSE", "LICENSE.txt")
+LICENCE_FILES = ("LICENSE", "LICENSE.txt")
+COPIED = ("config.json", "preprocessor_config.json", "processor_config.json", *LICENCE_FILES)
 NOT_NEEDED = ("detector_model.vision_encoder.", "tracker_neck.")
 
 

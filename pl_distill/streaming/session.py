@@ -47,6 +47,15 @@ class MemoryWindow:
             conditioning=None if limit == -1 else limit,
         )
 
+    def full_after(self, recondition_every: int) -> int:
+        """Return after how many frames a session that is pruned holds and reads the most that it ever will.
+
+        Args:
+            recondition_every: Every n-th frame may become a conditioning frame; 0: none but an animal's first.
+        """
+        further = 0 if self.conditioning is None else self.conditioning - 1
+        return max(further * recondition_every + self.memories, self.pointers) + 1
+
 
 class FrameStore(dict[int, Tensor]):
     """Pictures by frame index whose length is that of the video so far, also when old pictures are gone.
@@ -155,13 +164,13 @@ class StreamingSession(Sam3VideoInferenceSession):  # type: ignore[misc]  # tran
                 del outputs[index]
                 continue
             self._prune_entry(outputs[index], keep_memory=keep_memory)
-            for key in ("object_pointer", "maskmem_features"):
-                if key in outputs[index]:
-                    outputs[index][key] = _alone(outputs[index][key])
 
     def _prune_entry(self, entry: dict[str, Any], *, keep_memory: bool) -> None:
         for key in entry.keys() - set(_KEPT if keep_memory else _KEPT[:1]):
             del entry[key]
+        for key in ("object_pointer", "maskmem_features"):
+            if key in entry:
+                entry[key] = _alone(entry[key])
         if "maskmem_pos_enc" in entry:
             # The same values for every animal and frame, but transformers makes them anew for every number of animals.
             if self._position is None:

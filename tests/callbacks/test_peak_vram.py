@@ -73,7 +73,7 @@ class Gpu:
         self.allocated = self.reserved = 0
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: self.allocated)
         monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: self.reserved)
-        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: self.take(0, 0))
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: self.take(0, 0))  # nothing is held
 
     def take(self, allocated, reserved):
         self.allocated, self.reserved = max(allocated, 0), max(reserved, 0)
@@ -123,6 +123,8 @@ def test_statistics_of_gpus_are_the_largest_of_all_ranks(tmp_path, monkeypatch):
 def test_an_envelope_wants_somebody_who_measures(tmp_path):
     with pytest.raises(ConfigError, match="nobody who measures memory"):
         trainer(tmp_path, JetsonEnvelope()).predict(Hungry(1, 1), loader())
+    with pytest.raises(ConfigError, match="has PeakVRAM behind JetsonEnvelope"):
+        trainer(tmp_path, JetsonEnvelope(), PeakVRAM()).predict(Hungry(1, 1), loader())
 
 
 def toy(tmp_path, gib):

@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pl_distill.commands.lightning import run_lightning
+from pl_distill.deploy.envelope import load_envelope
+from pl_distill.errors import ConfigError
 from pl_distill.models.student_io import load_student
 
 pytestmark = pytest.mark.smoke
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def test_averaged_weights_are_what_is_kept_and_masks_are_compared(cached, tmp_path):
@@ -22,6 +28,11 @@ def test_averaged_weights_are_what_is_kept_and_masks_are_compared(cached, tmp_pa
     assert {"StepProgress", "FeaturePreview", "StudentAverage", "MaskAgreement", "PeakVRAM", "JetsonEnvelope"} <= names
     assert 0 < run.trainer.callback_metrics["val/mask_agreement"] <= 1
 
+    events = EventAccumulator(str(tmp_path)).Reload()
+    predicted, headroom = (events.Scalars(f"envelope/{name}_gib") for name in ("predicted", "headroom"))
+    assert 0.1 < predicted[0].value < 0.5  # the embedder's weights alone are 0.08
+    assert headroom[0].value == pytest.approx(load_envelope("orin-nx-16gb").budget_gib - predicted[0].value, rel=1e-5)
+
     phases = json.loads((tmp_path / "peak_memory.json").read_text())["phases"]
     assert phases["fit"]["rss_bytes"]["largest"] > 0
 
@@ -33,7 +44,17 @@ def test_averaged_weights_are_what_is_kept_and_masks_are_compared(cached, tmp_pa
     assert not all(torch.equal(ours[name], training[f"student.{name}"]) for name in ours)
 
 
+def test_a_system_that_cannot_fit_ends_the_fit_before_its_first_step(cached, tmp_path):
+    profile = yaml.safe_load((CONFIGS / "envelope/orin-nx-16gb.yaml").read_text())
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(profile | {"name": "Toy", "memory_gib": 0.01, "reserve_gib": {}}))
+    words = ["--config=distill/pen.yaml", "--config=trainer/smoke.yaml", "--config=distill/options/envelope.yaml"]
+    toy = [f"--trainer.callbacks.device={tmp_path / 'toy.yaml'}", "--trainer.callbacks.action=fail"]
+    with pytest.raises(ConfigError, match="Toy: would have to hold"):
+        run_lightning(["fit", *words, *toy, *cached("tiny").options, f"--trainer.default_root_dir={tmp_path}"])
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_every_option_is_tried_here():
-    folder = Path(__file__).resolve().parents[2] / "configs/distill/options"
+    folder = CONFIGS / "distill/options"
     # compile.yaml needs a compiler; the module's own test compiles with a backend that does not
     assert {path.stem for path in folder.glob("*.yaml")} == {"average", "mask_agreement", "envelope", "compile"}

@@ -8,6 +8,7 @@ from safetensors import safe_open
 
 from datamodules.video import VideoWriter
 from pl_distill.cli import main
+from pl_distill.evaluation.models import ModelSource, plan_models
 from pl_distill.models.sam3 import load_necks, write_random_sam3
 from pl_distill.models.tinyvit_dual import TinyViTDualPyramid
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
@@ -99,6 +100,41 @@ def test_a_path_out_of_the_bundle_is_not_followed(bundle, video, tmp_path, capsy
     assert "is not there" in capsys.readouterr().err
 
 
+def test_a_bundle_that_changed_on_its_way_is_refused(bundle, video, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    content = bytearray((broken / "student.safetensors").read_bytes())
+    content[-1] ^= 1  # in a weight: the file opens as before
+    (broken / "student.safetensors").write_bytes(content)
+    assert main(["track", str(video), "--model", str(broken), "--out", str(tmp_path / "out")]) == 1
+    assert "student.safetensors: has another SHA-256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["track", "export"])
+def test_a_bundle_takes_no_teacher(bundle, teacher, video, tmp_path, capsys, verb):
+    words = ["--video", str(video)] if verb == "track" else []
+    assert main([verb, *words, "--model", str(bundle), "--teacher", str(teacher), "--out", str(tmp_path / "out")]) == 1
+    assert "a bundle, which has its heads" in capsys.readouterr().err
+
+
+def test_a_bundle_is_compared_with_its_teacher(bundle, teacher):
+    assert plan_models(str(bundle), str(teacher)) == [
+        ModelSource("teacher", str(teacher)),
+        ModelSource("student", str(bundle), str(bundle)),
+    ]
+
+
+def test_a_licence_beside_the_teacher_goes_along_and_none_is_a_warning(teacher, tmp_path, capsys):
+    licensed = tmp_path / "teacher"
+    shutil.copytree(teacher, licensed)
+    (licensed / "LICENSE").write_text("Take it.")
+    for origin, name in ((teacher, "without"), (licensed, "with")):
+        student = make_student("necks", origin, tmp_path / f"student {name}")
+        assert main(["package", "--model", str(student), "--out", str(tmp_path / name)]) == 0
+        assert ("no LICENSE lies beside" in capsys.readouterr().err) is (name == "without")
+    assert (tmp_path / "with" / "LICENSE").read_text() == "Take it."
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_bundle_runs_in_half_precision(bundle, video, tmp_path, precision):
     options = ["--precision", precision, "--annotated=false", "--device=cpu", "--max_frames=2"]
@@ -113,4 +149,8 @@ def test_what_is_no_student_and_what_exists_are_refused(bundle, teacher, tmp_pat
     assert "is not empty" in capsys.readouterr().err
     assert main(["package", "--model", str(student), "--out", str(tmp_path / "new"), "--prompts=[cow]"]) == 1
     assert "cow" in capsys.readouterr().err
+    assert main(["package", "--model", str(student), "--out", str(tmp_path / "new"), "--prompts=[]"]) == 1
+    assert "--prompts: is empty" in capsys.readouterr().err
+    assert main(["package", "--model", str(bundle), "--out", str(tmp_path / "new")]) == 1
+    assert "a bundle already" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

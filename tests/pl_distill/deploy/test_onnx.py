@@ -102,11 +102,17 @@ def test_any_number_of_animals_may_be_given(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cosine", "masks", "message"),
-    [(0.99, 1.0, "gives map with cosine 0.990000"), (float("nan"), 1.0, "cosine nan"), (1.0, 0.98, "mean IoU")],
+    ("cosine", "difference", "masks", "message"),
+    [
+        (0.99, 0.01, 1.0, "gives map with cosine 0.990000"),
+        (float("nan"), 0.01, 1.0, "cosine nan"),
+        (1.0, 1.0, 1.0, r"gives map wrong by 1\.0000 of its largest value"),  # twice the values
+        (1.0, 0.01, 0.98, "mean IoU"),
+        (1.0, 0.01, float("nan"), "without a mask"),
+    ],
 )
-def test_parity_names_what_is_wrong(tmp_path, cosine, masks, message):
-    outputs = [OutputParity("fine", 0.0, 0.0, 1.0), OutputParity("map", 0.1, 0.1, cosine)]
+def test_parity_names_what_is_wrong(tmp_path, cosine, difference, masks, message):
+    outputs = [OutputParity("fine", 0.0, 0.0, 1.0), OutputParity("map", 0.1, difference, cosine)]
     with pytest.raises(ParityError, match=message):
         check_parity(tmp_path / "x.onnx", "fp16", outputs, masks)
 

@@ -6,14 +6,17 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
+from datamodules.pen import load_pen_config, pen_frames
+from pl_distill.assets import shipped_models
 from pl_distill.deploy.allocations import AllocationTracker
 from pl_distill.deploy.prediction import predict_embedder, predict_stream
 from pl_distill.deploy.scripted_stream import ScriptedStream
 from pl_distill.deploy.systems import build_embedder, build_student, build_teacher, drop_unused, fake_tensors
 from pl_distill.deploy.training import CudaAutocastRules, predict_training, states_per_parameter
 from pl_distill.losses.feature_loss import Progress
-from pl_distill.models.sam3 import Sam3Geometry, load_sam3_config, substitute
-from pl_distill.streaming.policy import PruningPolicy
+from pl_distill.models.prompts import load_prompts
+from pl_distill.models.sam3 import Sam3Geometry, load_preprocessing, load_sam3, load_sam3_config, substitute
+from pl_distill.streaming import PruningPolicy, StreamingTracker
 
 ANIMALS, FRAMES = 3, 4
 WITHIN = 0.10
@@ -131,6 +134,26 @@ def test_half_precision_training_keeps_what_cudas_autocast_keeps(recipe):
         finally:
             torch.set_autocast_enabled("cuda", False)
     assert kept["cpu"] == pytest.approx(kept["cuda"], rel=0.05)
+
+
+def test_a_real_stream_remembers_at_most_what_is_predicted_and_as_much_a_memory():
+    """The shipped teacher on a drawn pen: which animals are seen well, and when, is up to the pictures."""
+    policy, folder, frames = PruningPolicy("bounded"), shipped_models()["pen_teacher"], 8
+    tracker = StreamingTracker(load_sam3(folder), load_prompts(folder)["pig"], load_preprocessing(folder), policy)
+    for index, frame in enumerate(pen_frames(load_pen_config("day"), seed=1_000_601, frames=frames)):
+        animals = len(tracker.update(frame.image, index / 6).ids)
+    real, histories = tracker.session.tensor_bytes(), tracker.session.output_dict_per_obj.values()
+    memories = sum(len(kept) for history in histories for kept in history.values())
+    window = tracker.session.window
+    assert window.full_after(tracker.model.recondition_every_nth_frame) < frames
+    model = drop_unused(build_teacher(tracker.model.config))
+    with fake_tensors("cpu"):
+        predicted = predict_stream(model.to_empty(device="cpu"), animals, frames, policy).session_bytes
+    most = animals * (window.conditioning + window.memories)
+    assert animals == 8
+    assert memories <= most
+    assert real <= predicted
+    agree("a memory", predicted // most, real // memories)
 
 
 def test_more_animals_take_more_and_pruning_takes_less():
