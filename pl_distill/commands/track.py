@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from datamodules.sources import open_source
+from pl_distill.deploy.envelope import check, load_envelope
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.memory import STREAMING
@@ -51,6 +52,8 @@ def track(
     policy: PruningPolicy = DEFAULT_POLICY,
     device: str = "auto",
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    envelope: str | None = None,
+    limit: Literal["warn", "fail"] = "warn",
     overwrite: bool = False,
 ) -> None:
     """Follow the animals of a video or a camera: identities, boxes, masks, an annotated video.
@@ -88,6 +91,9 @@ def track(
         policy: What the tracker forgets, and when tracks end. By default nothing may grow; `evaluate` uses exact.
         device: cpu, cuda, cuda:1, or auto.
         precision: Of weights and activations.
+        envelope: The device, a shipped profile such as orin-nx-16gb or a YAML file, that the memory at the end is
+            compared with: that of tensors on a GPU, on a CPU the whole process's.
+        limit: Whether more than the device has ends with exit code 1.
         overwrite: Whether to replace the tracks of an older run in the same folder.
     """
     for option, value in (("max_frames", max_frames), ("picture_fps", picture_fps)):
@@ -97,6 +103,7 @@ def track(
         raise ConfigError(
             f"--out {out}", f"holds {TRACKS} of an older run", "a new folder", "Name another, or give --overwrite true."
         )
+    profile = None if envelope is None else load_envelope(envelope)  # a wrong name shows now, not after days
     planned = plan_model(model, teacher)
     source = open_source(video, picture_fps=picture_fps, patience_s=patience_s)
     opened = open_model(planned, prompt, choose_device(device), DTYPES[precision])
@@ -134,6 +141,11 @@ def track(
     if pool is not None:
         print(f"pool      {pool}")
     print(f"events    {out / EVENTS}")
+    if profile is not None and peaks:
+        verdict = check(profile, {"stream": peaks.get("allocated", peaks.get("rss", 0))})
+        print(f"device    {verdict}")
+        if limit == "fail":
+            verdict.enforce()
     if done.state == "stopped" and source.num_frames is not None:
         raise SystemExit(130)  # as the shell has it for Ctrl-C; a camera's run has no other end
 

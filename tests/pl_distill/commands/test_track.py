@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 
 import av
@@ -13,12 +13,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from datamodules.clip import Frame
 from datamodules.masks import decode_masks
 from datamodules.video import VideoFrames, VideoWriter, probe_video
 from pl_distill.cli import main
 from pl_distill.commands import track as command
+from pl_distill.deploy.envelope import load_envelope
 from pl_distill.evaluation.track_files import read_tracks
 from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
@@ -85,6 +87,17 @@ def test_the_record_says_what_ran(tracked, model, video):
     assert list(record["memory"]) == ["streaming"]
     assert list(record["memory"]["streaming"]) == ["allocated", "reserved"] if torch.cuda.is_available() else ["rss"]
     assert 0.1 < record["memory"]["streaming"].get("rss", 2**30) / 2**30 < 64
+
+
+def test_a_device_that_is_too_small_fails_after_everything_is_written(model, video, tmp_path, capsys):
+    profile = load_envelope("orin-nx-16gb")
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(asdict(profile) | {"name": "Toy", "memory_gib": 4.61}))
+    options = [f"--envelope={tmp_path / 'toy.yaml'}", "--max_frames=2", "--annotated=false"]
+    assert track(video, model, tmp_path / "warned", *options) == 0
+    assert "device    Toy: needs" in capsys.readouterr().out
+    assert track(video, model, tmp_path / "failed", *options, "--limit=fail") == 1
+    assert "Toy: would have to hold" in capsys.readouterr().err
+    assert (tmp_path / "failed" / "tracks.txt").read_bytes() == (tmp_path / "warned" / "tracks.txt").read_bytes() != b""
 
 
 def test_pictures_give_the_same_tracks_as_their_video(tracked, model, video, tmp_path, capsys):
