@@ -1,7 +1,7 @@
 """One long stream in a process of its own: what grows with every frame, and whether frames take longer.
 
-A clip of a drawn pen is looped through SAM 3 with tracks that never end, so that the number of animals stays the same
-and all growth is that of memory. ``--mode stock`` is transformers' own session and model, nothing of ours.
+A clip of a drawn pen runs to and fro through SAM 3, at most eight tracks that never end, so that the number of animals
+stays the same and all growth is that of memory. ``--mode stock`` is transformers' own session and model, nothing of ours.
 Example, half an hour: ``python -m tests.benchmarks.slope --mode exact --frames 10000 --out runs/slope-exact.json``
 """
 
@@ -38,6 +38,7 @@ SETTLED = 100  # frames until pointers and memories fill their windows
 MEDIAN_OF = 200
 SAMPLED = 100  # frames between two looks at what is slow to count
 LOOP = 60  # frames of the clip
+ANIMALS = 8
 
 Step = Callable[[Image, int], object]
 Stream = tuple[Step, Any]
@@ -125,7 +126,7 @@ def run(
     most_bytes: float,
     most_seconds: float | None,
 ) -> Slope:
-    """Stream `frames` frames of a looped clip, or as many as memory and time allow, and measure."""
+    """Stream `frames` frames of a clip to and fro, or as many as memory and time allow, and measure."""
     stream, session = begin()
     config = replace(load_pen_config("day"), width=320, height=180)
     pictures = [frame.image for frame in pen_frames(config, seed=1, frames=LOOP)]
@@ -135,7 +136,7 @@ def run(
     }
     started, at_first, stopped, done, most_held = time.perf_counter(), rss_bytes() or 0, "all frames are done", 0, 0
     for index in tqdm(range(frames), desc=mode, unit="frame", mininterval=5):
-        milliseconds[index] = _milliseconds(stream, pictures[index % LOOP], index)
+        milliseconds[index] = _milliseconds(stream, _shown(pictures, index), index)
         done, most_held = index + 1, max(most_held, StreamingSession.tensor_bytes(session))
         resident[index], alive[index] = rss_bytes() or 0, len(session.obj_ids)
         if done % SAMPLED == 0:
@@ -180,12 +181,18 @@ def run(
 def _old_over_young(old: Step, age: int, young: Step, pictures: list[Image]) -> float:
     """Let a stream of `age` frames and a new one take the same frames in turn: other load on the machine hits both."""
     for index in range(SETTLED):
-        young(pictures[(age + index) % LOOP], index)
+        young(_shown(pictures, age + index), index)
     times = []
     for index in range(SETTLED, SETTLED + MEDIAN_OF):
-        picture = pictures[(age + index) % LOOP]
+        picture = _shown(pictures, age + index)
         times.append((_milliseconds(old, picture, age + index - SETTLED), _milliseconds(young, picture, index)))
     return statistics.median(one for one, _ in times) / statistics.median(other for _, other in times)
+
+
+def _shown(pictures: list[Image], index: int) -> Image:
+    """Return a frame's picture: to and fro, for where a clip begins anew every animal jumps and is a new one."""
+    place = index % (2 * len(pictures) - 2)
+    return pictures[min(place, 2 * len(pictures) - 2 - place)]
 
 
 def _milliseconds(stream: Step, picture: Image, index: int) -> float:
@@ -201,7 +208,7 @@ def _growth(series: dict[str, list[float]], name: str) -> float:
 
 
 def _ours(model: Any, source: str | Path, mode: str) -> Callable[[], Stream]:
-    policy = PruningPolicy(mode, retirement=None)  # type: ignore[arg-type]  # checked by the command line
+    policy = PruningPolicy(mode, retirement=None, max_objects=ANIMALS)  # type: ignore[arg-type]  # checked by the command line
     prompt, preprocessing = choose_prompt(load_prompts(source), "pig"), load_preprocessing(source)
 
     def begin() -> Stream:
