@@ -1,7 +1,8 @@
 """One long stream in a process of its own: what grows with every frame, and whether frames take longer.
 
 A clip of a drawn pen runs to and fro through SAM 3, at most eight tracks that never end, so that the number of animals
-stays the same and all growth is that of memory. ``--mode stock`` is transformers' own session and model, nothing of ours.
+stays the same and all growth is that of memory. ``--mode stock`` is transformers' own session and model, nothing of
+ours.
 Example, half an hour: ``python -m tests.benchmarks.slope --mode exact --frames 10000 --out runs/slope-exact.json``
 """
 
