@@ -1,5 +1,7 @@
 """`pl-distill export`: a network as ONNX, checked against the one it was made from."""
 
+import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -80,6 +82,8 @@ def export(
         for one in outputs:
             print(f"{one.name:<18}{one.largest_difference:>20.6f}{one.relative_difference:>12.6f}{one.cosine:>12.7f}")
         print(f"\n{task.reading} {reading:.5f}, {task.of}")
+        if math.isnan(reading):
+            print("warning: the heads drew no mask on them: levels alone were compared", file=sys.stderr)
         if not keep_failing:
             parity.check_parity(out, precision, outputs, reading if what == "student" else None)
             file.check(out, precision)

@@ -5,13 +5,15 @@ import re
 import pytest
 import torch
 
+from datamodules.pen import load_pen_config, pen_frames
 from pl_distill.cli import main
 from pl_distill.deploy import onnx_parity
 from pl_distill.deploy.onnx_graph import open_graph
 from pl_distill.deploy.onnx_networks import LEVEL_NAMES, behaviour_inputs
 from pl_distill.models.behaviour_head import BehaviourModel, TemporalHead, load_behaviour, save_behaviour
 from pl_distill.models.embedder_load import load_embedder
-from pl_distill.models.sam3 import write_random_sam3
+from pl_distill.models.prompts import load_prompts
+from pl_distill.models.sam3 import load_preprocessing, load_sam3, write_random_sam3
 from tests.pl_distill.commands.test_package import make_student
 
 pytest.importorskip("onnxruntime")
@@ -63,6 +65,18 @@ def test_a_graph_that_disagrees_is_not_written(student, tmp_path, capsys, monkey
     assert list(tmp_path.iterdir()) == []
     assert main([*arguments, "--keep_failing=true"]) == 0
     assert path.is_file()
+
+
+def test_masks_behind_another_encoder_are_others():
+    sam3, other, prompt = load_sam3("pen_teacher"), load_sam3("pen_teacher"), load_prompts("pen_teacher")["pig"]
+    preprocessing = load_preprocessing("pen_teacher")
+    (frame,) = pen_frames(load_pen_config("day"), seed=1_000_602, frames=1)
+    pictures = [preprocessing(frame.image)[None]]
+    assert onnx_parity.mask_iou(sam3, other, prompt, pictures) == 1
+    with torch.no_grad():
+        for weight in other.detector_model.vision_encoder.neck.parameters():
+            weight.mul_(1 + torch.randn(weight.shape, generator=torch.manual_seed(0)))
+    assert onnx_parity.mask_iou(sam3, other, prompt, pictures) < 0.9
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -108,7 +108,6 @@ def test_any_number_of_animals_may_be_given(tmp_path):
         (float("nan"), 0.01, 1.0, "cosine nan"),
         (1.0, 1.0, 1.0, r"gives map wrong by 1\.0000 of its largest value"),  # twice the values
         (1.0, 0.01, 0.98, "mean IoU"),
-        (1.0, 0.01, float("nan"), "without a mask"),
     ],
 )
 def test_parity_names_what_is_wrong(tmp_path, cosine, difference, masks, message):
