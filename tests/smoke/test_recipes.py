@@ -59,7 +59,10 @@ def fit(recipe, data, folder, *more):
     return run_lightning([*words, *data.options, *small, *more]).model
 
 
-@pytest.mark.parametrize(("recipe", "teacher"), [*((recipe, "pen") for recipe in PEN), ("distill/pen.yaml", "tiny")])
+@pytest.mark.parametrize(
+    ("recipe", "teacher"),
+    [*((recipe, "pen") for recipe in PEN), pytest.param("distill/pen.yaml", "tiny", marks=pytest.mark.slow)],
+)
 def test_a_pen_recipe_trains_resumes_and_reloads(recipe, teacher, cached, tmp_path, monkeypatch):
     data = cached(teacher)
     whole = fit(recipe, data, tmp_path / "whole")
@@ -164,7 +167,9 @@ def test_a_recipe_can_go_over_another(parse, teachers):
     assert over["model"]["init_args"]["target"] == "pyramids"
 
 
-@pytest.mark.parametrize("recipe", PEN)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(one, marks=() if one == "distill/pen.yaml" else pytest.mark.slow) for one in PEN]
+)
 def test_no_term_of_the_loss_is_idle_once_the_ramp_is_over(recipe, cached, tmp_path):
     """In EfficientSAM3's stage 1 the second term is at most 0.2 % of the first, and its log does not show it."""
     of_gradient, of_value = [], []
