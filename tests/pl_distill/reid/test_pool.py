@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -179,6 +180,36 @@ def test_thinning_keeps_what_nothing_can_replace(pool, sample, unit):
     kept = pool.vectors(["rosa"])
     assert kept.times_s.tolist() == [0.0, 9000.0]  # the only one of its look, and the newest of the others
     assert thin(pool, "rosa", keep=1) == 0
+
+
+def test_thinning_never_replaces_a_look_by_one_that_goes_later(pool, sample):
+    """Seven looks, 15 degrees apart: neighbours replace each other, but the first and the last are at right angles."""
+    angles = np.radians(15 * np.arange(7))
+    looks = np.zeros((7, 16), np.float32)
+    looks[:, 0], looks[:, 1] = np.cos(angles), np.sin(angles)
+    pool.append([sample(1000.0 * step, vector=look) for step, look in enumerate(looks)])
+    link(pool, [0], "rosa")
+    assert thin(pool, "rosa", keep=1) == 4
+    assert pool.vectors(["rosa"]).times_s.tolist() == [1000, 4000, 6000]
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    hnp.arrays(np.float32, (12, 3), elements=st.floats(-1, 1, width=16)),
+    st.integers(1, 12),
+    st.sampled_from((0.0, 0.5, 0.9)),
+)
+def test_every_look_that_is_thinned_out_keeps_a_partner(values, keep, replaceable):
+    looks = np.zeros((12, 16), np.float32)
+    looks[:, :3], looks[:, 3] = values, 0.1  # none is empty
+    looks = normalised(looks)
+    with TemporaryDirectory() as folder, EmbeddingPool(folder, "a" * 64, 16) as pool:
+        track = pool.add_track("cam", "s", 1, "rosa")
+        pool.append_arrays(np.full(12, track), np.arange(12.0), looks)
+        gone = thin(pool, "rosa", keep, replaceable)
+        kept = pool.vectors(["rosa"]).vectors
+    assert len(kept) == 12 - gone >= keep
+    assert ((looks @ kept.T).max(axis=1) >= replaceable - 1e-5).all()
 
 
 def test_compacting_gives_space_back_and_keeps_the_rest(pool, unit, sample):
