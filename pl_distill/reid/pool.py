@@ -196,6 +196,7 @@ class EmbeddingPool:
     def compact(self) -> None:
         """Write the file anew without what was deleted: beside the old one first, then in its place."""
         self._connection = write_compacted(self._connection, self._file)
+        self._book = TrackBook(self._connection, self.sampling)  # the old one asks the connection that was closed
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:

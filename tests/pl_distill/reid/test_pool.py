@@ -224,6 +224,14 @@ def test_compacting_gives_space_back_and_keeps_the_rest(pool, unit, sample):
     assert pool.count() == {"rosa": 1001}
 
 
+def test_a_compacted_pool_still_knows_its_older_slots(pool, sample):
+    day, slot = 86_400, pool.sampling.slot_s
+    pool.append([sample(0), sample(day)])
+    link(pool, [0], "rosa")
+    pool.compact()
+    assert pool.offer([sample(1), sample(slot + 1), sample(day + 1)]) == [False, True, False]
+
+
 def test_newest_and_until_choose_rows(pool, sample):
     pool.append([sample(1000.0 * step) for step in range(6)])
     link(pool, [0], "rosa")
