@@ -2,6 +2,8 @@
 
 One identifier serves one camera. A track is asked about when enough of its embeddings are in; all that wait in a frame
 are matched together, so that no two of them become one animal. Every link is in the pool's log and can be undone.
+What a track shows before it has a name is held in memory and offered to the slots of its animal when it gets one: the
+pool keeps as much of an animal that the tracker loses every minute as of one that it follows all day.
 """
 
 import fcntl
@@ -87,11 +89,13 @@ class _Waiting:
     Args:
         times_s: When each was seen.
         vectors: The embeddings.
+        samples: For the pool: of each of the last slots the first embedding that is good enough.
         seen: How many there have been in all.
     """
 
     times_s: deque[float]
     vectors: deque[Vectors]
+    samples: deque[Sample]
     seen: int = 0
 
 
@@ -157,17 +161,16 @@ class Identifier:
             Sample(self._camera, self._session, number, time_s, vector, good)
             for number, vector, good in zip(numbers, embeddings, qualities, strict=True)
         ]
-        kept = self._pool.offer(samples)
-        for sample, is_kept in zip(samples, kept, strict=True):
+        for sample in samples:
+            self._pool.check(sample)
+        known = [sample for sample in samples if self.animal_of(sample.number) is not None]
+        for sample, is_kept in zip(known, self._pool.offer(known), strict=True):
             animal = self.animal_of(sample.number)
-            if animal is None:
-                most = max(NEWEST, self._policy.evidence)
-                waiting = self._waiting.setdefault(sample.number, _Waiting(deque(maxlen=most), deque(maxlen=most)))
-                waiting.times_s.append(time_s)
-                waiting.vectors.append(sample.vector)
-                waiting.seen += 1
-            elif is_kept:
+            if is_kept and animal is not None:
                 self._gallery.add(animal, np.array([time_s]), sample.vector[None])
+        for sample in samples:
+            if self.animal_of(sample.number) is None:
+                self._hold(sample)
         for number in [one for one, waiting in self._waiting.items() if time_s - waiting.times_s[-1] > FORGOTTEN_S]:
             del self._waiting[number]
         named = self._named(numbers)
@@ -175,6 +178,19 @@ class Identifier:
         named = self._named(numbers)
         self._held |= {animal: (number, time_s) for number, animal in named.items()}
         return named
+
+    def _hold(self, sample: Sample) -> None:
+        """Remember what a track without a name shows."""
+        if sample.number not in self._waiting:
+            most = max(NEWEST, self._policy.evidence)
+            self._waiting[sample.number] = _Waiting(deque(maxlen=most), deque(maxlen=most), deque(maxlen=most))
+        waiting, sampling = self._waiting[sample.number], self._pool.sampling
+        waiting.times_s.append(sample.time_s)
+        waiting.vectors.append(sample.vector)
+        waiting.seen += 1
+        last = sampling.slot_of(waiting.samples[-1].time_s) if waiting.samples else None
+        if sample.quality >= sampling.min_quality and sampling.slot_of(sample.time_s) != last:
+            waiting.samples.append(sample)
 
     def _named(self, numbers: Sequence[int]) -> dict[int, str]:
         named = {number: self.animal_of(number) for number in numbers}
@@ -229,6 +245,7 @@ class Identifier:
         with self._pool.transaction():
             track = self._pool.add_track(self._camera, self._session, number)
             link(self._pool, [track], animal, reason)
+            self._pool.offer(list(waiting.samples))
         self._gallery.add(animal, np.array(waiting.times_s), np.stack(waiting.vectors))
 
 

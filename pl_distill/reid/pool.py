@@ -122,7 +122,7 @@ class EmbeddingPool:
         if not samples:
             return
         for sample in samples:
-            self._check_vector(sample)
+            self.check(sample)
         with self.transaction():
             tracks = [self.add_track(one.camera, one.session, one.number) for one in samples]
             self.append_arrays(
@@ -131,6 +131,20 @@ class EmbeddingPool:
             )  # fmt: skip
         for sample in samples:
             self._book.fill(self._book.owner_of(sample), sample.time_s)
+
+    def check(self, sample: Sample) -> None:
+        """Refuse what is no embedding of this pool.
+
+        Raises:
+            PoolError: The vector has another dimension, is not finite, or not of unit length.
+        """
+        where = f"embedding of track {sample.number}, camera '{sample.camera}'"
+        vector = np.asarray(sample.vector)
+        if vector.shape != (self.dimension,):
+            raise PoolError(where, f"has shape {vector.shape}", f"({self.dimension},)", "Load this pool's embedder.")
+        length = float(np.linalg.norm(vector))
+        if not abs(length - 1) < _UNIT_TOLERANCE:  # also not a number
+            raise PoolError(where, f"has length {length:.3g}", "1", "Normalise it; an empty crop has no embedding.")
 
     def append_arrays(
         self,
@@ -301,15 +315,6 @@ class EmbeddingPool:
         return self.size_bytes() / max(rows, 1) * per_year
 
     # --- inside ------------------------------------------------------------------------------------------------------
-
-    def _check_vector(self, sample: Sample) -> None:
-        where = f"embedding of track {sample.number}, camera '{sample.camera}'"
-        vector = np.asarray(sample.vector)
-        if vector.shape != (self.dimension,):
-            raise PoolError(where, f"has shape {vector.shape}", f"({self.dimension},)", "Load this pool's embedder.")
-        length = float(np.linalg.norm(vector))
-        if not abs(length - 1) < _UNIT_TOLERANCE:  # also not a number
-            raise PoolError(where, f"has length {length:.3g}", "1", "Normalise it; an empty crop has no embedding.")
 
     def _guarded(self, read: Any) -> Any:
         try:

@@ -9,6 +9,7 @@ from pl_distill.reid.identifier import NEWEST, Identifier, IdentifierPolicy
 from pl_distill.reid.identities import events, undo
 from pl_distill.reid.matching import MatchPolicy
 from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.sampling import SamplingPolicy
 from pl_distill.reid.storage import normalised
 
 DAY = 86_400.0
@@ -50,6 +51,43 @@ def test_a_stranger_becomes_a_new_animal(open_pool, looks, see, unit):
         see(identifier, looks, [1, 2, 3, 4], 0.0)
         named = see(identifier, unit(1, 16, seed=77), [9], 600.0)
         assert named == {9: "animal-0005"}
+
+
+def test_fragments_of_one_animal_share_its_slots(open_pool, looks, see):
+    with open_pool() as pool, Identifier(pool, "cam", "s", POLICY) as identifier:
+        for number in range(60):
+            for second in (0, 1, 2):
+                named = identifier.observe(60.0 * number + second, [number], looks[:1])
+            assert named == {number: "animal-0001"}
+        assert pool.count() == {"animal-0001": pool.sampling.per_hour}
+
+
+def test_a_track_brings_what_it_showed_before_it_had_a_name_and_one_that_never_had_one_leaves_nothing(open_pool, looks):
+    with open_pool() as pool, Identifier(pool, "cam", "s", replace(POLICY, evidence=4)) as identifier:
+        slot_s = pool.sampling.slot_s
+        for time_s in (0.0, 1.0, slot_s, slot_s + 1):
+            assert pool.count() == {}
+            identifier.observe(time_s, [1], looks[:1])
+        identifier.observe(slot_s + 2, [1, 2], looks[:2])
+        assert pool.vectors(["animal-0001"]).times_s == pytest.approx([0, slot_s], abs=1e-3)
+        assert pool.count() == {"animal-0001": 2}
+
+
+def test_of_a_track_without_a_name_only_good_crops_wait_for_the_pool(open_pool, looks):
+    with (
+        open_pool(sampling=SamplingPolicy(min_quality=0.5)) as pool,
+        Identifier(pool, "cam", "s", POLICY) as identifier,
+    ):
+        for time_s, quality in ((0.0, 0.4), (1.0, 0.6), (2.0, 0.9)):
+            identifier.observe(time_s, [1], looks[:1], [quality])
+        assert pool.vectors(["animal-0001"]).times_s.tolist() == [1.0]
+
+
+def test_what_is_no_embedding_is_refused_also_of_a_track_without_a_name(open_pool, looks):
+    with open_pool() as pool, Identifier(pool, "cam", "s", POLICY) as identifier:
+        identifier.observe(0.0, [1], looks[:1])
+        with pytest.raises(PoolError, match="embedding of track 2, camera 'cam': has length 0"):
+            identifier.observe(1.0, [1, 2], np.stack([looks[0], np.zeros_like(looks[0])]))
 
 
 def test_nobody_is_named_before_the_evidence_is_in(open_pool, looks, see):

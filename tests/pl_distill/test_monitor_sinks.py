@@ -1,0 +1,83 @@
+"""Frames and tracks that are known, through `Monitor` into a pool, twice: who is who, the record, the pictures."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+from datamodules.crops import Cropping
+from pl_distill.models.dinov3 import TransformersBackbone
+from pl_distill.models.embedder import Embedder
+from pl_distill.monitor import Monitor
+from pl_distill.monitor_sinks import open_pool
+from pl_distill.reid.identifier import IdentifierPolicy
+from pl_distill.reid.longitudinal import PenMap
+from pl_distill.reid.record_files import read_hours
+from pl_distill.reid.thumbnails import Thumbnails
+from tests.pl_distill.test_monitor import Tracks
+
+COLOURS = np.array([(250, 10, 10), (10, 250, 10), (10, 10, 250)], np.uint8)
+MORNING = datetime(2026, 1, 26, 8, tzinfo=UTC)
+LATER = datetime(2026, 1, 26, 9, 30, tzinfo=UTC)
+
+
+class ColourEmbedder(Embedder):
+    """Knows an animal by its colour."""
+
+    def describe(self, crops):
+        colours = F.normalize(crops.float().mean((2, 3)), dim=1)
+        embeddings = F.pad(colours, (0, self.dimension - 3))
+        return embeddings, embeddings
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    torch.manual_seed(0)
+    config = DINOv3ViTConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, patch_size=8, image_size=16
+    )
+    return ColourEmbedder(TransformersBackbone(DINOv3ViTModel(config)), {}, 16, 16, Cropping())
+
+
+@pytest.fixture
+def watch(embedder, tmp_path):
+    """One run of a camera: animals of these colours under these numbers, a second and a half of them."""
+
+    def run(started, numbers, colours):
+        with open_pool(
+            tmp_path / "pool", embedder, None, "cam", started, PenMap(), IdentifierPolicy(), None
+        ) as keeper:
+            monitor = Monitor(embedder, None, [keeper])
+            for frame in range(10):
+                image = np.full((60, 120, 3), 128, np.uint8)
+                masks, boxes = np.zeros((len(numbers), 60, 120), bool), []
+                for row, colour in enumerate(colours):
+                    left = 5 + 40 * row + frame % 3
+                    masks[row, 10:30, left : left + 20] = True
+                    image[10:30, left : left + 20] = COLOURS[colour]
+                    boxes.append((left, 10, left + 20, 30))
+                scores = np.full(len(numbers), 0.9, np.float32)
+                tracks = Tracks(numbers, np.array(boxes, np.float32), scores, masks)
+                monitor.update(image, tracks, frame, frame / 6)
+            monitor.close()
+            return {colour: keeper.animal_of(number) for number, colour in zip(numbers, colours, strict=True)}
+
+    return run
+
+
+def test_animals_have_the_same_names_rows_and_one_picture_a_day_after_a_restart(watch, tmp_path):
+    first = watch(MORNING, (1, 2, 3), (0, 1, 2))
+    again = watch(LATER, (1, 2, 3), (2, 0, 1))
+    assert sorted(first.values()) == ["animal-0001", "animal-0002", "animal-0003"]
+    assert again == first
+    hours = read_hours(tmp_path / "pool" / "record")
+    found = sorted(zip(hours["hour"].dt.hour, hours["animal"], strict=True))
+    assert found == [(hour, name) for hour in (8, 9) for name in sorted(first.values())]
+    assert (hours["seen_s"] > 0).all()
+    for colour, name in first.items():
+        assert len(list((tmp_path / "pool" / "thumbnails" / name).iterdir())) == 1
+        picture = Thumbnails(tmp_path / "pool").read(name, MORNING.date())
+        assert picture.mean((0, 1)).argmax() == colour
