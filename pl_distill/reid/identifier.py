@@ -23,7 +23,7 @@ from pl_distill.reid.errors import PoolError
 from pl_distill.reid.gallery import BoundedGallery, HeldGallery, RunningMeans
 from pl_distill.reid.identities import link, new_name
 from pl_distill.reid.matching import MatchPolicy, match_frame
-from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.pool import EmbeddingPool, Revision
 from pl_distill.reid.samples import Sample
 from pl_distill.reid.storage import Vectors
 from pl_distill.reid.track_book import UNKNOWN
@@ -120,6 +120,7 @@ class Identifier:
         self._gallery = self._policy.make_gallery()
         self._waiting: dict[int, _Waiting] = {}
         self._held: dict[str, tuple[int, float]] = {}  # the track that showed each animal last, and when
+        self._read: dict[str, Revision] = {}  # what the gallery holds of the pool
         self._refresh()
 
     def __enter__(self) -> "Identifier":
@@ -163,17 +164,17 @@ class Identifier:
         ]
         for sample in samples:
             self._pool.check(sample)
-        known = [sample for sample in samples if self.animal_of(sample.number) is not None]
+        named = self._named(numbers)
+        known = [sample for sample in samples if sample.number in named]
+        before = {animal: self._pool.revision(animal) for animal in named.values()}
         for sample, is_kept in zip(known, self._pool.offer(known), strict=True):
-            animal = self.animal_of(sample.number)
-            if is_kept and animal is not None:
-                self._gallery.add(animal, np.array([time_s]), sample.vector[None])
+            if is_kept:
+                self._learn(named[sample.number], [time_s], [sample.vector], before)
         for sample in samples:
-            if self.animal_of(sample.number) is None:
+            if sample.number not in named:
                 self._hold(sample)
         for number in [one for one, waiting in self._waiting.items() if time_s - waiting.times_s[-1] > FORGOTTEN_S]:
             del self._waiting[number]
-        named = self._named(numbers)
         self._ask(numbers, set(named.values()), time_s)
         named = self._named(numbers)
         self._held |= {animal: (number, time_s) for number, animal in named.items()}
@@ -222,6 +223,7 @@ class Identifier:
                 continue
             if match.verdict == "new" or (match.verdict == "unsure" and not full):
                 animal = new_name(self._pool)
+                self._read[animal] = self._pool.revision(animal)  # it has nothing to be read yet
             assert animal is not None
             self._bind(number, animal, f"{match.verdict}, score {match.score:.3f}, margin {match.margin:.3f}")
 
@@ -231,22 +233,46 @@ class Identifier:
         return abs(time_s - seen_s) < HELD_S and self.animal_of(number) == animal
 
     def _refresh(self) -> None:
-        """Learn the animals that other cameras made, and forget those that were merged away."""
-        known, present = set(self._gallery.animals), set(self._pool.animals)
-        for name in known - present:
+        """Learn what other cameras saw, and forget what was merged, split or undone."""
+        present = self._pool.animals
+        for name in self._read.keys() - set(present):
             self._gallery.forget(name)
-        for name in sorted(present - known):
-            stored = self._pool.vectors([name])
+            del self._read[name]
+        for name in present:
+            now, read = self._pool.revision(name), self._read.get(name)
+            if now == read:
+                continue
+            is_moved = read is None or now.moves != read.moves
+            if is_moved:
+                self._gallery.forget(name)
+            stored = self._pool.vectors([name], after=None if read is None or is_moved else read.newest)
             if len(stored.ids):
                 self._gallery.add(name, stored.times_s, stored.vectors)
+            self._read[name] = now
+
+    def _learn(
+        self, animal: str, times_s: Sequence[float], vectors: Sequence[Vectors], before: Mapping[str, Revision]
+    ) -> None:
+        """Take what this camera saw of an animal.
+
+        Args:
+            animal: Its name.
+            times_s: When.
+            vectors: Its embeddings; the pool holds some of them by now.
+            before: State of the animal in the pool before that: one that has changed since it was read is read later.
+        """
+        now = self._pool.revision(animal)
+        if self._read.get(animal) == before[animal] and now.moves == before[animal].moves:
+            self._gallery.add(animal, np.array(times_s), np.stack(vectors))
+            self._read[animal] = now
 
     def _bind(self, number: int, animal: str, reason: str) -> None:
-        waiting = self._waiting.pop(number)
+        waiting, before = self._waiting.pop(number), {animal: self._pool.revision(animal)}
         with self._pool.transaction():
             track = self._pool.add_track(self._camera, self._session, number)
             link(self._pool, [track], animal, reason)
             self._pool.offer(list(waiting.samples))
-        self._gallery.add(animal, np.array(waiting.times_s), np.stack(waiting.vectors))
+        self._learn(animal, waiting.times_s, waiting.vectors, before)
 
 
 def _lock_camera(folder: Path, camera: str) -> IO[str]:

@@ -5,10 +5,11 @@ animals moves tracks only, is written down, and can be undone; see `identities`.
 returns: a kill loses at most the call that ran.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -35,6 +36,18 @@ from pl_distill.reid.track_book import UNKNOWN, TrackBook, TrackName
 
 _UNIT_TOLERANCE = 1e-2
 _MOST_ROWS = 2000  # of a commit: DuckDB writes a whole group of rows at once, and again when the next rows join it
+
+
+class Revision(NamedTuple):
+    """State of an animal's vectors, for who holds a copy of them in memory.
+
+    Args:
+        moves: How often tracks with vectors came to the animal or went from it since the pool was opened.
+        newest: Number of its newest row; of an animal without new ones, of the last row when the pool was opened.
+    """
+
+    moves: int
+    newest: int
 
 
 class EmbeddingPool:
@@ -79,6 +92,9 @@ class EmbeddingPool:
             self._depth = 0
             ((newest,),) = self._connection.execute("SELECT max(id) FROM vectors").fetchall()
             self._next_id = 0 if newest is None else int(newest) + 1
+            self._last_before = self._next_id - 1
+            self._newest: dict[str, int] = {}
+            self._moves: Counter[str] = Counter()
             self._book = TrackBook(self._connection, self.sampling)
         except BaseException:
             self._connection.close()
@@ -179,6 +195,9 @@ class EmbeddingPool:
         finally:
             self._connection.unregister("new_rows")
         self._next_id += number
+        for track in set(tracks.tolist()):
+            self._book.with_vectors.add(track)
+            self._newest[self._book.animal_of[track]] = self._next_id - 1
 
     def add_track(self, camera: str, session: str, number: int, animal: str = UNKNOWN) -> int:
         """Make a track, or give the number of the one that exists (its animal stays)."""
@@ -194,6 +213,8 @@ class EmbeddingPool:
     def assign(self, tracks: Iterable[int], animal: str) -> None:
         """Say whose these tracks are. `identities` does it with a line in the log."""
         for track in tracks:
+            if track in self._book.with_vectors and (before := self._book.animal_of[track]) != animal:
+                self._moves.update((before, animal))
             self._connection.execute("UPDATE tracks SET animal = ? WHERE track = ?", [animal, track])
             self._book.assign([track], animal)
 
@@ -253,6 +274,10 @@ class EmbeddingPool:
         """Track -> camera, session and the tracker's number."""
         return {track: key for key, track in self._book.number_of.items()}
 
+    def revision(self, animal: str) -> Revision:
+        """Give the state of an animal's vectors: it changes with every one that comes, and when tracks are moved."""
+        return Revision(self._moves[animal], self._newest.get(animal, self._last_before))
+
     def count(self) -> dict[str, int]:
         """How many vectors each animal has."""
         rows = self._connection.execute(
@@ -269,7 +294,11 @@ class EmbeddingPool:
         return {str(animal): float(time_s) for animal, time_s in self.rows(query)}
 
     def vectors(
-        self, animals: Sequence[str] | None = None, until_s: float | None = None, newest: int | None = None
+        self,
+        animals: Sequence[str] | None = None,
+        until_s: float | None = None,
+        newest: int | None = None,
+        after: int | None = None,
     ) -> Stored:
         """Read vectors.
 
@@ -277,10 +306,12 @@ class EmbeddingPool:
             animals: Of whom; None: of all that are known.
             until_s: Only those before this time, in seconds since 1970 (UTC).
             newest: Only so many of each animal.
+            after: Only rows of a higher number than this; see `revision`.
         """
         names = self.animals if animals is None else list(animals)
         scale = "scale" if self.sampling.storage == "int8" else "1::FLOAT AS scale"
         where = "list_contains(?, animal)" + ("" if until_s is None else " AND time < make_timestamp(?)")
+        where += "" if after is None else f" AND id > {after:d}"
         values: list[Any] = [names] + ([] if until_s is None else [round(until_s * 1e6)])
         rank = "row_number() OVER (PARTITION BY animal ORDER BY time DESC)"
         limit = "" if newest is None else f" QUALIFY {rank} <= {newest:d}"

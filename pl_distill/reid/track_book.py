@@ -24,6 +24,7 @@ class TrackBook:
     Attributes:
         number_of: Number of each track by its name.
         animal_of: Name of each track's animal by its number; `UNKNOWN` where nobody has said so.
+        with_vectors: Numbers of the tracks that have an embedding.
         filled: The last slot of each animal that has an embedding; of an unknown track, under ``track <number>``.
     """
 
@@ -36,10 +37,12 @@ class TrackBook:
             (camera, session, int(number)): int(track) for track, camera, session, number, _ in rows
         }
         self.animal_of = {int(row[0]): str(row[4]) for row in rows}
+        self.with_vectors: set[int] = set()
         self.filled: dict[str, int] = {}
         for track, time_s in connection.execute(
             "SELECT track, epoch_us(max(time)) / 1e6 FROM vectors GROUP BY track"
         ).fetchall():
+            self.with_vectors.add(int(track))
             animal = self.animal_of[int(track)]
             self.fill(animal if animal != UNKNOWN else f"track {track}", float(time_s))
 

@@ -47,9 +47,7 @@ def watch(embedder, tmp_path):
     """One run of a camera: animals of these colours under these numbers, a second and a half of them."""
 
     def run(started, numbers, colours):
-        with open_pool(
-            tmp_path / "pool", embedder, None, "cam", started, PenMap(), IdentifierPolicy(), None
-        ) as keeper:
+        with open_pool(tmp_path / "pool", embedder, None, "cam", started, PenMap(), IdentifierPolicy(), None) as keeper:
             monitor = Monitor(embedder, None, [keeper])
             for frame in range(10):
                 image = np.full((60, 120, 3), 128, np.uint8)

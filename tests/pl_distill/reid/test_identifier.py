@@ -6,7 +6,7 @@ import pytest
 from pl_distill.errors import ConfigError
 from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identifier import NEWEST, Identifier, IdentifierPolicy
-from pl_distill.reid.identities import events, undo
+from pl_distill.reid.identities import events, merge, undo
 from pl_distill.reid.matching import MatchPolicy
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.sampling import SamplingPolicy
@@ -144,6 +144,50 @@ def test_a_second_camera_meets_the_same_animals_under_other_numbers(open_pool, l
     ):
         first = see(left, looks[:2], [1, 2], 0.0)
         assert see(right, looks[:1], [2], 600.0) == {2: first[1]}
+
+
+@pytest.mark.parametrize("gallery", ["mean", "sightings"])
+def test_a_camera_learns_what_another_saw_later(open_pool, looks, see, gallery):
+    policy = replace(POLICY, gallery=gallery)
+    with (
+        open_pool() as pool,
+        Identifier(pool, "left", "s", policy) as left,
+        Identifier(pool, "right", "s", policy) as right,
+    ):
+        see(left, looks[:1], [1], 0.0)
+        assert see(right, looks[:1], [1], 600.0) == {1: "animal-0001"}
+        for day in range(1, 5):  # in another coat, for the left camera only
+            see(left, looks[1:2], [1], day * DAY)
+        assert see(right, looks[1:2], [2], 20 * DAY) == {2: "animal-0001"}
+
+
+@pytest.mark.parametrize("gallery", ["mean", "sightings"])
+def test_a_merge_and_its_undoing_reach_the_gallery_of_a_camera_that_runs(open_pool, looks, see, gallery):
+    policy = replace(POLICY, gallery=gallery)
+    with open_pool() as pool, Identifier(pool, "cam", "s", policy) as identifier:
+        see(identifier, looks[:2], [1, 2], 0.0)
+        event = merge(pool, "animal-0002", "animal-0001")
+        assert see(identifier, looks[1:2], [3], DAY) == {3: "animal-0001"}
+        undo(pool, events(pool)[-1].number)  # of the third track
+        undo(pool, event)
+        assert see(identifier, looks[1:2], [4], 2 * DAY) == {4: "animal-0002"}
+        assert identifier._gallery.gallery.scores(looks[1:2])[0, 0] < 0.5  # the first one's look is its own again
+
+
+def test_each_vector_is_learnt_once_however_many_cameras_there_are(open_pool, looks):
+    policy = IdentifierPolicy(evidence=1, gallery="sightings")
+    with (
+        open_pool() as pool,
+        Identifier(pool, "left", "s", policy) as left,
+        Identifier(pool, "right", "s", policy) as right,
+    ):
+        for slot in range(4):
+            for camera in (left, right):
+                camera.observe(slot * pool.sampling.slot_s + 1, [1], looks[:1])
+        right.observe(DAY, [2], looks[1:2])
+        assert pool.count() == {"animal-0001": 4, "animal-0002": 1}
+        # The left one has 4 by itself; the right one its own first, which the pool did not need, and the left one's.
+        assert [len(left._gallery.gallery.vectors), len(right._gallery.gallery.vectors)] == [4, 4 + 1 + 1]
 
 
 def test_two_identifiers_of_one_camera_are_refused_by_name(open_pool):
