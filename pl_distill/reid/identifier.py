@@ -7,6 +7,7 @@ pool keeps as much of an animal that the tracker loses every minute as of one th
 """
 
 import fcntl
+import logging
 import os
 import re
 from collections import deque
@@ -28,11 +29,15 @@ from pl_distill.reid.samples import Sample
 from pl_distill.reid.storage import Vectors
 from pl_distill.reid.track_book import UNKNOWN
 
+log = logging.getLogger(__name__)
+
 GalleryKind = Literal["mean", "sightings"]
 CALIBRATED: Mapping[GalleryKind, MatchPolicy] = {
     "mean": MatchPolicy(),
     "sightings": MatchPolicy(threshold=0.74, margin=0.105),  # as the other: the pen's embedder in `reid year`
 }
+CALIBRATED_EMBEDDER = "93d3e06ebeab8b0f913a6fced584857e0f1217e2caef9fad2706d98a7b65272c"
+"""Identity of the embedder of which `CALIBRATED` was found: the shipped one."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,13 @@ class Identifier:
         self._policy = policy or IdentifierPolicy()
         self._lock = _lock_camera(pool.path, camera)
         self._match = self._policy.match or CALIBRATED[self._policy.gallery]
+        if pool.embedder != CALIBRATED_EMBEDDER and _limits(self._match) in map(_limits, CALIBRATED.values()):
+            log.warning(
+                "camera '%s' names animals by the threshold %g and the margin %g of the shipped embedder, but its "
+                "embeddings are of %s: names may mean nothing. Give --identify.match.threshold and margin; `pl-distill "
+                "reid year --embedder` finds them",
+                camera, self._match.threshold, self._match.margin, pool.embedder[:12],
+            )  # fmt: skip
         self._gallery = self._policy.make_gallery()
         self._waiting: dict[int, _Waiting] = {}
         self._held: dict[str, tuple[int, float]] = {}  # the track that showed each animal last, and when
@@ -273,6 +285,10 @@ class Identifier:
             link(self._pool, [track], animal, reason)
             self._pool.offer(list(waiting.samples))
         self._learn(animal, waiting.times_s, waiting.vectors, before)
+
+
+def _limits(match: MatchPolicy) -> tuple[float, float]:
+    return match.threshold, match.margin
 
 
 def _lock_camera(folder: Path, camera: str) -> IO[str]:

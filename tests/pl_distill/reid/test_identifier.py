@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from pl_distill.errors import ConfigError
+from pl_distill.models.embedder_load import load_embedder
 from pl_distill.reid.errors import PoolError
-from pl_distill.reid.identifier import NEWEST, Identifier, IdentifierPolicy
+from pl_distill.reid.identifier import CALIBRATED_EMBEDDER, NEWEST, Identifier, IdentifierPolicy
 from pl_distill.reid.identities import events, merge, undo
 from pl_distill.reid.matching import MatchPolicy
 from pl_distill.reid.pool import EmbeddingPool
@@ -129,6 +130,29 @@ def test_an_animal_behind_another_is_not_given_away_before_its_track_had_time_to
         assert identifier.observe(2.0, [1, 2], looks[:2]) == {1: first, 2: "animal-0002"}
         assert identifier.observe(13.0, [3], looks[:1]) == {3: first}  # the track has ended
         assert pool.animals == ["animal-0001", "animal-0002"]
+
+
+@pytest.mark.parametrize(
+    ("embedder", "match", "warned"),
+    [
+        ("a" * 64, None, True),
+        ("a" * 64, MatchPolicy(herd=8), True),  # the threshold was not given
+        ("a" * 64, MatchPolicy(threshold=0.5, margin=0.05), False),
+        (CALIBRATED_EMBEDDER, None, False),
+    ],
+)
+def test_thresholds_of_another_embedder_are_warned_of_once(open_pool, looks, see, caplog, embedder, match, warned):
+    with (
+        open_pool(embedder=embedder) as pool,
+        Identifier(pool, "cam", "s", IdentifierPolicy(match=match)) as identifier,
+    ):
+        see(identifier, looks, [1, 2, 3, 4], 0.0)
+    assert len(caplog.messages) == warned
+    assert all("embeddings are of aaaaaaaaaaaa" in message for message in caplog.messages)
+
+
+def test_the_thresholds_are_those_of_the_shipped_embedder():
+    assert load_embedder().identity == CALIBRATED_EMBEDDER
 
 
 def test_a_half_life_of_nothing_is_refused():
