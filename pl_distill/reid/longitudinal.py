@@ -151,7 +151,10 @@ class RecordWriter:
             self._tallies.clear()
         for name, one in seen.items():
             tally = self._tallies.get(name) or self._take_up(name, hour)
-            memory = self._memory.setdefault(name, _Memory(time_s, centres[name]))
+            if name not in self._memory:  # a restart in the middle of a visit is no second one
+                here = {place: time_s for place, visits in tally.visits.items() if visits and self._is_at(place, one)}
+                self._memory[name] = _Memory(time_s, centres[name], here)
+            memory = self._memory[name]
             step_s = min(max(time_s - memory.time_s, 0.0), self._pen.max_gap_s)
             if time_s - memory.time_s > self._pen.max_gap_s:
                 step_s, memory.anchor_m = 0.0, centres[name]
@@ -198,9 +201,8 @@ class RecordWriter:
             memory.anchor_m = here
         if one.behaviour in self._behaviours:
             tally.behaviour_s[str(one.behaviour)] = tally.behaviour_s.get(str(one.behaviour), 0.0) + step_s
-        places = {"feeder": (pen.feeder_xyxy,) if pen.feeder_xyxy else (), "drinker": pen.drinkers_xyxy}
-        for place, boxes in places.items():
-            if any(_touch(one.box_xyxy, box) for box in boxes):
+        for place in tally.visits:
+            if self._is_at(place, one):
                 if time_s - memory.last_at_s.get(place, -np.inf) > pen.visit_gap_s:
                     tally.visits[place] += 1
                 memory.last_at_s[place] = time_s
@@ -213,6 +215,10 @@ class RecordWriter:
         if one.embedding is not None:
             tally.total = one.embedding.copy() if tally.total is None else tally.total + one.embedding
             tally.embeddings += 1
+
+    def _is_at(self, place: str, one: Sighting) -> bool:
+        feeders = (self._pen.feeder_xyxy,) if self._pen.feeder_xyxy else ()
+        return any(_touch(one.box_xyxy, box) for box in (feeders if place == "feeder" else self._pen.drinkers_xyxy))
 
     def _centre_m(self, one: Sighting) -> NDArray[np.float64]:
         left, top, right, bottom = (float(value) for value in one.box_xyxy)

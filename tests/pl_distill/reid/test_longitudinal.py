@@ -116,6 +116,17 @@ def test_a_restart_within_an_hour_goes_on_with_its_row(tmp_path):
     assert row_of(tmp_path)["seen_s"] == pytest.approx(4)
 
 
+def test_a_restart_in_the_middle_of_a_visit_is_no_second_one(tmp_path):
+    at, away = [Sighting("rosa", box(350, 40))], [Sighting("rosa", box(200, 200))]
+    write(tmp_path, [at] * 5)
+    write(tmp_path, [at] * 5, start=NINE + 60)
+    assert row_of(tmp_path)["feeder_visits"] == 1
+    write(tmp_path, [*[away] * 3, *[at] * 5], start=NINE + 120)
+    assert row_of(tmp_path)["feeder_visits"] == 2
+    write(tmp_path, [[Sighting("rosa", box(10, 10))]] * 2, start=NINE + 180)
+    assert row_of(tmp_path)["drinker_visits"] == 1  # the first of all at the drinker
+
+
 WRITER = """
 import sys
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
