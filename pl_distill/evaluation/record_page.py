@@ -18,7 +18,7 @@ from datamodules.files import atomic_path, write_json
 from pl_distill.evaluation.record_plots import behaviours_in, canvas, draw_drift, draw_heat_map, draw_timeline
 from pl_distill.reid.association import Association
 from pl_distill.reid.daily import DailyTable
-from pl_distill.reid.identities import events
+from pl_distill.reid.identities import events, former_names
 from pl_distill.reid.outcomes import Outcome
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import upsert
@@ -84,12 +84,14 @@ def draw_page(
         pool: Folder of the pool, for pictures and events.
     """
     changes: dict[str, list[tuple[np.datetime64, str]]] = {name: [] for name in animals}
+    former: dict[str, list[str]] = {}
     if pool is not None:
         with EmbeddingPool(pool, read_only=True) as opened:
             for event in events(opened):
                 for name in {*event.before.values(), *event.after.values()} & set(changes):
                     if event.kind != "link" and not event.undone:
                         changes[name].append((np.datetime64(event.time), f"{event.kind}: {event.reason}"))
+            former = former_names(opened)
             project(out / "projector", opened)
     sections = []
     for name in animals:
@@ -101,7 +103,7 @@ def draw_page(
         ]
         if pool is not None:
             days = [one.day for one in outcomes if one.animal == name]
-            seen = draw_before_after(out / f"looks-{stem}.png", Thumbnails(pool), name, days)
+            seen = draw_before_after(out / f"looks-{stem}.png", Thumbnails(pool, former), name, days)
             pictures += [seen] if seen else []
         sections.append((name, pictures))
     page = out / PAGE
@@ -151,7 +153,7 @@ def project(folder: Path, pool: EmbeddingPool) -> None:
     stored = pool.vectors(newest=max(1, _PROJECTED // len(pool.animals)))
     if not len(stored.ids):
         return
-    pictures = Thumbnails(pool.path)
+    pictures = Thumbnails(pool.path, former_names(pool))
     days = {name: pictures.days(name) for name in pool.animals}
     shown: dict[tuple[str, date], Image] = {}
     sprites = []

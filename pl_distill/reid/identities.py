@@ -115,6 +115,20 @@ def new_name(pool: EmbeddingPool) -> str:
     return f"animal-{max(numbers, default=0) + 1:04d}"
 
 
+def former_names(pool: EmbeddingPool) -> dict[str, list[str]]:
+    """Give of each animal the names that were merged into it, or that it had before it was renamed."""
+    owners: dict[str, str] = {}
+    for event in events(pool):
+        if event.kind == "merge" and not event.undone:
+            (old,), (into,) = set(event.before.values()), set(event.after.values())
+            owners = {name: into if owner == old else owner for name, owner in owners.items()} | {old: into}
+    present = pool.animals
+    return {
+        animal: sorted(name for name, owner in owners.items() if owner == animal and name not in present)
+        for animal in present
+    }
+
+
 def _move(pool: EmbeddingPool, kind: Kind, after: dict[int, str], reason: str) -> int:
     before = {track: pool.animal_of(track) for track in after}
     detail = json.dumps({"reason": reason, "before": before, "after": after})

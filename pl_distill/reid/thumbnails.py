@@ -4,6 +4,7 @@ JPEG of at most 96 pixels a side, about 2 kB: 0.7 MB for an animal and year.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -24,10 +25,12 @@ class Thumbnails:
 
     Args:
         pool: Folder of the pool.
+        former: Names under which an animal has pictures, too, from before it was merged; see `former_names`.
     """
 
-    def __init__(self, pool: str | Path) -> None:
+    def __init__(self, pool: str | Path, former: Mapping[str, Sequence[str]] | None = None) -> None:
         self._folder = Path(pool) / FOLDER
+        self._former = former or {}
 
     def offer(self, animal: str, time_s: float, crop: Image) -> bool:
         """Keep the first picture of an animal's day.
@@ -52,13 +55,16 @@ class Thumbnails:
 
     def days(self, animal: str) -> list[date]:
         """Days of which there is a picture, the first first."""
-        return sorted(
-            date(*map(int, path.stem.split("_"))) for path in self._path(animal, date.min).parent.glob("*.jpg")
-        )
+        paths = [path for name in self._names(animal) for path in self._path(name, date.min).parent.glob("*.jpg")]
+        return sorted({date(*map(int, path.stem.split("_"))) for path in paths})
 
     def read(self, animal: str, day: date) -> Image:
         """Give a picture, RGB."""
-        return read_image(self._path(animal, day))
+        paths = [self._path(name, day) for name in self._names(animal)]
+        return read_image(next((path for path in paths if path.exists()), paths[0]))
+
+    def _names(self, animal: str) -> list[str]:
+        return [animal, *self._former.get(animal, ())]
 
     def _path(self, animal: str, day: date) -> Path:
         return self._folder / re.sub(r"[^A-Za-z0-9-]", "_", animal) / f"{day:%Y_%m_%d}.jpg"
