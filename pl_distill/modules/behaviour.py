@@ -1,5 +1,6 @@
 """Train a behaviour head on an embedder's features."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from pl_distill.evaluation.behaviour_scores import (
 from pl_distill.models.behaviour_head import HEADS, BehaviourModel, HeadKind, save_behaviour
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
+
+_TRAINED_ON = "behaviour_features"
+"""Key of a checkpoint: the embedder's identity and the observations per second that its head was trained on."""
 
 AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 
@@ -190,6 +194,32 @@ class BehaviourModule(LightningModule):
         """Decay only what multiplies; the learning rate is a trapezoid."""
         optimizer = self.build_optimizer(parameter_groups(self))
         return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember whose features the head reads, and how many a second."""
+        checkpoint[_TRAINED_ON] = {"embedder": self.data.embedder["identity"], "fps": self.data.fps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse features that the checkpoint's head was not trained on; one that remembers none is believed.
+
+        Raises:
+            ConfigError: They are of another embedder, or of another number of observations per second.
+        """
+        trained = checkpoint.get(_TRAINED_ON)
+        if trained is None or self._trainer is None:
+            return
+        data = self.data
+        if trained["embedder"] != data.embedder["identity"]:
+            raise ConfigError(
+                f"data.features {data.features}", f"are of the embedder {data.embedder['identity'][:12]}",
+                f"{trained['embedder'][:12]}, on whose features the checkpoint was trained",
+                "Embed with that one, or train anew.",
+            )  # fmt: skip
+        if not math.isclose(trained["fps"], data.fps, rel_tol=0.01):
+            raise ConfigError(
+                f"data.features {data.features}", f"have {data.fps:g} observations a second",
+                f"{trained['fps']:g}, as the checkpoint was trained on", "Embed clips of that rate, or train anew.",
+            )  # fmt: skip
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the head as `load_behaviour` reads it."""

@@ -19,7 +19,9 @@ from tests.pl_distill.modules.stopping import KEEP_EACH_STEP, assert_same_weight
 PEN_DAYS = ("2026_01_01", "2026_01_02", "2026_01_21", "2026_01_26")
 
 
-def separable(folder, days: tuple[str, ...] = PEN_DAYS, *, seed: int = 0) -> None:
+def separable(
+    folder, days: tuple[str, ...] = PEN_DAYS, *, seed: int = 0, identity: str = "abc", fps: float = 6.0
+) -> None:
     """Features that name the behaviour, beside boxes that say nothing."""
     rng = np.random.default_rng(seed)
     labels = [BEHAVIOURS.index(name) for name in ("sleep", "eat", "walk")]
@@ -31,12 +33,12 @@ def separable(folder, days: tuple[str, ...] = PEN_DAYS, *, seed: int = 0) -> Non
         features[np.arange(160), kind] += 2
         boxes = np.tile(np.array((10, 10, 40, 30), np.float32), (160, 1)) + 20 * animal[:, None]
         clip = AnimalFeatures(
-            *(day, day, 6.0, 200, 100, ("a", "b", "c", "d"), frame, animal, boxes, lies_of(boxes).astype(np.float32)),
+            *(day, day, fps, 200, 100, ("a", "b", "c", "d"), frame, animal, boxes, lies_of(boxes).astype(np.float32)),
             np.array(labels, np.int16)[kind],
             features,
         )
         entries[day] = write_features(folder, clip)
-    embedder = {"source": "drawn", "identity": "abc", "dimension": 3, "features": 6}
+    embedder = {"source": "drawn", "identity": identity, "dimension": 3, "features": 6}
     write_manifest(folder, {"embedder": embedder, "boxes": "truth"}, entries)
 
 
@@ -94,6 +96,31 @@ def test_a_head_that_was_stopped_goes_on_as_if_it_had_not_been(recipe, days, tmp
         assert_same_weights(checkpoints / "last.ckpt", whole / "last.ckpt")
     ours, theirs = (load_behaviour(tmp_path / name / "model") for name in ("3", "whole"))
     assert all(torch.equal(value, theirs.head.state_dict()[name]) for name, value in ours.head.state_dict().items())
+
+
+def test_a_checkpoint_is_judged_on_features_like_those_of_its_training_only(tmp_path, capsys):
+    def run(verb, features, *more):
+        words = [
+            *(verb, "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / features)),
+            *("--trainer.default_root_dir", str(tmp_path / "run"), "--model.hidden", "32", "--model.head", "frame"),
+            *("--model.baseline_steps", "2", *more),
+        ]
+        return main(words)
+
+    separable(tmp_path / "features")
+    separable(tmp_path / "others", identity="def")
+    separable(tmp_path / "slow", fps=2.0)
+    steps = ("--trainer.max_steps", "2", "--trainer.val_check_interval", "2")
+    assert run("fit", "features", *steps, *KEEP_EACH_STEP) == 0
+    checkpoint = ("--ckpt_path", str(tmp_path / "run/checkpoints/last.ckpt"))
+    assert run("validate", "features", *checkpoint) == 0
+    capsys.readouterr()
+    for features, told in (
+        ("others", "are of the embedder def, expected abc"),
+        ("slow", "have 2 observations a second, expected 6"),
+    ):
+        assert run("validate", features, *checkpoint) == 1
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
