@@ -4,8 +4,11 @@
 and in order, a second or two late, because a behaviour is named from what comes before and after it.
 """
 
+import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +20,8 @@ from pl_distill.models.behaviour_head import BehaviourModel, require_embedder
 from pl_distill.models.behaviour_stream import BehaviourStream, NamedBehaviours
 from pl_distill.models.embedder import Embedder
 from pl_distill.streaming.tracked import FrameAnimals
+
+log = logging.getLogger(__name__)
 
 DEFAULT_FPS = 6.0
 
@@ -88,6 +93,8 @@ class Monitor:
         self._fps = fps if fps is not None else DEFAULT_FPS if behaviour is None else behaviour.fps
         self._started_s: float | None = None
         self._tick = -1
+        self._steps: deque[int] = deque(maxlen=0 if behaviour is None else behaviour.window.length)
+        self._is_slow = False
         self._waiting: dict[tuple[int, int], Observation] = {}
 
     def update(self, frame_rgb: Image, tracks: FrameAnimals, frame: int, time_s: float) -> list[Observation]:
@@ -104,6 +111,8 @@ class Monitor:
         tick = round((time_s - self._started_s) * self._fps)
         if tick <= self._tick:
             return []
+        if self._tick >= 0:
+            self._judge_pace(tick - self._tick)
         self._tick = tick
         seen = self.embedder.describe_animals(frame_rgb, tracks.boxes_xyxy, tracks.masks)
         embeddings = seen.embeddings.cpu().numpy()
@@ -135,6 +144,20 @@ class Monitor:
         for sink in self.sinks:
             sink.close()
         return done
+
+    def _judge_pace(self, step: int) -> None:
+        """Warn once where windows are half empty for want of frames; one pause, as when a camera drops out, is none."""
+        self._steps.append(step)
+        if self._is_slow or self._stream is None or len(self._steps) < self._stream.model.window.length:
+            return
+        typical = median(self._steps)
+        if typical > 2:
+            self._is_slow = True
+            log.warning(
+                "about %.1f observations a second come, but behaviours were learnt at %g: less than half of each "
+                "window is there, and the names may be wrong. Take a faster camera or device, or a head of that rate",
+                self._fps / typical, self._fps,
+            )  # fmt: skip
 
     def _complete(self, named: NamedBehaviours) -> list[Observation]:
         rows = zip(named.ids, named.behaviours, named.probabilities, strict=True)

@@ -93,6 +93,22 @@ def test_frames_between_observations_are_not_described(embedder, behaviour):
     assert set(np.diff(frames[1:])) <= {4, 5}
 
 
+@pytest.mark.parametrize(("rate", "warnings"), [(25, 0), (3, 0), (2, 1)])
+def test_a_camera_too_slow_for_the_head_is_warned_of_once(embedder, behaviour, caplog, rate, warnings):
+    monitor = Monitor(embedder, behaviour)
+    for number in range(20):
+        monitor.update(*frame_of(number), number, number / rate)
+    assert len(caplog.messages) == warnings
+    assert all("about 2.0 observations a second come" in message for message in caplog.messages)
+
+
+def test_a_camera_that_drops_out_is_not_slow(embedder, behaviour, caplog):
+    monitor = Monitor(embedder, behaviour)
+    for number in range(20):
+        monitor.update(*frame_of(number), number, number / 6 + (60 if number >= 10 else 0))
+    assert not caplog.messages
+
+
 def test_without_a_head_observations_come_at_once(embedder):
     monitor = Monitor(embedder)
     seen = monitor.update(*frame_of(0), 0, 0.0)
