@@ -1,8 +1,8 @@
 """The record of each animal: what it did in each hour, written while the tracker runs.
 
 `RecordWriter` takes the animals of each frame and adds up, per animal and hour: time budget, distance, visits,
-neighbours, drift of the embedding. The running hour is written every `flush_s` seconds too, and taken up again after a
-restart.
+neighbours, drift of the embedding. The running hour is written when an animal is first seen in it and every `flush_s`
+seconds too, and taken up again after a restart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -104,7 +104,8 @@ class RecordWriter:
         behaviours: Names of the classes; each has a column.
         references: Mean embedding of each animal on its first day, (D,), of length 1, from which it drifts; of who is
             missing the first hour that this writer sees, which is no drift itself, takes its place.
-        flush_s: How often the running hour is written: what a kill loses at most.
+        flush_s: How often the running hour is written: what a kill loses at most. An animal's row is there from its
+            first sighting on.
         resume: Whether an hour that is there is gone on with; else it is replaced.
     """
 
@@ -125,7 +126,7 @@ class RecordWriter:
         self._resume = resume
         self._tallies: dict[str, _Tally] = {}
         self._memory: dict[str, _Memory] = {}
-        self._flushed_s: float | None = None
+        self._flushed_s = -np.inf
 
     def __enter__(self) -> "RecordWriter":
         return self
@@ -149,6 +150,7 @@ class RecordWriter:
                 if tally.total is not None:
                     self._references.setdefault(name, _unit(tally.total))
             self._tallies.clear()
+        is_due = not seen.keys() <= self._tallies.keys()
         for name, one in seen.items():
             tally = self._tallies.get(name) or self._take_up(name, hour)
             if name not in self._memory:  # a restart in the middle of a visit is no second one
@@ -160,9 +162,7 @@ class RecordWriter:
                 step_s, memory.anchor_m = 0.0, centres[name]
             memory.time_s = time_s
             self._add(tally, memory, one, centres, step_s, time_s)
-        if self._flushed_s is None:
-            self._flushed_s = time_s
-        elif time_s - self._flushed_s >= self._flush_s:
+        if is_due or time_s - self._flushed_s >= self._flush_s:
             self.flush()
             self._flushed_s = time_s
 

@@ -152,6 +152,32 @@ def test_a_kill_loses_what_came_after_the_last_flush_and_no_row(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if "partial" in path.name and path.suffix == ".parquet"]
 
 
+def test_a_kill_finds_a_row_of_everybody_who_was_seen_in_the_hour(tmp_path):
+    """With the default interval; a writer that is never closed stands for one that is killed."""
+    look = np.float32([1, 0])
+    rosa, emma = (Sighting(name, box(1, 1), "sleep", look) for name in ("rosa", "emma"))
+    writer = RecordWriter(tmp_path, "cam", PEN)
+
+    def rows():
+        hours = read_hours(tmp_path)
+        return list(zip(hours["hour"].dt.hour, hours["animal"], hours["sleep_s"], strict=True))
+
+    writer.observe(NINE + 3500, [rosa])
+    assert rows() == [(9, "rosa", 0)]
+    writer.observe(NINE + 3501, [rosa, emma])
+    assert rows() == [(9, "emma", 0), (9, "rosa", 1)]
+    for second in range(3502, 3600):
+        writer.observe(NINE + second, [rosa, emma])
+    assert rows() == [(9, "emma", pytest.approx(60)), (9, "rosa", pytest.approx(61))]
+    writer.observe(NINE + 3600, [rosa])
+    assert rows() == [(9, "emma", 98), (9, "rosa", 99), (10, "rosa", 1)]
+    for second in range(3601, 3660):
+        writer.observe(NINE + second, [rosa])
+    assert rows()[2:] == [(10, "rosa", 1)]
+    writer.observe(NINE + 3660, [rosa])
+    assert rows()[2:] == [(10, "rosa", 61)]
+
+
 def test_others_read_the_files_and_find_what_each_column_means(tmp_path):
     write(tmp_path, [[Sighting("rosa", box(1, 1), "eat")]] * 3)
     pattern = str(tmp_path / "hours" / "*" / "*.parquet")
