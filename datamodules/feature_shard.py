@@ -120,6 +120,7 @@ class FeatureShardWriter:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._hashing.drain()
+        self._hashing.close()  # or a thread would stay for every shard
         size = self._stream.tell()
         self._stream.close()
         self._temporary.replace(self._path)

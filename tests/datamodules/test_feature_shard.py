@@ -1,6 +1,7 @@
 import io
 import pickle
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -76,6 +77,15 @@ def test_a_committed_shard_is_in_the_ledger_and_nothing_else_is_left(tmp_path):
     entry = _write(tmp_path, _maps())
     assert read_ledger(tmp_path, FILE) == (entry, MADE_BY)
     assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["train-000000.json", "train-000000.tar"]
+
+
+def test_a_committed_shard_leaves_no_thread_behind(tmp_path):
+    before = threading.active_count()
+    for number in range(3):
+        writer = _writer(tmp_path / str(number), samples=1)
+        writer.append("a", np.zeros((1, 2, 2), np.float16))
+        writer.commit()  # and never closed, as one that is done with it
+    assert threading.active_count() == before
 
 
 def test_a_shard_that_is_not_committed_leaves_nothing_behind(tmp_path):
