@@ -76,12 +76,18 @@ class FeatureCacheWriter(Callback):
         pl_module.sink = self.write
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the thread; fit the codec's basis first, where it needs one that the cache does not have yet."""
+        """Start the thread; fit the codec's basis first, where it needs one that the cache does not have yet.
+
+        Raises:
+            CacheError: The basis that is there is damaged, or was fitted for another teacher, preprocessing or views.
+        """
         assert self._data is not None
         if self._data.codec == "pca-int8" and not self._data.identity.basis_sha256:
             self._fit(trainer, pl_module)
         self._identity = self._data.identity
         self._codec = open_codec(self._identity, self._data.cache)
+        if self._identity.basis_sha256:  # also where it was fitted just now: another job may have been quicker
+            self._data.check_basis()
         self._queue = BackgroundQueue(self._store, size=self.queue_batches, name="feature cache writer")
 
     def write(self, batch: ImageBatch, maps: Tensor) -> None:
@@ -148,7 +154,7 @@ class FeatureCacheWriter(Callback):
             vectors = maps.flatten(2).transpose(1, 2)  # (B, h*w, C)
             stride = max(1, vectors.shape[1] * BASIS_FRAMES // BASIS_VECTORS)
             kept.append(vectors[:, ::stride].float().cpu())
-        basis = fit_basis(torch.cat(kept)).save(self._data.cache)
+        basis = fit_basis(torch.cat(kept)).save(self._data.cache, self._data.identity)
         rank_zero_info(f"fitted a basis on {sum(map(len, kept))} frames; its step is {basis.step:.3f}")
 
     def _stop(self) -> None:

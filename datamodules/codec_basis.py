@@ -1,18 +1,20 @@
 """Principal axes of a teacher's maps, fitted once on a sample and kept as a file beside the cache's manifest."""
 
 import hashlib
+import json
 import os
 from bisect import bisect_left
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
+from datamodules.cache_manifest import CacheIdentity
 from datamodules.errors import CacheError
 from datamodules.files import sync_directory
 
@@ -52,17 +54,22 @@ class Basis:
         """Undo `project`."""
         return coordinates @ self.axes * (self.std * self.step) + self.mean
 
-    def save(self, cache: Path) -> "Basis":
+    def save(self, cache: Path, identity: CacheIdentity) -> "Basis":
         """Publish the basis in a cache's folder and return the one that counts: of several writers the first wins.
 
         The jobs of an array may fit at the same time, on devices that round differently; all must store along one.
+
+        Args:
+            cache: The folder.
+            identity: Whose maps it was fitted on; until the first shard is finished nothing else in the folder tells.
         """
         cache.mkdir(parents=True, exist_ok=True)
         temporary = cache / f".{BASIS}.partial-{os.getpid()}"
         content = {"mean": self.mean, "std": self.std, "axes": self.axes.contiguous()}
+        content["step"] = torch.tensor(self.step, dtype=torch.float64)
         try:
             with temporary.open("wb") as file:
-                file.write(save({**content, "step": torch.tensor(self.step, dtype=torch.float64)}))
+                file.write(save(content, {"identity": json.dumps(asdict(identity), sort_keys=True)}))
                 file.flush()
                 os.fsync(file.fileno())
             with suppress(FileExistsError):  # which a rename would not raise
@@ -103,6 +110,13 @@ def basis_sha256(cache: Path) -> str:
     """Return the hash of a cache's basis, or "" where none has been fitted."""
     path = cache / BASIS
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def basis_identity(cache: Path) -> CacheIdentity | None:
+    """Return whose maps a cache's basis was fitted on, or None where its file is of a version that did not say."""
+    with safe_open(cache / BASIS, framework="pt") as file:
+        metadata = file.metadata() or {}
+    return CacheIdentity(**json.loads(metadata["identity"])) if "identity" in metadata else None
 
 
 def fit_basis(frames: Tensor) -> Basis:

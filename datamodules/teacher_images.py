@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.batch import ImageBatch
-from datamodules.cache_manifest import CacheIdentity
+from datamodules.cache_manifest import CacheIdentity, read_ledger
 from datamodules.cache_progress import default_cache, owned_by, unfinished_shards
 from datamodules.cached_views import CachedViews
-from datamodules.codec_basis import basis_sha256
+from datamodules.codec_basis import BASIS, basis_identity, basis_sha256
 from datamodules.codecs import CodecName
-from datamodules.errors import ShardError, UserError
+from datamodules.errors import CacheError, ShardError, UserError
 from datamodules.image_shards import ImageShards
 from datamodules.preprocessing import Preprocessing
 from datamodules.remote import COPIES, HeldCopy, LocalCopies, is_url
@@ -185,6 +185,22 @@ class TeacherImageDataModule(LightningDataModule):
         """Who makes which maps, and how they are stored."""
         basis = basis_sha256(self.cache) if self.codec == "pca-int8" else ""
         return replace(self.teacher.identity, codec=self.codec, basis_sha256=basis, views=self.views.describe())
+
+    def check_basis(self) -> None:
+        """Refuse a basis that a run with another teacher has left behind before it had finished a shard.
+
+        One that does not say whose it is was fitted by an earlier version. It is trusted where a shard is finished:
+        `predict_dataloader` has compared who made that, and along which basis.
+
+        Raises:
+            CacheError: It was fitted on other maps than those that are about to be made, or does not say.
+        """
+        path, fitted_on = self.cache / BASIS, basis_identity(self.cache)
+        if fitted_on is not None:
+            fitted_on.require(replace(self.identity, basis_sha256=""), path, same_libraries=False)
+        elif not any(read_ledger(self.cache, image.file) for shards in self.images.splits.values() for image in shards):
+            fix = "Delete it and run `pl-distill predict` again: a basis is fitted anew."
+            raise CacheError(path, "does not say on which teacher's maps it was fitted", "a basis of this teacher", fix)
 
     def image_shard(self, file: str) -> tuple[ShardEntry, int]:
         """Return an image shard by its file, and how many views each of its frames has."""

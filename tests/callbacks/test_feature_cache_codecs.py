@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from datamodules.cached_views import CachedViews
-from datamodules.codec_basis import BASIS
+from datamodules.codec_basis import BASIS, basis_sha256
 from datamodules.codecs import FLOAT16, Int8
 from datamodules.distillation import DistillationDataModule
 from datamodules.errors import CacheError
 from datamodules.feature_cache import FeatureCache
-from pl_distill.models.sam3 import load_sam3, trunk_map
+from pl_distill.models.sam3 import load_sam3, trunk_map, write_random_sam3
 
 
 @pytest.mark.parametrize(("codec", "least"), [("int8", 0.9999), ("pca-int8", 0.99)])
@@ -56,6 +57,36 @@ def test_a_rerun_goes_on_with_the_basis_that_it_finds_and_refuses_shards_without
         predict(teacher, pen, cache, codec="pca-int8")
     with pytest.raises(CacheError, match="cannot be read"):
         FeatureCache.open(cache)
+
+
+def test_a_basis_that_a_killed_run_left_before_its_first_shard_is_refused_to_others(
+    teacher, pen, tmp_path, predict, power_cut
+):
+    cache, other = tmp_path / "cache", write_random_sam3("tiny", tmp_path / "other", seed=1)
+    with pytest.raises(KeyError, match="power cut"):
+        predict(teacher, pen, cache, power_cut(0), codec="pca-int8")
+    assert [path.name for path in cache.iterdir()] == [BASIS]
+    with pytest.raises(CacheError, match=rf"{BASIS}: was made with a teacher whose trunk has SHA-256 .*{other}"):
+        predict(other, pen, cache, codec="pca-int8")
+    with pytest.raises(CacheError, match=rf"{BASIS}: was made with the views count 1, expected count 3"):
+        predict(teacher, pen, cache, codec="pca-int8", views=CachedViews(3))
+    assert predict(teacher, pen, cache, codec="pca-int8") == 9
+
+
+def test_a_basis_that_does_not_say_whose_it_is_is_trusted_for_finished_shards_alone(teacher, pen, tmp_path, predict):
+    cache = tmp_path / "cache"
+    predict(teacher, pen, cache, codec="pca-int8")
+    written = basis_sha256(cache)
+    save_file(load_file(cache / BASIS), cache / BASIS)  # as earlier versions did
+    for path in cache.rglob("*.json"):
+        path.write_text(path.read_text().replace(written, basis_sha256(cache)))
+    FeatureCache.open(cache, shards=pen)
+    (cache / "train/train-000000.tar").unlink()
+    assert predict(teacher, pen, cache, codec="pca-int8") == 3
+    for path in [*cache.rglob("*.tar"), *cache.rglob("*.json")]:
+        path.unlink()
+    with pytest.raises(CacheError, match="does not say on which teacher's maps it was fitted"):
+        predict(teacher, pen, cache, codec="pca-int8")
 
 
 @pytest.mark.parametrize("codec", [FLOAT16, Int8()], ids=lambda codec: codec.name)

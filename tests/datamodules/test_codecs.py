@@ -1,6 +1,7 @@
 """Codecs on maps like a trained trunk's: correlated channels, some far larger than others."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional as F
 
-from datamodules.codec_basis import BASIS, Basis, basis_sha256, fit_basis
+from datamodules.cache_manifest import CacheIdentity
+from datamodules.codec_basis import BASIS, Basis, basis_identity, basis_sha256, fit_basis
 from datamodules.codecs import CODECS, FLOAT16, Int8, PcaInt8, require_float16_range
 from datamodules.errors import CacheError
 
+MADE_BY = CacheIdentity("abc", {"size": 112}, "32-true", "sdpa", {"torch": "2.15"}, "runs/teacher")
 SHAPE = (96, 18, 18)
 LARGE = (3, 40, 77, 90)  # channels a hundred times larger than the others
 
@@ -162,19 +165,20 @@ def test_the_axes_are_orthonormal_and_projecting_can_be_undone(basis):
 
 def test_the_first_basis_that_is_saved_counts_for_all(basis, tmp_path, refused):
     assert basis_sha256(tmp_path) == ""
-    first = basis.save(tmp_path / "cache")
+    first = basis.save(tmp_path / "cache", MADE_BY)
     digest = basis_sha256(tmp_path / "cache")
-    second = fit_basis(torch.randn(4, 50, 7)).save(tmp_path / "cache")
+    second = fit_basis(torch.randn(4, 50, 7)).save(tmp_path / "cache", replace(MADE_BY, trunk_sha256="def"))
     assert first.channels == second.channels == SHAPE[0]
     assert torch.equal(first.axes, second.axes)
     assert first.step == basis.step
     assert basis_sha256(tmp_path / "cache") == digest
+    assert basis_identity(tmp_path / "cache") == MADE_BY
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [BASIS]
 
 
 def test_a_basis_that_is_missing_or_changed_is_refused(basis, tmp_path, refused):
     refused(CacheError, lambda: Basis.load(tmp_path), where=BASIS, found="cannot be read")
-    basis.save(tmp_path)
+    basis.save(tmp_path, MADE_BY)
     refused(CacheError, lambda: Basis.load(tmp_path, "0" * 64), where=BASIS, found="has SHA-256", expected="0" * 64)
     (tmp_path / BASIS).write_bytes(b"no tensors")
     refused(CacheError, lambda: Basis.load(tmp_path), where=BASIS, found="is no basis")
