@@ -15,6 +15,7 @@ from datamodules.files import sha256_of
 from datamodules.shard_manifest import ShardManifest
 from datamodules.splits import Part
 from pl_distill.commands.ablation_cell import Cell, Judge
+from pl_distill.commands.lightning import count_devices
 from pl_distill.commands.parsing import find_recipe, shipped_recipes
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.ablation import AblationTable, format_markdown, make_table, write_table
@@ -79,7 +80,7 @@ def ablate(
             the recipe as it is, is always among them. By default all of configs/distill/ablation.
         seeds: How many; cell n has the seed n.
         recipe: Module and data.
-        trainer: Hardware and callbacks.
+        trainer: Hardware and callbacks; one device. For several, start the command once for each.
         max_steps: Optimiser steps of each cell; by default the recipe's.
         batch_size: Frames per step; by default the recipe's.
         split: Part of the shards that is streamed and scored.
@@ -126,6 +127,7 @@ def ablate(
                 "seed": seed,
             }
             rows[-1].append(Cell(name, seed, out, words, settings, judge))
+    _refuse_several_devices(rows)
     shown = {
         "recipe": recipe,
         "teacher": f"{teacher} ({common['teacher_sha256'][:12]})",
@@ -139,6 +141,26 @@ def ablate(
         print(f"\n{format_markdown(table)}")
         print("\n".join(f"table     {path}" for path in paths))
     print(f"curves    tensorboard --logdir {out}")
+
+
+def _refuse_several_devices(rows: Sequence[Sequence[Cell]]) -> None:
+    """Refuse a training that Lightning would spread: it starts the whole command again for each further device.
+
+    Args:
+        rows: The cells of each seed; an arm that is finished is not asked, its table can be read on any machine.
+
+    Raises:
+        ConfigError: An arm would be trained on several devices, or its recipes cannot be built.
+    """
+    for cell in {cell.arm: cell for row in rows for cell in row if not cell.done}.values():
+        devices = count_devices(["fit", *cell.words])
+        if devices > 1:
+            raise ConfigError(
+                "trainer.devices",
+                f"puts a cell of {cell.arm} on {devices} devices",
+                "one device for each cell",
+                "Take trainer/gpu_1.yaml, and start the same command once for each device: they share the cells.",
+            )
 
 
 def _make(

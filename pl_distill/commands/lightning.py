@@ -166,17 +166,43 @@ class RecipeCLI(LightningCLI):
             raise cause or error from None
 
 
-def run_lightning(args: Sequence[str]) -> RecipeCLI:
+class _BuildingCLI(RecipeCLI):
+    """Builds module, data and trainer, and starts nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Stay as built."""
+
+
+def count_devices(args: Sequence[str]) -> int:
+    """Return on how many devices, of all nodes, a verb would run; nothing is run.
+
+    Args:
+        args: The verb and its options, as on the command line.
+
+    Raises:
+        ConfigError: The recipe cannot be built here.
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)  # what Lightning says about the machine
+    try:
+        trainer = run_lightning(args, _BuildingCLI).trainer
+    finally:
+        logging.disable(disabled)
+    return trainer.num_devices * trainer.num_nodes
+
+
+def run_lightning(args: Sequence[str], kind: type[RecipeCLI] = RecipeCLI) -> RecipeCLI:
     """Run one of Lightning's verbs.
 
     Args:
         args: The verb and its options, as on the command line.
+        kind: Of CLI.
 
     Returns:
         The finished CLI object, with `model`, `datamodule` and `trainer`.
     """
     _hush()
-    return RecipeCLI(
+    return kind(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,

@@ -129,6 +129,17 @@ def test_senseless_grids_are_refused(inputs, more, found, tmp_path, capsys):
     assert found in capsys.readouterr().err
 
 
+def test_cells_on_several_devices_are_refused_before_one_is_begun(inputs, tmp_path, capsys):
+    """Lightning would start `pl-distill ablate` again as rank 1, beside the cell that rank 0 has in hand."""
+    (tmp_path / "two.yaml").write_text("trainer: {accelerator: cpu, devices: 2, strategy: ddp}")
+    words = ["ablate", *inputs, "--out", str(tmp_path / "ablation"), '--arms=["mse"]', "--seeds=1"]
+    assert main([*words, "--trainer", str(tmp_path / "two.yaml")]) == 1
+    assert "trainer.devices: puts a cell of full on 2 devices" in capsys.readouterr().err
+    assert main([*words, f'--arms=["{tmp_path / "two.yaml"}"]']) == 1
+    assert "trainer.devices: puts a cell of two on 2 devices" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["two.yaml"]
+
+
 def test_code_is_known_by_all_that_decides_what_a_cell_learns(tmp_path):
     for name in ("datamodules/a.py", "pl_distill/losses/b.py", "pl_distill/commands/c.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
