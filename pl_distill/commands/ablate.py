@@ -26,8 +26,16 @@ REFERENCE = "full"
 
 ARMS = "distill/ablation"
 
-LEARNING = ("datamodules", "pl_distill/losses", "pl_distill/models", "pl_distill/modules")
-"""Where a change of the code may change what a cell learns."""
+DECIDING = (
+    "callbacks",
+    "datamodules",
+    "pl_distill/evaluation",
+    "pl_distill/losses",
+    "pl_distill/models",
+    "pl_distill/modules",
+    "pl_distill/streaming",
+)
+"""Where a change of the code may change what a cell learns, or how it is scored."""
 
 
 @dataclass(frozen=True)
@@ -219,13 +227,13 @@ def _cache_sha256(cache: Path) -> str:
 
 
 def code_sha256(root: Path) -> str:
-    """Identify the code that cells learn by: those of another state are refused, not mixed in one table.
+    """Identify the code that cells learn and are scored by: those of another state are refused, not mixed in one table.
 
     Args:
         root: Holds the packages.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for folder in LEARNING for path in (root / folder).rglob("*.py")):
+    for path in sorted(path for folder in DECIDING for path in (root / folder).rglob("*.py")):
         digest.update(f"{path.relative_to(root).as_posix()} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
 

@@ -140,14 +140,17 @@ def test_cells_on_several_devices_are_refused_before_one_is_begun(inputs, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["two.yaml"]
 
 
-def test_code_is_known_by_all_that_decides_what_a_cell_learns(tmp_path):
-    for name in ("datamodules/a.py", "pl_distill/losses/b.py", "pl_distill/commands/c.py"):
+def test_code_is_known_by_all_that_decides_what_a_cell_learns_and_how_it_is_scored(tmp_path):
+    deciding = ["callbacks/a.py", "datamodules/a.py", "pl_distill/evaluation/a.py", "pl_distill/losses/a.py"]
+    deciding += ["pl_distill/models/a.py", "pl_distill/modules/a.py", "pl_distill/streaming/a.py"]
+    for name in (*deciding, "pl_distill/commands/a.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x = 1")
-    first = code_sha256(tmp_path)
-    (tmp_path / "pl_distill/commands/c.py").write_text("x = 2")
-    assert code_sha256(tmp_path) == first
-    (tmp_path / "pl_distill/losses/b.py").write_text("x = 2")
-    second = code_sha256(tmp_path)
-    (tmp_path / "pl_distill/losses/b.py").rename(tmp_path / "pl_distill/losses/d.py")
-    assert len({first, second, code_sha256(tmp_path)}) == 3
+    seen = [code_sha256(tmp_path)]
+    (tmp_path / "pl_distill/commands/a.py").write_text("x = 2")
+    assert code_sha256(tmp_path) == seen[0]
+    for name in deciding:
+        (tmp_path / name).write_text("x = 2")
+        seen.append(code_sha256(tmp_path))
+    (tmp_path / deciding[0]).rename(tmp_path / "callbacks/b.py")
+    assert len({*seen, code_sha256(tmp_path)}) == len(deciding) + 2
