@@ -4,11 +4,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from datamodules.preprocessing import Preprocessing
 from pl_distill.errors import ConfigError
 from pl_distill.losses.baselines import EfficientSAM3Loss, MeanSquaredErrorLoss, RelationalLoss
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss
-from pl_distill.models.sam3 import read_trunk_sha256
+from pl_distill.models.sam3 import load_preprocessing, read_trunk_sha256
 from pl_distill.models.student_io import load_student
 from pl_distill.models.tinyvit_dual import TinyViTDualPyramid
 from pl_distill.modules.distillation import DistillationModule
@@ -165,6 +166,16 @@ def test_a_cache_of_another_teacher_is_refused(teacher, tmp_path):
     with pytest.raises(ConfigError, match=r"model\.teacher: is .*tiny, whose trunk has another hash"):
         fit(teacher, tmp_path, data=stranger, max_steps=1)
     with pytest.raises(ConfigError, match=r"model\.teacher: is .*tiny, whose trunk has another hash"):
+        trainer(tmp_path).validate(build(teacher), datamodule=stranger)
+
+
+def test_a_cache_of_another_preprocessing_is_refused(teacher, tmp_path):
+    fit(teacher, tmp_path, data=Maps(preprocessing=load_preprocessing(teacher)), max_steps=1)
+    stranger = Maps(preprocessing=Preprocessing(112, std=(0.25, 0.25, 0.25)))
+    found = r"model\.teacher: is .*tiny, whose preprocessing is .*'std': \[0\.5.*expected .*'std': \[0\.25"
+    with pytest.raises(ConfigError, match=found):
+        fit(teacher, tmp_path, data=stranger, max_steps=1)
+    with pytest.raises(ConfigError, match=found):
         trainer(tmp_path).validate(build(teacher), datamodule=stranger)
 
 
