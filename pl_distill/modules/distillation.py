@@ -64,8 +64,8 @@ class DistillationModule(LightningModule):
             biases, tables).
         warmup: Part of the training in which the learning rate rises linearly, 0 to 1.
         final_lr: Where the cosine schedule ends, as a part of the highest learning rate, 0 to 1.
-        gradient_norms_every: Measure the terms' gradients at every n-th step, on the batch's first 4 images; each costs
-            one more loss of these with both pyramids forward and back, without the student. 0: never.
+        gradient_norms_every: Measure the terms' gradients at every n-th optimiser step, on its first 4 images; each
+            costs one more loss of these with both pyramids forward and back, without the student. 0: never.
         compile_backend: Compile the student with torch.compile and this backend, such as "inductor". None: do not.
     """
 
@@ -96,6 +96,7 @@ class DistillationModule(LightningModule):
         self._total_steps = 0
         self._recent: dict[str, deque[Tensor]] = defaultdict(partial(deque, maxlen=LOG_WINDOW))
         self._to_measure: tuple[Compared, Progress] | None = None
+        self._measured_at: int | None = None  # optimiser step; several batches belong to one that accumulates
         self._gradients: dict[str, Tensor] = {}  # what was measured last: the logger does not look at every step
 
     def setup(self, stage: str) -> None:
@@ -165,7 +166,8 @@ class DistillationModule(LightningModule):
         self.necks.to(self.device)
 
     def on_train_start(self) -> None:
-        """Say it when the student starts from nothing."""
+        """Say it when the student starts from nothing; forget what an earlier fit has measured."""
+        self._measured_at = None
         fresh = self.global_step == 0  # also under strategies that restore a checkpoint after `on_fit_start`
         if fresh and self.student.config.get("pretrained") is None and self.trainer.is_global_zero:
             log.warning(
@@ -183,8 +185,9 @@ class DistillationModule(LightningModule):
         progress = Progress(self.global_step, self._total_steps)
         size = len(batch["image"])
         features = self.compare(batch, level_images=self.loss.pyramid_images(self.global_step, size))
-        if self.gradient_norms_every > 0 and self.global_step % self.gradient_norms_every == 0:
-            self._to_measure = self.first_images(features), progress
+        due = self.gradient_norms_every > 0 and self.global_step % self.gradient_norms_every == 0
+        if due and self.global_step != self._measured_at:
+            self._to_measure, self._measured_at = (self.first_images(features), progress), self.global_step
         with torch.autocast(self.device.type, enabled=False):  # losses compute in float32, their products too
             terms = self.loss(*features, progress)
         for name, term in terms.items():

@@ -102,6 +102,19 @@ def test_measuring_gradients_does_not_change_the_training(teacher, whole, tmp_pa
     )
 
 
+def test_gradients_are_measured_once_in_a_step_of_several_batches(teacher, tmp_path):
+    steps = []
+
+    class Counting(DistillationModule):
+        def measure_gradients(self, compared, progress):
+            steps.append(progress.step)
+            super().measure_gradients(compared, progress)
+
+    module = Counting(str(teacher), STUDENT, gradient_norms_every=2)
+    fit(teacher, tmp_path, module=module, max_steps=4, accumulate_grad_batches=2, limit_val_batches=0)
+    assert steps == [0, 2]
+
+
 @pytest.mark.parametrize("loss", [MeanSquaredErrorLoss, EfficientSAM3Loss, RelationalLoss])
 def test_a_baseline_trains_the_same_student(loss, teacher, tmp_path):
     module, runner = fit(teacher, tmp_path, module=build(teacher, loss=loss), max_steps=2)
