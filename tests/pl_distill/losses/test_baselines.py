@@ -49,11 +49,15 @@ def test_relations_within_a_picture_by_hand():
 
 
 def test_relations_between_pictures_look_at_the_teachers_vectors():
-    teacher = torch.cat([vectors([1, 0]), vectors([0, 1])])  # two pictures of one cell
-    swapped = teacher.flip(0)
-    loss = RelationalLoss(temperature=1.0)
+    teacher = torch.cat([vectors([1, 0], [1, 0]), vectors([0, 3], [0, 3])])  # references: (1, 0) and (0, 1)
+    student = torch.cat([vectors([0, 2], [0, 2]), vectors([4, 3], [4, 3])])
+    loss = RelationalLoss(temperature=0.5)
     assert loss(teacher, teacher)["between"].item() == pytest.approx(0, abs=1e-6)
-    assert loss(swapped, teacher)["between"].item() >= 0
+    first = kl(
+        softmax(2, 0), softmax(0, 2)
+    )  # the teacher's first picture is like the first reference, the student's not
+    second = kl(softmax(0, 2), softmax(1.6, 1.2))
+    assert loss(student, teacher)["between"].item() == pytest.approx((first + second) / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", BASELINES)
