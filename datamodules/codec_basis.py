@@ -16,7 +16,7 @@ from torch import Tensor
 
 from datamodules.cache_manifest import CacheIdentity
 from datamodules.errors import CacheError
-from datamodules.files import sync_directory
+from datamodules.files import sync_directory, temporary_path
 
 BASIS = "basis.safetensors"
 # What the worst frame of the sample must keep; the codec promises 0.99 of frames that were not in the sample.
@@ -64,7 +64,7 @@ class Basis:
             identity: Whose maps it was fitted on; until the first shard is finished nothing else in the folder tells.
         """
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = cache / f".{BASIS}.partial-{os.getpid()}"
+        temporary = temporary_path(cache / BASIS)
         content = {"mean": self.mean, "std": self.std, "axes": self.axes.contiguous()}
         content["step"] = torch.tensor(self.step, dtype=torch.float64)
         try:

@@ -8,7 +8,6 @@ Headers are fixed and carry no time: equal maps give equal bytes.
 
 import hashlib
 import os
-import socket
 import tarfile
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ from datamodules.background import BackgroundQueue
 from datamodules.cache_manifest import CacheIdentity, FeatureShardEntry, write_ledger
 from datamodules.codecs import FLOAT16, Codec, Map
 from datamodules.errors import CacheError
-from datamodules.files import sync_directory
+from datamodules.files import sync_directory, temporary_path
 
 REDO_SHARD = "Delete {} and run `pl-distill predict` again: only this shard is made anew."
 
@@ -59,7 +58,7 @@ class FeatureShardWriter:
         for leftover in self._path.parent.glob(f".{self._path.name}.partial*"):  # of a run that was killed
             leftover.unlink()
         # A name of its own: a writer that was given up for lost may still be at work on the same shard.
-        self._temporary = self._path.with_name(f".{self._path.name}.partial-{socket.gethostname()}-{os.getpid()}")
+        self._temporary = temporary_path(self._path)
         self._stream = self._temporary.open("wb")
         self._digest = hashlib.sha256()
         # A thread hashes what is being written: either alone takes about as long as the other.

@@ -4,17 +4,26 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
+def temporary_path(path: Path) -> Path:
+    """Return where this process writes what will be `path`: beside it, under a name that no other process takes.
+
+    Host and process number: containers on one file system number their processes alike.
+    """
+    return path.with_name(f".{path.name}.partial-{socket.gethostname()}-{os.getpid()}")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success sync it and rename it to `path`, on an error delete it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    temporary = temporary_path(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:

@@ -17,7 +17,6 @@ A clip is whole or absent: it is drawn in a hidden folder beside the days and re
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -28,7 +27,7 @@ import cv2
 
 from datamodules.clip import RLE, Image
 from datamodules.errors import UserError
-from datamodules.files import atomic_path, sync_directory, write_json
+from datamodules.files import atomic_path, sync_directory, temporary_path, write_json
 from datamodules.masks import encode_mask
 from datamodules.pen.config import PenConfig
 from datamodules.pen.frame import FURNITURE, PenFrame
@@ -110,11 +109,10 @@ def _draw_clip(
     out: Path, config: PenConfig, clip: str, seed: int, frames: int, progress: Callable[[int], object] | None
 ) -> None:
     """Draw one clip beside the days and put it in its place when it is whole."""
-    name = f".{clip.replace('/', '-')}.partial-"
+    partial = temporary_path(out / clip.replace("/", "-"))
     out.mkdir(parents=True, exist_ok=True)
-    for rest in out.glob(f"{name}*"):  # of a drawing that was killed
+    for rest in out.glob(f".{clip.replace('/', '-')}.partial-*"):  # of a drawing that was killed
         shutil.rmtree(rest)
-    partial = out / f"{name}{os.getpid()}"
     partial.mkdir()
     try:
         _write_clip(partial, config, clip, seed, frames, progress)

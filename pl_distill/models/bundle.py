@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from datamodules.files import sha256_of, sync_directory, write_json
+from datamodules.files import sha256_of, sync_directory, temporary_path, write_json
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.prompts import PromptEmbedding, save_prompts
 from pl_distill.models.sam3_source import WEIGHTS, find_file
@@ -92,7 +92,7 @@ def write_bundle(
     if student.keeps_necks and student.detector_neck is None:
         found = "has no copies of the teacher's necks"
         raise ConfigError("student", found, "a student that covers them", "Give a folder of `save_pretrained`.")
-    temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    temporary = temporary_path(folder)
     try:
         temporary.mkdir(parents=True)
         heads = {

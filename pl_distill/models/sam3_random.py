@@ -7,7 +7,6 @@ picture, so that about half of the queries find something, in any seed.
 """
 
 import math
-import os
 import shutil
 import string
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from datamodules.files import temporary_path
 from pl_distill.errors import ConfigError
 from pl_distill.models.prompts import embed_words, save_prompts
 from pl_distill.models.sam3_config import Sam3Geometry, load_sam3_config
@@ -58,7 +58,7 @@ def write_random_sam3(
     settings = config if isinstance(config, Sam3VideoConfig) else load_sam3_config(config)
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(folder, "is not empty", "a new folder", "Name another one or delete it.")
-    temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    temporary = temporary_path(folder)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -4,7 +4,6 @@ Why DuckDB and not LanceDB, sqlite-vec or usearch is measured by ``python -m tes
 docs/animal-record.md.
 """
 
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from datamodules.files import temporary_path
 from pl_distill.reid.errors import PoolError
 from pl_distill.reid.sampling import SamplingPolicy
 
@@ -154,7 +154,7 @@ def write_compacted(connection: duckdb.DuckDBPyConnection, file: Path) -> duckdb
         connection: To the file; closed.
         file: Is replaced.
     """
-    temporary = file.with_name(f".{POOL_FILE}.partial-{os.getpid()}")
+    temporary = temporary_path(file)
     temporary.unlink(missing_ok=True)
     try:
         connection.execute(f"ATTACH '{_quoted(temporary)}' AS compacted ({_LAYOUT})")

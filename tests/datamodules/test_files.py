@@ -1,5 +1,6 @@
 import hashlib
 import json
+import socket
 
 import pytest
 
@@ -15,6 +16,18 @@ def test_a_file_appears_when_the_block_ends_and_its_folder_is_made(tmp_path):
         assert temporary.name.startswith(".")
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_processes_of_equal_number_on_two_hosts_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    with atomic_path(path) as ours:
+        ours.write_text("ours")
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "gethostname", lambda: "another-host")
+            with atomic_path(path) as theirs:
+                theirs.write_text("theirs")
+        assert path.read_text() == "theirs"
+    assert path.read_text() == "ours"
 
 
 def test_after_an_error_the_old_file_is_there_and_nothing_else(tmp_path):
