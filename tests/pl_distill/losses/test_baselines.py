@@ -53,9 +53,7 @@ def test_relations_between_pictures_look_at_the_teachers_vectors():
     student = torch.cat([vectors([0, 2], [0, 2]), vectors([4, 3], [4, 3])])
     loss = RelationalLoss(temperature=0.5)
     assert loss(teacher, teacher)["between"].item() == pytest.approx(0, abs=1e-6)
-    first = kl(
-        softmax(2, 0), softmax(0, 2)
-    )  # the teacher's first picture is like the first reference, the student's not
+    first = kl(softmax(2, 0), softmax(0, 2))  # the teacher's picture is like the first reference, the student's is not
     second = kl(softmax(0, 2), softmax(1.6, 1.2))
     assert loss(student, teacher)["between"].item() == pytest.approx((first + second) / 2, rel=1e-4)
 
