@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pl_distill.cli import VERBS, main
+from pl_distill.commands.lightning import RecipeCLI, run_lightning
 from pl_distill.commands.parsing import find_recipe
 
 RUNBOOK = Path(__file__).resolve().parents[2] / "docs/runbook.md"
@@ -15,11 +16,14 @@ RECIPES = sorted(set(re.findall(r"`([\w/-]+\.yaml)`", RUNBOOK.read_text(encoding
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_runbook_can_be_given(command, capsys):
+def test_a_command_of_the_runbook_can_be_given(command, capsys, monkeypatch):
     _, verb, *words = shlex.split(command)
     recipes = [words[number + 1] for number, word in enumerate(words) if word in ("--config", "--recipe", "--trainer")]
     assert all(Path(find_recipe(recipe)).is_file() for recipe in recipes)
-    if verb in ("fit", "predict"):  # what their recipes take is tested with the recipes
+    if verb in ("fit", "predict"):
+        monkeypatch.setattr(RecipeCLI, "_run_subcommand", lambda *_: None)
+        monkeypatch.setattr(RecipeCLI, "instantiate_trainer", lambda *_: None)  # one for GPUs refuses without one
+        run_lightning([verb, *words])  # an option that a recipe's classes do not have is refused
         return
     chosen = [words[0]] if len(VERBS[verb].functions) > 1 else []
     with pytest.raises(SystemExit):
