@@ -1,6 +1,8 @@
 """Every option in configs/distill/options goes over the pen's recipe and trains."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,7 +56,27 @@ def test_a_system_that_cannot_fit_ends_the_fit_before_its_first_step(cached, tmp
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.slow  # minutes of compiling
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="inductor needs a C++ compiler")
+def test_a_compiled_student_trains_and_reloads(cached, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    data, plain = cached("tiny"), tmp_path / "plain"
+    words = ["fit", "--config", "distill/pen.yaml", "--config", "trainer/smoke.yaml", *data.options]
+    words += ["--data.batch_size=2", "--data.num_workers=0", "--trainer.max_steps=2"]
+    words.append("--trainer.limit_val_batches=0")  # which would be compiled once more
+    expected = run_lightning([*words, f"--trainer.default_root_dir={plain}"]).trainer.callback_metrics
+    compiled = ["--config", "distill/options/compile.yaml", f"--trainer.default_root_dir={tmp_path}"]
+    run = run_lightning([*words, *compiled])
+    assert run.model.student._compiled_call_impl is not None
+    assert list((tmp_path / "inductor").rglob("*.so"))
+    loss = run.trainer.callback_metrics["train/loss"]
+    torch.testing.assert_close(loss, expected["train/loss"], rtol=1e-3, atol=1e-4)
+    student = load_student(tmp_path / "checkpoints" / "last.ckpt").state_dict()
+    kept = run.model.student.state_dict()
+    assert student.keys() == kept.keys()
+    assert all(torch.equal(student[name], kept[name]) for name in kept)
+
+
 def test_every_option_is_tried_here():
     folder = CONFIGS / "distill/options"
-    # compile.yaml needs a compiler; the module's own test compiles with a backend that does not
     assert {path.stem for path in folder.glob("*.yaml")} == {"average", "mask_agreement", "envelope", "compile"}
