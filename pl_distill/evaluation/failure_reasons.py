@@ -79,10 +79,10 @@ class Scene:
         best = int(np.argmax(shares))
         return animals.identities[best] if shares[best] >= CONTACT else None
 
-    def circumstance(self, animal: str, first: int, last: int) -> Reason | None:
-        """Return what was special about an animal when an error from frame `first` to `last` began; None if nothing."""
+    def circumstance(self, animal: str, first: int) -> Reason | None:
+        """Return what was special about an animal when an error began in frame `first`; None if nothing."""
         seen = self._first_seen.get(animal)
-        if seen is not None and (last - seen) / self._clip.fps < ENTERING_S:
+        if seen is not None and (first - seen) / self._clip.fps < ENTERING_S:
             return "entering"
         box = self.box(animal, first)
         if box is not None and self._touches_edge(box):

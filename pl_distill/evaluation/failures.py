@@ -169,7 +169,7 @@ class _Finder:
                 before, old = last[animal]
                 box = self._scene.box(animal, index)
                 assert box is not None  # it is matched in this frame
-                reason: Reason = self._scene.circumstance(animal, index, index) or "none of these"
+                reason: Reason = self._scene.circumstance(animal, index) or "none of these"
                 found.append(self._failure("switch", reason, animal, [old, events.matches[animal]], before, index, box))
                 current[animal] = index
             for animal, track in events.matches.items():
@@ -188,7 +188,7 @@ class _Finder:
         for animal, frames in runs:
             box = self._scene.box(animal, frames[0])
             assert box is not None  # it is missed in this frame
-            reason: Reason | None = self._scene.circumstance(animal, frames[0], frames[-1])
+            reason: Reason | None = self._scene.circumstance(animal, frames[0])
             if reason is None:
                 pair = self._pairs[frames[0]]
                 overlaps = pair.iou[pair.truth.index(animal)]
@@ -207,7 +207,7 @@ class _Finder:
             reason: Reason = "background"
             if animal is not None:
                 matched = animal in self._events[frames[0]].matches
-                circumstance = self._scene.circumstance(animal, frames[0], frames[-1])
+                circumstance = self._scene.circumstance(animal, frames[0])
                 reason = circumstance or ("double" if matched else "outline")
             failure = self._failure("false track", reason, animal, [track], frames[0], frames[-1], box)
             found.append(replace(failure, boxes=len(frames)))

@@ -140,9 +140,14 @@ def test_a_box_at_the_edge_is_the_border():
 
 def test_an_animal_that_came_into_sight_less_than_two_seconds_ago_is_entering():
     comes = lambda frame: ALONE if frame >= 12 else None  # noqa: E731
-    assert miss_of(scene({"a": comes, "b": NEAR}), 26, 31).reason == "entering"  # 31 - 12: 1.9 s
-    assert miss_of(scene({"a": comes, "b": NEAR}), 26, 32).reason == "crossing"
+    assert miss_of(scene({"a": comes, "b": NEAR}), 31, 35).reason == "entering"  # 31 - 12: 1.9 s
+    assert miss_of(scene({"a": comes, "b": NEAR}), 32, 35).reason == "crossing"
     assert miss_of(scene({"a": ALONE}), 0, 5).reason == "entering"  # the clip has just begun
+
+
+def test_an_animal_that_is_missed_from_its_first_sight_on_is_entering_however_long_it_is_missed():
+    comes = lambda frame: ALONE if frame >= 12 else None  # noqa: E731
+    assert miss_of(scene({"a": comes, "b": NEAR}), 12, 39).reason == "entering"  # 2.7 s
 
 
 def test_a_track_that_covers_too_little_is_the_outline():
