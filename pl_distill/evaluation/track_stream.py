@@ -22,6 +22,9 @@ from pl_distill.streaming import PruningPolicy, StreamingTracker
 
 RUN, EVENTS = "run.json", "events.log"
 RUN_SCHEMA = 1
+RECORD_S = 10.0
+"""How often the record is written anew while a run goes on: what a killed one did is known but for so long."""
+
 _VERSIONS = ("pl-distill", "torch", "transformers", "timm", "numpy")
 
 
@@ -64,7 +67,8 @@ def track_stream(
 ) -> TrackedStream:
     """Give every frame of a source to a tracker, and write tracks, masks, video, events and a record into `out`.
 
-    Ctrl-C ends it as the end of the video does, with the state ``stopped``; the files are whole.
+    Ctrl-C ends it as the end of the video does, with the state ``stopped``; the files are whole. The record is written
+    anew every `RECORD_S` seconds, so that a run that was killed still says how far it came.
 
     Args:
         source: What to track.
@@ -106,6 +110,7 @@ def track_stream(
     }
     out.mkdir(parents=True, exist_ok=True)
     record()
+    recorded = time.monotonic()
     meter.enter(STREAMING, device)
     with (
         events_to(out / EVENTS),
@@ -126,6 +131,9 @@ def track_stream(
                 alive = (alive | set(tracks.ids)) & set(tracker.session.obj_ids)
                 bar.set_postfix_str(f"{len(tracks)} animals now, {done.tracks} tracks", refresh=False)
                 bar.update()
+                if time.monotonic() - recorded >= RECORD_S:
+                    record()
+                    recorded = time.monotonic()
             done.state = "finished"
         except KeyboardInterrupt:
             done.state = "stopped"

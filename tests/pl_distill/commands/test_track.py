@@ -21,6 +21,7 @@ from datamodules.video import VideoFrames, VideoWriter, probe_video
 from pl_distill.cli import main
 from pl_distill.commands import track as command
 from pl_distill.deploy.envelope import load_envelope
+from pl_distill.evaluation import track_stream as streaming
 from pl_distill.evaluation.track_files import read_tracks
 from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
@@ -226,6 +227,24 @@ def test_a_kill_loses_at_most_the_last_picture(model, tmp_path):
         len(list(VideoFrames(out / "annotated.mp4"))) >= last - 1
     )  # of last + 1 frames; one drawn, one in the encoder
     assert json.loads((out / "run.json").read_text())["state"] == "running"
+
+
+@pytest.mark.parametrize(("every_s", "seen"), [(0.0, [0, 1, 2]), (10.0, [0, 0, 0])])
+def test_the_record_of_a_run_that_goes_on_says_how_far_it_is(monkeypatch, model, tmp_path, every_s, seen):
+    found = []
+
+    class Watched(Camera):
+        def frames(self):
+            for frame in super().frames():
+                found.append(json.loads((tmp_path / "run.json").read_text()))
+                yield frame
+
+    monkeypatch.setattr(streaming, "RECORD_S", every_s)
+    monkeypatch.setattr(command, "open_source", lambda given, **_: Watched([64, 64, 64]))
+    assert track("pen", model, tmp_path, "--annotated=false", "--masks=false") == 0
+    assert [record["frames"] for record in found] == seen
+    assert {record["state"] for record in found} == {"running"}
+    assert found[-1].keys() == json.loads((tmp_path / "run.json").read_text()).keys()
 
 
 class TestRefused:
