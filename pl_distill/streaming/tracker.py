@@ -71,6 +71,7 @@ class StreamingTracker:
             raise RuntimeError("the tracker is closed")
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype.name != "uint8":
             raise ValueError(f"frame is {frame.dtype} of shape {frame.shape}, expected uint8 of shape (H, W, 3)")
+        number, self._taken = self._taken, self._taken + 1
         shows_something = self._watch.look(frame, timestamp_s)
         if self.policy.skip_blank and not shows_something:
             return Tracks.nothing(frame.shape[0], frame.shape[1])
@@ -78,7 +79,7 @@ class StreamingTracker:
             pixels = self.preprocessing(frame)
             output = self.model(inference_session=self.session, frame=pixels, frame_idx=self.frames)
             tracks = to_tracks(output, frame.shape[0], frame.shape[1])
-            self._retire()
+            self._retire(number)
             self.session.prune(self.frames)
         self.frames += 1
         return tracks
@@ -92,6 +93,7 @@ class StreamingTracker:
         if self.model is None:
             raise RuntimeError("the tracker is closed")
         self.frames = 0  # given to the model so far
+        self._taken = 0  # blank ones that the model was not shown among them, as whoever gives the frames counts
         self.session = StreamingSession(
             self.model.config, self.prompt, self.policy, device=self._device, dtype=self._dtype
         )
@@ -112,11 +114,11 @@ class StreamingTracker:
     ) -> None:
         self.close()
 
-    def _retire(self) -> None:
+    def _retire(self, number: int) -> None:
         if self._lives is None or self.model is None:
             return
         for track, reason in self._lives.observe(self.session.obj_ids, self.model.evidence).items():
-            logger.info("frame %d: track %d ends, %s", self.frames, track, reason)
+            logger.info("frame %d: track %d ends, %s", number, track, reason)
             self.session.remove_object(track)
 
 

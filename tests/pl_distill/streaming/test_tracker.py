@@ -81,6 +81,18 @@ def test_a_track_that_ends_is_logged_with_its_reason(model, prompt, preprocessin
     assert "frame 1: track 0 ends, " in caplog.text
 
 
+def test_the_log_counts_frames_as_the_caller_does_blank_ones_too(model, prompt, preprocessing, clip, caplog):
+    caplog.set_level(logging.INFO, logger="pl_distill.streaming.tracker")
+    strict = Retirement(probation_misses=1, probation_duplicates=1)
+    tracker = StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=strict))
+    first, second = clip(2)
+    run(tracker, [first, *[np.zeros_like(first)] * 3, second])
+    assert "frame 4: track 0 ends, " in caplog.text
+    tracker.reset()
+    run(tracker, [first, second])
+    assert caplog.messages[-1].startswith("frame 1: ")
+
+
 def test_the_limit_is_kept_and_said_once(model, prompt, preprocessing, clip, caplog):
     policy = PruningPolicy(retirement=None, max_objects=2)
     tracks = run(StreamingTracker(model, prompt, preprocessing, policy), clip(5))
