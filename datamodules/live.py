@@ -87,10 +87,15 @@ class LiveStream:
         """Give frames; their times are those of their arrival, of a recording its own, in seconds since the first."""
         index = dropped = 0
         began: float | None = None
-        connection: _Connection | None = self._open()
-        while connection is not None:
+        lost: float | None = None  # since when nothing has come: a camera is back with a frame, not with a connection
+        pause = _PAUSE_S[0]
+        connection = self._open()
+        while True:
             with connection:
                 for arrived, image in connection:
+                    if lost is not None:
+                        logger.warning("%s: the stream is back after %.1f s", self.name, time.monotonic() - lost)
+                        lost, pause = None, _PAUSE_S[0]
                     began = arrived if began is None else began
                     yield Frame(index, arrived - began, image, None)
                     index += 1
@@ -99,12 +104,15 @@ class LiveStream:
                 found = f"breaks off after {index} frames ({connection.error})"
                 raise ClipError(self.name, found, "a recording to its end", "Copy it here and track the copy.")
             if connection.recorded:
-                break
-            logger.warning(
-                "%s: the stream broke off (%s) after %d frames; %d were dropped so far to keep up",
-                self.name, connection.error or "it ended", index, dropped,
-            )  # fmt: skip
-            connection = self._reopen()
+                return
+            reason = connection.error or "it ended"
+            if lost is None:
+                lost = time.monotonic()
+                logger.warning(
+                    "%s: the stream broke off (%s) after %d frames; %d were dropped so far to keep up",
+                    self.name, reason, index, dropped,
+                )  # fmt: skip
+            connection, pause = self._reopen(lost, pause, reason)
 
     def _open(self) -> "_Connection":
         try:
@@ -117,25 +125,25 @@ class LiveStream:
                 "Check address, user and password, and that another player can show it.",
             ) from None  # FFmpeg's own message repeats the address, with the password
 
-    def _reopen(self) -> "_Connection":
-        lost, pause = time.monotonic(), _PAUSE_S[0]
-        while True:
+    def _reopen(self, lost: float, pause: float, reason: str) -> tuple["_Connection", float]:
+        """Reach for a camera that has given nothing since `lost`, for `reason`, until it answers.
+
+        Returns:
+            The connection, and how long to wait before the next attempt if that gives no frame.
+        """
+        while (away := time.monotonic() - lost) <= self.patience_s:
             time.sleep(pause)
+            pause = min(2 * pause, _PAUSE_S[1], self.patience_s + 0.1)
             try:
-                connection = _Connection(self.address)
+                return _Connection(self.address), pause
             except (av.FFmpegError, OSError) as error:
-                away = time.monotonic() - lost
-                if away > self.patience_s:
-                    raise ClipError(
-                        self.name,
-                        f"dropped out and was away for {away:.0f} s ({error.strerror or error})",
-                        f"it to come back within {self.patience_s:.0f} s",
-                        "Check the camera, or wait longer with --patience_s.",
-                    ) from None
-                pause = min(2 * pause, _PAUSE_S[1], self.patience_s + 0.1)
-            else:
-                logger.warning("%s: the stream is back after %.1f s", self.name, time.monotonic() - lost)
-                return connection
+                reason = str(error.strerror or error)
+        raise ClipError(
+            self.name,
+            f"dropped out and was away for {away:.0f} s ({reason})",
+            f"it to come back within {self.patience_s:.0f} s",
+            "Check the camera, or wait longer with --patience_s.",
+        )
 
 
 class _Connection:

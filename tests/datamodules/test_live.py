@@ -32,25 +32,29 @@ def encoded(picture, target, form: str, **options: str) -> None:
 
 @pytest.fixture
 def http_camera(picture):
-    """Start a camera that sends its clip slowly to so many callers and then turns everybody away; gives its address."""
+    """Start a camera that sends its clip slowly to so many callers and then turns everybody away; gives its address.
+
+    A `silent` one goes on to answer, but only says what it would send, and hangs up.
+    """
     buffer = io.BytesIO()
     encoded(picture, buffer, "mpegts")
     data = buffer.getvalue()
     servers = []
 
-    def start(callers: int) -> str:
+    def start(callers: int, silent: bool = False) -> str:
         left = [callers]
 
         class Camera(BaseHTTPRequestHandler):
             def do_GET(self):
-                if left[0] == 0:
+                if left[0] == 0 and not silent:
                     self.send_error(503)
                     return
-                left[0] -= 1
+                sent = data if left[0] else 10 * data[: 3 * 188]  # a transport stream begins with packets of tables
+                left[0] = max(left[0] - 1, 0)
                 self.send_response(200)
                 self.end_headers()  # no length: it goes on until it breaks off
-                for begin in range(0, len(data), 1880):
-                    self.wfile.write(data[begin : begin + 1880])
+                for begin in range(0, len(sent), 1880):
+                    self.wfile.write(sent[begin : begin + 1880])
                     time.sleep(0.005)
 
             def log_message(self, *_):
@@ -140,6 +144,15 @@ def test_a_camera_that_drops_out_is_reached_for_again_and_given_up_in_the_end(ht
     assert sum("broke off" in message for message in messages) == 2
     assert sum("is back after" in message for message in messages) == 1
     assert "secret" not in str(error) + "".join(messages)
+
+
+@pytest.mark.parametrize("callers", [0, 1])
+def test_a_camera_that_answers_but_gives_no_frame_is_given_up(http_camera, caplog, callers):
+    with caplog.at_level(logging.WARNING, logger="datamodules.live"):
+        frames, error = until_given_up(LiveStream(http_camera(callers, silent=True), patience_s=0.3))
+    assert bool(frames) == bool(callers)
+    assert "dropped out" in error.found
+    assert [("broke off" in text, "is back" in text) for text in caplog.messages] == [(True, False)]
 
 
 def test_frames_that_come_while_the_taker_is_busy_are_dropped_and_counted(rtsp_camera, number_of, caplog):
