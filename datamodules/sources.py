@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from datamodules.clip import Frame
+from datamodules.clip import Frame, Image
 from datamodules.errors import ClipError
 from datamodules.images import ImageFiles
 from datamodules.live import SCHEMES, LiveStream, is_live, scheme_of
 from datamodules.video import VideoFrames, VideoInfo, probe_video
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_ROUNDING_S = 1e-3  # Matroska's clock, the coarsest that is usual: a time so near to an even rate is that of the rate
 
 
 class Source(Protocol):
@@ -39,6 +40,8 @@ class Source(Protocol):
 class VideoFiles:
     """Video files, one after the other, as one stream: the hours of a camera.
 
+    Times are those of the files' own clocks, so that a pause in a recording is one, too. From file to file they go on.
+
     Args:
         name: What the user gave.
         paths: The files in order.
@@ -51,7 +54,7 @@ class VideoFiles:
 
     @property
     def fps(self) -> float:
-        """Of the first file; each is played at its own."""
+        """Of the first file, on average."""
         return self.infos[0].fps
 
     @property
@@ -63,10 +66,14 @@ class VideoFiles:
         """Decode the files from first to last; indices and times go on from file to file."""
         index, begin_s = 0, 0.0
         for path, info in zip(self.paths, self.infos, strict=True):
-            for number, image in enumerate(VideoFrames(path, allow_damage=True)):
-                yield Frame(index, begin_s + number / info.fps, image, None)
+            last_s = begin_s
+            for time_s, image in _since_the_first(VideoFrames(path, allow_damage=True), info.fps):
+                last_s = begin_s + time_s
+                yield Frame(index, last_s, image, None)
                 index += 1
             begin_s += info.num_frames / info.fps
+            if begin_s <= last_s:  # the file's rate leaves a pause out
+                begin_s = last_s + 1 / info.fps
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,26 @@ def open_source(given: str, *, picture_fps: float = 6.0, patience_s: float = 600
     raise ClipError(
         given, "is not there", "a video, a folder of pictures, a pattern, or the address of a camera", "Check the path."
     )
+
+
+def _since_the_first(video: VideoFrames, fps: float) -> Iterator[tuple[float, Image]]:
+    """Give the pictures of a file, each with the seconds since the first, which always grow.
+
+    The file's clock is followed. Where it tells nothing, stands still or goes back, a frame comes 1 / `fps` after the one
+    before, and the clock counts from there.
+    """
+    time_s = 0.0
+    ahead_s: float | None = None  # of the file's clock to the times that are given
+    for number, (image, clock_s) in enumerate(video.timed()):
+        regular_s = number / fps
+        told_s = None if clock_s is None or ahead_s is None else clock_s - ahead_s
+        if number:
+            time_s = told_s if told_s is not None and told_s > time_s else time_s + 1 / fps
+        if clock_s is not None and told_s != time_s:
+            ahead_s = clock_s - time_s
+        if abs(time_s - regular_s) < _ROUNDING_S:
+            time_s = regular_s
+        yield time_s, image
 
 
 def _of_files(given: str, files: list[Path], picture_fps: float) -> Source:

@@ -86,17 +86,23 @@ class VideoFrames:
     allow_damage: bool = False
 
     def __iter__(self) -> Iterator[Image]:
+        for image, _ in self.timed():
+            yield image
+
+    def timed(self) -> Iterator[tuple[Image, float | None]]:
+        """Give each picture with its time by the file's own clock, in seconds; None where the file tells none."""
         path = Path(self.path)
         packets = frames = 0
         with _open_video(path) as (container, stream):
             stream.codec_context.thread_count = 1  # more threads hold more frames, and readers run one per core already
+            told = container.format.name != "avi"  # it stores no times; FFmpeg's guesses are out of order with B-frames
             for packet in _whole_packets(path, container, stream):
                 packets += 1
                 for frame in packet.decode():
-                    yield self._picture(frame, frames)
+                    yield self._picture(frame, frames), frame.time if told else None
                     frames += 1
             for frame in stream.decode(None):  # what the decoder kept back to reorder
-                yield self._picture(frame, frames)
+                yield self._picture(frame, frames), frame.time if told else None
                 frames += 1
         if frames != packets:
             raise ClipError(

@@ -1,9 +1,13 @@
+from fractions import Fraction
+
+import av
 import cv2
 import pytest
 
 from datamodules.errors import ClipError
 from datamodules.live import LiveStream
 from datamodules.sources import open_source
+from datamodules.video import GrowingVideoWriter, VideoFrames
 
 
 @pytest.fixture
@@ -41,6 +45,48 @@ def test_a_pattern_of_videos_is_one_stream_whose_times_go_on(tmp_path, write_vid
     source = open_source(str(tmp_path / "hour*.mp4"))
     assert (source.fps, source.num_frames) == (6, 5)
     assert seen(source, number_of) == [(0, 0, 0.0), (1, 1, 0.167), (2, 2, 0.333), (3, 0, 0.5), (4, 1, 1.0)]
+
+
+def test_a_pause_in_a_recording_is_one_in_its_times_and_in_those_of_the_files_after_it(tmp_path, write_video, picture):
+    with GrowingVideoWriter(tmp_path / "hour1.mp4", fps=6, width=64, height=48) as video:
+        for number, time_s in enumerate((5.0, 5.2, 605.2, 605.3)):
+            video.write(picture(number), time_s)
+    write_video(tmp_path / "hour2.mp4", frames=2, fps=6)
+    times = [frame.timestamp_s for frame in open_source(str(tmp_path / "hour*.mp4")).frames()]
+    assert times[:4] == pytest.approx([0, 0.2, 600.2, 600.3], abs=1e-3)
+    assert times[4] > times[3]
+    assert times[5] - times[4] == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(7)])
+def test_an_even_rate_gives_even_times_whatever_the_container_rounds_them_to(tmp_path, picture, name, rate):
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode(None))
+    source = open_source(str(tmp_path / name))
+    assert source.fps == pytest.approx(float(rate))
+    assert [frame.timestamp_s for frame in source.frames()] == [number / source.fps for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("clock_s", "times_s"),
+    [
+        ([None, None, None], [0, 0.1, 0.2]),
+        ([7.0, 7.1, None, 7.3, 9.3], [0, 0.1, 0.2, 0.3, 2.3]),
+        ([7.0, 9.0, 0.0, 0.1, 5.1], [0, 2, 2.1, 2.2, 7.2]),  # it began anew
+        ([7.0, 7.0, 7.1], [0, 0.1, 0.2]),
+    ],
+)
+def test_times_grow_also_where_a_file_tells_none_or_its_clock_goes_back(
+    tmp_path, write_video, monkeypatch, picture, clock_s, times_s
+):
+    source = open_source(str(write_video(tmp_path / "a.mp4", frames=3, fps=10)))
+    monkeypatch.setattr(VideoFrames, "timed", lambda _: ((picture(0), time_s) for time_s in clock_s))
+    assert [frame.timestamp_s for frame in source.frames()] == pytest.approx(times_s)
 
 
 def test_a_pattern_of_pictures_and_a_single_picture(tmp_path, write_pictures, number_of):
