@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ from pl_distill.evaluation.plots import (
     draw_tracks,
 )
 from pl_distill.evaluation.real_size import count_real_size
-from pl_distill.evaluation.results import ClipResult, Results, read_results
-from pl_distill.evaluation.seeds import check_seeds
+from pl_distill.evaluation.results import ClipResult, ModelResult, Results, read_results
+from pl_distill.evaluation.seeds import check_seeds, seed_table
 from pl_distill.evaluation.statistics import PairedDifference, compare_models
 from pl_distill.evaluation.tables import ReportTable, read_report_tables
 from pl_distill.evaluation.trackers import BASELINES
@@ -59,6 +59,15 @@ class PicturedFrame:
 
     frame: int
     urls: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Tracker:
+    """A tracker of the table by clip: ours or a baseline, with the role of its network."""
+
+    role: str
+    label: str
+    model: ModelResult
 
 
 @dataclass(frozen=True)
@@ -109,8 +118,9 @@ def report(
     path = _results_file(results)
     content = read_results(path)
     runs = [content, *(read_results(_results_file(seed)) for seed in seeds)]
+    places = [Path(results), *map(Path, seeds)]
     if seeds:
-        check_seeds(runs, [path, *map(Path, seeds)])
+        check_seeds(runs, places)
     folder = path.parent
     curves = read_curves(folder if logs is None else Path(logs))
     if logs is not None and not curves:
@@ -125,7 +135,10 @@ def report(
             f"{lost} records of replays are not beside the results any more: plots and pictures are incomplete."
         )
     tables, domains = _read_extras([folder, *map(Path, extras)])
-    tables = [*behaviour_tables(content), *tables]
+    named = behaviour_tables(content)
+    if seeds:
+        named = [replace(table, title=f"{table.title} (first of {len(runs)} seeds)") for table in named]
+    tables = [*named, *tables]
     gallery = make_gallery(folder, content)
     drawings = _draw(content, records)
     drawings["domains"] = [one for metric in domains if (one := draw_domains(domains[metric], metric)) is not None]
@@ -138,6 +151,8 @@ def report(
         pictures=pictures,
         notes=notes,
         differences=differences,
+        seeds=seed_table(runs, places) if seeds else None,
+        seed_count=len(runs),
         tables=tables,
         gallery=gallery,
         strips=_read_strips(folder, gallery),
@@ -216,6 +231,17 @@ def _data_url(image: Image, width: int = _PICTURE_WIDTH) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, _JPEG_QUALITY)).decode("ascii")
 
 
+def _trackers(results: Results) -> list[_Tracker]:
+    """Return ours of each network, each followed by its baselines."""
+    found = []
+    for role, model in results.models.items():
+        found.append(_Tracker(role, role, model))
+        for name, text in BASELINES.items():
+            if f"{role}-{name}" in results.baselines:
+                found.append(_Tracker(role, f"{role}, {text.label}", results.baselines[f"{role}-{name}"]))
+    return found
+
+
 def _prose(text: str) -> Markup:
     """Escape a sentence and set what stands between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
@@ -244,6 +270,8 @@ def _render(
     pictures: list[PicturedClip],
     notes: list[str],
     differences: list[PairedDifference],
+    seeds: ReportTable | None,
+    seed_count: int,
     tables: list[ReportTable],
     gallery: Gallery | None,
     strips: list[Strip],
@@ -273,6 +301,9 @@ def _render(
         "baseline_texts": list(BASELINES.values()),
         "paper": paper_rows(results, count_real_size()),
         "differences": differences,
+        "seeds": seeds,
+        "seed_count": seed_count,
+        "trackers": _trackers(results),
         "tables": tables,
         "gallery": gallery,
         "strips": strips,

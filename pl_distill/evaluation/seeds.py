@@ -1,11 +1,13 @@
-"""Whether evaluations may be compared as students of several seeds."""
+"""Students of several seeds: whether their evaluations may be compared, and each of them in a table."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.results import Results
+from pl_distill.evaluation.tables import ReportTable
 
 
 def check_seeds(runs: Sequence[Results], places: Sequence[Path]) -> None:
@@ -31,6 +33,37 @@ def check_seeds(runs: Sequence[Results], places: Sequence[Path]) -> None:
             raise ConfigError(
                 "seeds", f"{place} has the very student of {twin}", "one of another seed", "Leave it out."
             )
+
+
+def seed_table(runs: Sequence[Results], places: Sequence[Path]) -> ReportTable:
+    """Return MOTA and IDF1 of teacher and student for each seed, and below them the means.
+
+    Args:
+        runs: Evaluations that `check_seeds` has passed.
+        places: Where each was read.
+    """
+    columns = ["seed", "MOTA % teacher", "student", "difference", "IDF1 % teacher", "student", "difference"]
+    numbers = [_scores(run) for run in runs]
+    means = [None if None in column else fmean(column) for column in zip(*numbers, strict=True)]
+    names = [*map(str, places), "mean"]
+    rows = [[name, *_cells(found)] for name, found in zip(names, [*numbers, means], strict=True)]
+    text = "Against truth, pooled over all clips. What is shown of one seed alone is of the first."
+    return ReportTable("Seed by seed", text, columns, rows)
+
+
+def _scores(run: Results) -> list[float | None]:
+    """Return teacher, student and difference of MOTA, then of IDF1."""
+    found: list[float | None] = []
+    for metric in ("mota", "idf1"):
+        teacher, student = (getattr(run.models[role].overall, metric) for role in ("teacher", "student"))
+        found += [teacher, student, None if teacher is None or student is None else student - teacher]
+    return found
+
+
+def _cells(numbers: Sequence[float | None]) -> list[str]:
+    """Return what `_scores` returns as it is shown."""
+    forms = ("{:.2f}", "{:.2f}", "{:+.2f}") * 2
+    return ["-" if number is None else form.format(number) for number, form in zip(numbers, forms, strict=True)]
 
 
 def _judged(run: Results) -> dict[str, object]:

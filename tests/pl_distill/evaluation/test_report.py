@@ -307,6 +307,26 @@ def test_students_of_other_seeds_are_compared_together(tmp_path):
     assert note not in together
 
 
+def test_each_seed_has_a_line_and_what_is_of_the_first_alone_says_so(tmp_path):
+    paths = [make(tmp_path / name, seed=seed) for seed, name in enumerate("abc")]
+    better = scores(9)
+    results = read_results(paths[2])
+    models = results.models | {"student": replace(results.models["student"], overall=better)}
+    write_results(paths[2], replace(results, models=models))
+    together = page(report(paths[0], seeds=paths[1:])).text
+    assert "Seed by seed" in together
+    assert f"{paths[1]} 90.00 84.00 -6.00 " in together
+    assert f"{paths[2]} 90.00 91.00 +1.00 " in together
+    mean = (84 + 84 + 91) / 3
+    assert f"mean 90.00 {mean:.2f} {mean - 90:+.2f} " in together
+    for heading in ("Scores, speed and size", "Clip by clip", "Beside the paper", "Time and memory"):
+        assert f"{heading} first of 3 seeds" in together
+    assert "Is the difference real? first" not in together
+    alone = page(report(paths[0])).text
+    assert "Seed by seed" not in alone
+    assert "first of" not in alone
+
+
 def test_what_are_no_seeds_of_one_comparison_is_refused(tmp_path):
     first = make(tmp_path / "a", seed=0)
     settings = Settings("runs/shards", "pen", "test", "pig", {"mode": "bounded"}, 0.5, None, "cpu")
@@ -334,6 +354,8 @@ def test_baselines_stand_beside_ours_with_their_difference(tmp_path):
     found = page(report(path)).text
     assert "detector + IoU : The same detector in every frame" in found
     assert re.search(r"detector \+ IoU 90.00 .* -6.00 -6.00 to -6.00 not established", found)
+    by_clip = found[found.index("Clip by clip") :]
+    assert by_clip.count("student, detector + IoU 90.00") == 3  # two clips, and all
 
 
 def test_tables_of_other_commands_are_shown(tmp_path):
