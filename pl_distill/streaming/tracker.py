@@ -71,7 +71,8 @@ class StreamingTracker:
             raise RuntimeError("the tracker is closed")
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype.name != "uint8":
             raise ValueError(f"frame is {frame.dtype} of shape {frame.shape}, expected uint8 of shape (H, W, 3)")
-        number, self._taken = self._taken, self._taken + 1
+        number = self._taken
+        self._taken += 1
         shows_something = self._watch.look(frame, timestamp_s)
         if self.policy.skip_blank and not shows_something:
             return Tracks.nothing(frame.shape[0], frame.shape[1])
