@@ -142,8 +142,8 @@ def open_source(given: str, *, picture_fps: float = 6.0, patience_s: float = 600
 def _since_the_first(video: VideoFrames, fps: float) -> Iterator[tuple[float, Image]]:
     """Give the pictures of a file, each with the seconds since the first, which always grow.
 
-    The file's clock is followed. Where it tells nothing, stands still or goes back, a frame comes 1 / `fps` after the one
-    before, and the clock counts from there.
+    The file's clock is followed. Where it tells nothing, stands still or goes back, a frame comes 1 / `fps` after the
+    one before, and the clock counts from there.
     """
     time_s = 0.0
     ahead_s: float | None = None  # of the file's clock to the times that are given
