@@ -72,6 +72,7 @@ def transfer(
         find_file(source.teacher or source.source, "config.json")
     days = [format_day(FIRST_DAY + timedelta(days=number)) for number in range(clips)]
     division = Split("transfer", (), (), (DateRange(FIRST_DAY, FIRST_DAY + timedelta(days=clips - 1)),))
+    shards = f"shards-{clips}"
     with tqdm(total=len(domains) * clips, desc="draw", unit="clip") as bar:
 
         def advance(pens: int) -> None:
@@ -80,10 +81,12 @@ def transfer(
         for domain, folder in zip(domains, folders.values(), strict=True):
             pens = [DrawnPen(domain, None, EVALUATION_SEED + seed + number, day) for number, day in enumerate(days)]
             draw_pens(folder / "clips", pens, frames_per_pen=frames, processes=jobs, progress=advance)
-            write_shards(read_edinburgh(folder / "clips"), division, folder / "shards")
+            # a run with another number of clips may have left more of them there, and shards that are not of these
+            wanted = [clip for clip in read_edinburgh(folder / "clips") if clip.day in days]
+            write_shards(wanted, division, folder / shards)
     common: dict[str, Any] = {"model": model, "teacher": teacher, "prompt": prompt, "video": video, "policy": policy}
     common["seed"] = EVALUATION_SEED + seed
-    evaluate_in_jobs([{**common, "data": folder / "shards", "out": folder} for folder in folders.values()], jobs)
+    evaluate_in_jobs([{**common, "data": folder / shards, "out": folder} for folder in folders.values()], jobs)
     results = {domain: read_results(folder / RESULTS_FILE) for domain, folder in folders.items()}
     rows, gaps = transfer_rows(results), domain_gaps(results)
     paths = write_transfer(out, rows, gaps)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -77,6 +78,14 @@ def test_a_second_run_replays_nothing(scored, capfd):
     assert (root / "out" / "transfer.json").read_bytes() == before
     told = "model: 1 of 1 clips are reused from an earlier run"
     assert capfd.readouterr().out.count(told) == 4  # by each process, of each domain
+
+
+def test_fewer_clips_than_an_earlier_run_drew_are_scored(scored, tmp_path):
+    root, _, words = scored
+    out = shutil.copytree(root / "out", tmp_path / "out")
+    assert main([str(out) if word == str(root / "out") else word for word in words] + ["--clips=1"]) == 0
+    rows = json.loads((out / "transfer.json").read_text())["rows"]
+    assert [(row["domain"], row["clips"]) for row in rows] == [("near", 1), ("far", 1)]
 
 
 def test_the_card_of_a_release_shows_scores_and_words(scored, capsys):
