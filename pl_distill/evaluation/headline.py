@@ -139,12 +139,11 @@ def baseline_rows(results: Results) -> list[BaselineRow]:
 
 
 def describe_difference(item: PairedDifference | None) -> str:
-    """Return a difference with its interval in one line."""
+    """Return a difference with its interval and whether it is established, in one line."""
     if item is None:
         return ""
-    if item.low is None or item.high is None:
-        return f"{item.difference:+.2f}"
-    return f"{item.difference:+.2f} [{item.low:+.2f}, {item.high:+.2f}]"
+    between = "" if item.low is None or item.high is None else f" [{item.low:+.2f}, {item.high:+.2f}]"
+    return f"{item.difference:+.2f}{between} {'' if item.established else 'not '}established"
 
 
 def format_baselines(results: Results) -> str:

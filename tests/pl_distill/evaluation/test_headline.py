@@ -3,7 +3,14 @@
 from dataclasses import replace
 
 from pl_distill.evaluation.caveats import caveats
-from pl_distill.evaluation.headline import baseline_rows, columns, format_baselines, format_table, headline
+from pl_distill.evaluation.headline import (
+    baseline_rows,
+    columns,
+    describe_difference,
+    format_baselines,
+    format_table,
+    headline,
+)
 from pl_distill.evaluation.mot import TrackingCounts
 from pl_distill.evaluation.results import (
     ClipReplay,
@@ -14,6 +21,7 @@ from pl_distill.evaluation.results import (
     Results,
     Settings,
 )
+from pl_distill.evaluation.statistics import PairedDifference
 
 
 def model(misses: int, boxes: int = 100, false: int = 0, frames: int = 10, judged: int = 10, **changes) -> ModelResult:
@@ -90,7 +98,15 @@ def test_baselines_stand_below_the_model_that_they_run_on():
     ]
     assert [row[4] and row[4].difference for row in shown] == [None, 10, None, 10]
     assert baseline_rows(results(model=model(1))) == []
-    assert format_baselines(two).splitlines()[-1].split()[-1] == "+10.00"
+    assert format_baselines(two).splitlines()[-1].endswith(" +10.00 not established")
+
+
+def test_a_difference_is_printed_with_its_verdict():
+    sure = PairedDifference("mota", 4, 2, 6, 0.01, clips=8, days=6, seeds=3)
+    assert describe_difference(sure) == "+4.00 [+2.00, +6.00] established"
+    for less in ({"days": 5}, {"seeds": 1}, {"low": -1.0}):
+        assert describe_difference(replace(sure, **less)).endswith("] not established")
+    assert describe_difference(replace(sure, low=None, high=None)) == "+4.00 not established"
 
 
 def test_the_table_is_aligned():
