@@ -20,16 +20,17 @@ class Retirement:
     A retired animal that is found again gets a new id. Every live track costs one pass of the tracker per frame.
 
     Args:
-        probation_frames: A track younger than this is on probation. Longer: more false tracks are caught, and more true
-            ones die that begin in a crowd.
-        probation_misses: On probation, a track ends when its mask had no detection in so many frames. Lower: false
-            tracks are shorter, animals that the detector sees badly never get a track.
+        probation_frames: A track younger than this is on probation. Higher: more false tracks are caught, and more true
+            ones die that begin in a crowd. Lower: false tracks that outlive it stay for as long as `unmatched_frames`
+            lets them.
+        probation_misses: On probation, a track ends when its mask had no detection in so many frames. Higher: false
+            tracks are seen for longer. Lower: animals that the detector sees badly never get a track.
         probation_duplicates: On probation, a track ends when it shared its detection with an older track in so many
-            frames. Lower: fewer doubles, animals lying close together merge.
-        unmatched_frames: Later, it ends when frames without a detection outnumber those with one by so many. Lower:
-            tracks on straw and furniture end sooner, animals lose their identity while the detector misses them.
-        empty_frames: It ends after so many frames in a row without a mask. Lower: less time is spent on animals that
-            left, an animal that was hidden for longer comes back as another one.
+            frames. Higher: doubles are seen for longer. Lower: an animal that lies close to another loses its track.
+        unmatched_frames: Later, it ends when frames without a detection outnumber those with one by so many. Higher:
+            tracks on straw and furniture stay. Lower: animals lose their identity while the detector misses them.
+        empty_frames: It ends after so many frames in a row without a mask. Higher: animals that left cost time for
+            longer. Lower: an animal that was hidden for longer comes back as another one.
     """
 
     probation_frames: int = 15
