@@ -1,6 +1,8 @@
 """Who may import whom: `datamodules` <- `pl_distill` <- `callbacks` <- `configs`; floors inside `pl_distill`."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,12 @@ def test_floors_inside_pl_distill_hold():
             if FLOOR_OF[parts[1]] <= FLOOR_OF[package]:
                 wrong.append(f"{file.relative_to(ROOT)} imports {name}")
     assert not wrong
+
+
+def test_streaming_runs_without_lightning():
+    code = "import sys, pl_distill.streaming; print([name for name in sys.modules if 'lightning' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
 
 
 def test_everything_that_lies_in_a_package_is_listed_for_the_wheel():

@@ -63,14 +63,27 @@ def test_the_model_is_left_as_it_was_and_serves_two_trackers_at_once(model, prom
 
 
 def test_ids_never_come_back(model, prompt, preprocessing, clip):
-    strict = Retirement(probation_misses=1, probation_duplicates=1)
+    strict = Retirement(probation_misses=1, probation_duplicates=1, unmatched_frames=1)
     tracker = StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=strict))
-    last_seen: dict[int, int] = {}
-    for index, tracks in enumerate(run(tracker, clip(25))):
-        for track in tracks.ids:
-            assert track in last_seen or track > max(last_seen, default=-1)
-            last_seen[track] = index
-    assert max(last_seen) > 8  # more than can be alive at a time: some have ended
+    threshold = tracker.model.score_threshold_detection
+    seen: set[int] = set()
+    ended: set[int] = set()
+    for index, picture in enumerate(clip(40)):
+        # in a while without any detection, every track ends
+        tracker.model.score_threshold_detection = 2.0 if 18 <= index < 22 else threshold
+        alive_before = set(tracker.session.obj_ids)
+        found = set(tracker.update(picture, index / 10).ids)
+        alive = set(tracker.session.obj_ids)
+        newcomers = (found | alive) - seen
+        assert not ended & (found | alive)
+        assert all(track > max(seen, default=-1) for track in newcomers)
+        seen |= newcomers
+        ended |= (alive_before | newcomers) - alive
+        if index == 21:
+            assert not alive
+            before_the_pause = max(seen)
+    assert len(ended) > 8
+    assert max(seen) > before_the_pause
     assert set(tracker.session.trk_keep_alive) == set(tracker.session.obj_ids)
 
 
