@@ -197,7 +197,8 @@ class GrowingVideoWriter:
         self.path = Path(path)
         self.shape = (height, width, 3)
         self._last_tick = -1
-        flags = "+frag_every_frame+empty_moov+default_base_moof"
+        # skip_trailer: no index of all fragments at the end, for which FFmpeg would remember every one of them
+        flags = "+frag_every_frame+empty_moov+default_base_moof+skip_trailer"
         options = {"movflags": flags, "flush_packets": "1"}
         self._container = av.open(str(path), "w", format="mp4", options=options)
         # zerolatency: the encoder keeps nothing back, so that what was written is in the file
