@@ -123,6 +123,19 @@ def test_memory_is_flat_once_the_windows_are_full_and_grows_without_pruning(mode
     assert growing[-1] > 20 * tensors[-1]
 
 
+def test_bounded_memory_has_a_ceiling_also_where_any_frame_may_condition(model, prompt, preprocessing, clip):
+    model.recondition_every_nth_frame = 1
+    model.high_conf_thresh, model.high_iou_thresh, model.assoc_iou_thresh = 0.1, 0.0, 0.05  # any detection may do it
+    pictures = list(clip(60))
+    bounded, _ = memory_over_time(model, prompt, preprocessing, pictures, "bounded")
+    # not the same in every frame: what conditioned among the last six frames is kept once and not twice
+    memory, pointer, animals = 64 * 64 * 2, 128 * 4, 2
+    assert max(bounded) <= bounded[0] + animals * ((6 + 4) * memory + (15 + 4) * pointer)
+    exact, _ = memory_over_time(model, prompt, preprocessing, pictures, "exact")
+    # the pointers of frames that conditioned and are no longer attended to
+    assert exact[-1] - bounded[-1] > exact[30] - bounded[30] > 0
+
+
 def test_a_shorter_window_keeps_fewer_frames_whole(prompt):
     policy = PruningPolicy("bounded", window_frames=3)
     session, tracked, conditioning = session_with(prompt, policy, tracked=range(40), conditioning=[0])
