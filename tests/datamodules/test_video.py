@@ -216,7 +216,7 @@ class TestGrowing:
                     assert [number_of(image) for image in VideoFrames(copy)] == list(range(number))
         assert [number_of(image) for image in VideoFrames(path)] == list(range(20))
         assert probe_video(path).fps == pytest.approx(6, rel=0.02)
-        assert b"mfra" not in path.read_bytes()  # an index of all fragments, which would be held in memory until the end
+        assert b"mfra" not in path.read_bytes()  # an index of all fragments, held in memory until the end
 
     def test_frames_are_shown_when_they_came_also_after_a_pause_and_a_clock_that_went_back(self, tmp_path, picture):
         path = tmp_path / "a.mp4"
