@@ -2,7 +2,8 @@
 
 What is counted are the bytes of tensors, as CUDA's allocator rounds them (`torch.cuda.max_memory_allocated`). Not in
 it: the CUDA context and libraries, workspace inside cuDNN's and cuBLAS's kernels, memory that the allocator keeps and
-does not use (`max_memory_reserved`), and the process's own memory. A device's envelope has a reserve for them.
+does not use (`max_memory_reserved`), and the process's own memory. A device's envelope has a reserve for context and
+process, and none for the other two.
 """
 
 from contextlib import nullcontext

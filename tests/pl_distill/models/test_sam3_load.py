@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Sam3VideoProcessor
+from transformers import CLIPTextModelWithProjection, Sam3VideoProcessor
+from transformers.models.sam3.modeling_sam3 import Sam3GeometryEncoder
 
 from pl_distill.errors import CheckpointError
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, read_geometry, trunk_map, trunk_sha256
@@ -40,6 +41,20 @@ def test_the_loaded_weights_are_those_of_the_file(teacher):
     assert model.detector_model.geometry_encoder is model.detector_model.text_encoder is None
     assert type(model).__name__ == "Sam3VideoModel"
     assert not model.training
+
+
+def test_what_is_left_out_is_never_allocated(teacher, monkeypatch):
+    devices = []
+    for part in (CLIPTextModelWithProjection, Sam3GeometryEncoder):
+        build = part.__init__
+
+        def spy(self, *arguments, build=build, **options):
+            build(self, *arguments, **options)
+            devices.append({parameter.device.type for parameter in self.parameters()})
+
+        monkeypatch.setattr(part, "__init__", spy)
+    load_sam3(teacher)
+    assert devices == [{"meta"}, {"meta"}]
 
 
 def test_the_text_encoder_is_loaded_when_asked_for(teacher):

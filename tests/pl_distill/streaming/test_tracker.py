@@ -43,6 +43,17 @@ def test_tracks_are_what_they_promise(model, prompt, preprocessing, clip):
         assert (bottom <= 48).all()
 
 
+def test_nothing_is_kept_for_gradients(model, prompt, preprocessing, clip):
+    """Every weight of a loaded model asks for them: without inference mode each frame would keep its activations."""
+    assert all(weight.requires_grad for weight in model.parameters())
+    seen = []
+    for part in (model.detector_model.vision_encoder, model.tracker_model.memory_attention):
+        part.register_forward_hook(lambda *_: seen.append(torch.is_inference_mode_enabled()))
+    run(StreamingTracker(model, prompt, preprocessing), clip(3))
+    assert len(seen) > 3
+    assert all(seen)
+
+
 def test_reset_forgets_everything(model, prompt, preprocessing, clip):
     pictures = list(clip(6))
     tracker = StreamingTracker(model, prompt, preprocessing)
