@@ -54,11 +54,12 @@ class JetsonEnvelope(Callback):
             ConfigError: PeakVRAM is not there, or comes behind and ends its phase too late.
         """
         self._headroom_gib = []
-        kinds = [type(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        measuring = [place for place, one in enumerate(callbacks) if isinstance(one, PeakVRAM)]
         expected = "callbacks.peak_vram.PeakVRAM before JetsonEnvelope"
-        if PeakVRAM not in kinds:
+        if not measuring:
             raise ConfigError("trainer.callbacks", "has nobody who measures memory", expected, "Add it.")
-        if kinds.index(PeakVRAM) > kinds.index(JetsonEnvelope):
+        if measuring[0] > callbacks.index(self):
             raise ConfigError("trainer.callbacks", "has PeakVRAM behind JetsonEnvelope", expected, "Exchange them.")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
