@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from datamodules.clip import Annotation
 from pl_distill.evaluation.boxes import iou_matrix
 from pl_distill.evaluation.track_files import NO_BOXES, Tracks
+from pl_distill.streaming.assignment import assign
 
 IOU_THRESHOLD = 0.5
 """Least overlap at which a track can stand for an animal; the habit of CLEAR MOT for boxes."""
@@ -72,6 +72,4 @@ def _pair_visible(truth: Annotation, tracks: Tracks, index: int) -> FramePair:
 
 def match(iou: NDArray[np.float64], threshold: float = IOU_THRESHOLD) -> Iterable[tuple[int, int]]:
     """Give the pairs (row, column) with the largest sum of overlaps, one to one, each at least `threshold`."""
-    allowed = np.where(iou >= threshold, iou, 0.0)
-    rows, columns = linear_sum_assignment(allowed, maximize=True)
-    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if allowed[row, column] > 0]
+    return assign(iou, threshold)

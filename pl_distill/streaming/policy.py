@@ -2,7 +2,7 @@
 
 Source of the retirement rule: the "hotstart" of SAM 3 (transformers, models/sam3_video, `_process_hotstart`). There it
 holds back the first 15 frames of an animal to decide about it and is therefore off when streaming; ours decides without
-holding anything back, so that a false track is seen for a few frames and then ends.
+holding anything back, so that a false track is seen for a few frames, then hidden, and then ends.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Mode = Literal["exact", "bounded", "none"]
 
 @dataclass(frozen=True)
 class Retirement:
-    """When a track ends for good. Each limit counts frames; 0 switches it off.
+    """When a track ends for good, and when it is not shown. Each limit counts frames; 0 switches it off.
 
     A retired animal that is found again gets a new id. Every live track costs one pass of the tracker per frame.
 
@@ -25,18 +25,20 @@ class Retirement:
             lets them.
         probation_misses: On probation, a track ends when its mask had no detection in so many frames. Higher: false
             tracks are seen for longer. Lower: animals that the detector sees badly never get a track.
-        probation_duplicates: On probation, a track ends when it shared its detection with an older track in so many
-            frames. Higher: doubles are seen for longer. Lower: an animal that lies close to another loses its track.
         unmatched_frames: Later, it ends when frames without a detection outnumber those with one by so many. Higher:
-            tracks on straw and furniture stay. Lower: animals lose their identity while the detector misses them.
+            tracks on straw, and on an animal that has one already, stay. Lower: animals lose their identity while the
+            detector misses them.
+        hidden_frames: It goes on but is not shown from so many frames in a row without a detection on, until it has one
+            again. Higher: what is left of a track whose animal another one took is seen for longer. Lower: animals that
+            the detector misses for a moment disappear.
         empty_frames: It ends after so many frames in a row without a mask. Higher: animals that left cost time for
             longer. Lower: an animal that was hidden for longer comes back as another one.
     """
 
     probation_frames: int = 15
     probation_misses: int = 8
-    probation_duplicates: int = 8
-    unmatched_frames: int = 30
+    unmatched_frames: int = 15
+    hidden_frames: int = 3
     empty_frames: int = 150
 
     def __post_init__(self) -> None:
@@ -57,6 +59,8 @@ class PruningPolicy:
         retirement: When tracks end. None: never, as in transformers.
         clean_masks: Suppress duplicate detections and fill holes by the thresholds in the model's configuration.
             transformers does so only with a package from the hub, and silently does not without it.
+        one_to_one: A detection speaks for one track, that which it fits best with all others served too. transformers
+            lets it confirm every track that it overlaps, so that two that have come to lie on one animal never end.
         protect_memories: A new animal does not touch the memory of the others. transformers runs the tracker on all of
             them again and replaces their newest memory by that of an unsuppressed, binarised mask.
         full_window: Weigh pointers from the first frame on as in a whole video. transformers' own streaming counts the
@@ -79,6 +83,7 @@ class PruningPolicy:
     mode: Mode = "exact"
     retirement: Retirement | None = field(default_factory=Retirement)
     clean_masks: bool = True
+    one_to_one: bool = True
     protect_memories: bool = True
     full_window: bool = True
     skip_blank: bool = True
@@ -104,6 +109,7 @@ class PruningPolicy:
             mode,
             retirement=None,
             clean_masks=False,
+            one_to_one=False,
             protect_memories=False,
             full_window=False,
             skip_blank=False,

@@ -6,7 +6,7 @@ differs: boxes end at the right and lower edge of the last pixel, not at its num
 this frame instead of the detection's at birth.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,16 +45,17 @@ class Tracks:
         return cls((), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), empty)
 
 
-def to_tracks(output: Any, height: int, width: int) -> Tracks:
+def to_tracks(output: Any, height: int, width: int, hidden: Collection[int] = ()) -> Tracks:
     """Turn the model's output for one frame into tracks; animals without a pixel are left out.
 
     Args:
         output: A `Sam3VideoSegmentationOutput`.
         height: Of the frame, in pixels.
         width: Of the frame, in pixels.
+        hidden: Ids of tracks that are not to be shown, beside those that the model suppresses.
     """
     ids, boxes, scores, masks = [], [], [], []
-    for track in sorted(output.obj_id_to_mask.keys() - _hidden(output)):
+    for track in sorted(output.obj_id_to_mask.keys() - _suppressed(output) - set(hidden)):
         mask = at_frame_size(output.obj_id_to_mask[track], height, width)
         box = box_around(mask)
         if box is not None:
@@ -102,5 +103,5 @@ def without_overlap(masks: Iterable[Tensor], scores: list[float]) -> list[Tensor
     return separated
 
 
-def _hidden(output: Any) -> set[int]:
+def _suppressed(output: Any) -> set[int]:
     return set(output.suppressed_obj_ids or ())

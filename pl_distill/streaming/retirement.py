@@ -1,4 +1,4 @@
-"""Keep count of what speaks against every track, and say when one ends."""
+"""Keep count of what speaks against every track, and say when one is hidden and when it ends."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from pl_distill.streaming.sam3_stream import Evidence
 class _Life:
     age: int = 0
     misses: int = 0
-    duplicates: int = 0
     unmatched_balance: int = 0
+    unmatched_in_a_row: int = 0
     empty: int = 0
 
 
@@ -45,23 +45,25 @@ class TrackLives:
             del self._lives[track]
         return ended
 
+    def hidden(self) -> set[int]:
+        """Return the live tracks that are not to be shown in the frame that was observed last."""
+        limit = self.rules.hidden_frames
+        return {track for track, life in self._lives.items() if 0 < limit <= life.unmatched_in_a_row}
+
     def _count(self, track: int, life: _Life, evidence: Evidence) -> None:
         life.age += 1
         missed = track in evidence.unmatched
         if life.age <= self.rules.probation_frames:
             life.misses += missed
-            life.duplicates += track in evidence.duplicates
         if missed != (track in evidence.matched):  # a loose match that is too weak to confirm the track says nothing
             life.unmatched_balance = max(life.unmatched_balance + (1 if missed else -1), 0)
+            life.unmatched_in_a_row = life.unmatched_in_a_row + 1 if missed else 0
         life.empty = life.empty + 1 if track in evidence.empty else 0
 
     def _reason(self, life: _Life) -> str | None:
         rules = self.rules
-        if life.age <= rules.probation_frames:
-            if 0 < rules.probation_misses <= life.misses:
-                return f"no detection in {life.misses} of its first {life.age} frames"
-            if 0 < rules.probation_duplicates <= life.duplicates:
-                return f"the same as an older track in {life.duplicates} of its first {life.age} frames"
+        if life.age <= rules.probation_frames and 0 < rules.probation_misses <= life.misses:
+            return f"no detection in {life.misses} of its first {life.age} frames"
         if 0 < rules.unmatched_frames <= life.unmatched_balance:
             return f"{life.unmatched_balance} more frames without a detection than with one"
         if 0 < rules.empty_frames <= life.empty:

@@ -15,6 +15,7 @@ from transformers import Sam3VideoModel
 
 from pl_distill.models.sam3 import shallow_twin
 from pl_distill.models.sam3_lean import LeanNeck
+from pl_distill.streaming.assignment import Association, Thresholds, one_to_one
 from pl_distill.streaming.lean_activations import lean_mask_decoder, lean_tracker
 from pl_distill.streaming.mask_cleaning import fill_holes, mask_iou, nms_masks
 from pl_distill.streaming.policy import PruningPolicy
@@ -30,16 +31,15 @@ class Evidence:
     """What one frame says for and against the tracks that were alive before it; each a set of ids.
 
     Args:
-        matched: Shares its place with a detection.
-        unmatched: Has a mask but no detection.
+        matched: A detection confirms it.
+        unmatched: Has a mask but no detection that fits it well. One that fits loosely confirms it all the same: such a
+            track is in both sets.
         empty: Has no mask.
-        duplicates: Shares its detection with an older track.
     """
 
     matched: frozenset[int] = frozenset()
     unmatched: frozenset[int] = frozenset()
     empty: frozenset[int] = frozenset()
-    duplicates: frozenset[int] = frozenset()
 
 
 class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyped
@@ -85,7 +85,10 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
 
     def _associate_det_trk(self, det_masks: Tensor, det_scores: Tensor, **others: Any) -> Any:
         """Match, and drop new animals beyond the limit before transformers does so with a warning in every frame."""
-        new, *rest = _associate(self, det_masks=det_masks, det_scores=det_scores, **others)
+        loose = Association(*_associate(self, det_masks=det_masks, det_scores=det_scores, **others))
+        if self.policy.one_to_one and loose.matched:
+            loose = self._one_to_one(loose, det_masks, det_scores, **others)
+        new, *rest = loose
         room = max(self.max_num_objects - len(others["trk_obj_ids"]), 0)
         if len(new) > room:
             if not self._at_limit:
@@ -101,22 +104,31 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
             self._at_limit = False
         return (new, *rest)
 
+    def _one_to_one(
+        self,
+        loose: Association,
+        det_masks: Tensor,
+        det_scores: Tensor,
+        trk_masks: Tensor,
+        trk_obj_ids: list[int],
+        det_prompt_ids: Tensor,
+        trk_prompt_ids: Tensor,
+    ) -> Association:
+        of_one_prompt = det_prompt_ids[:, None] == trk_prompt_ids[None]
+        overlap = mask_iou(det_masks > 0, trk_masks > 0) * of_one_prompt
+        limits = Thresholds(
+            self.assoc_iou_thresh, self.trk_assoc_iou_thresh, self.high_iou_thresh, self.high_conf_thresh
+        )
+        return one_to_one(loose, overlap.cpu().numpy(), det_scores.float().cpu().numpy(), trk_obj_ids, limits)
+
     def _process_hotstart(self, **arguments: Any) -> Any:
         """Note what transformers knows about the tracks here and forgets."""
         result = super()._process_hotstart(**arguments)
-        first_seen = arguments["extra_metadata"]["obj_first_frame_idx"]
         matches = arguments["det_to_matched_trk_obj_ids"].values()
-        duplicates = {
-            int(track)
-            for tracks in matches
-            for track in tracks
-            if track != min(tracks, key=lambda one: (first_seen[one], one))
-        }
         self.evidence = Evidence(
             matched=frozenset(int(track) for tracks in matches for track in tracks),
             unmatched=frozenset(arguments["unmatched_trk_obj_ids"]),
             empty=frozenset(arguments["empty_trk_obj_ids"]),
-            duplicates=frozenset(duplicates),
         )
         return result
 

@@ -79,8 +79,7 @@ class StreamingTracker:
         with torch.inference_mode():
             pixels = self.preprocessing(frame)
             output = self.model(inference_session=self.session, frame=pixels, frame_idx=self.frames)
-            tracks = to_tracks(output, frame.shape[0], frame.shape[1])
-            self._retire(number)
+            tracks = to_tracks(output, frame.shape[0], frame.shape[1], hidden=self._retire(number))
             self.session.prune(self.frames)
         self.frames += 1
         return tracks
@@ -115,12 +114,15 @@ class StreamingTracker:
     ) -> None:
         self.close()
 
-    def _retire(self, number: int) -> None:
+    def _retire(self, number: int) -> set[int]:
+        """End the tracks whose time has come; return them, and those that go on but are not to be shown."""
         if self._lives is None or self.model is None:
-            return
-        for track, reason in self._lives.observe(self.session.obj_ids, self.model.evidence).items():
+            return set()
+        ended = self._lives.observe(self.session.obj_ids, self.model.evidence)
+        for track, reason in ended.items():
             logger.info("frame %d: track %d ends, %s", number, track, reason)
             self.session.remove_object(track)
+        return self._lives.hidden() | ended.keys()
 
 
 def _common_dtype(model: Any) -> torch.dtype:

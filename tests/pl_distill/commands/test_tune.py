@@ -50,7 +50,14 @@ def test_thresholds_that_nothing_reaches_track_nothing(words, model, tmp_path, c
 def test_each_switch_of_the_policy_has_a_row(words, tmp_path):
     assert main([*words, "--out", str(tmp_path), "--switches=true", "--max_frames=2"]) == 0
     rows = {row["arm"]: row for row in json.loads((tmp_path / "tune.json").read_text())["rows"]}
-    off = {"clean_masks", "protect_memories", "full_window", "skip_blank", "any"}  # retirement is off as it is
+    off = {
+        "clean_masks",
+        "one_to_one",
+        "protect_memories",
+        "full_window",
+        "skip_blank",
+        "any",
+    }  # retirement is off as it is
     assert set(rows) == {"as-it-is", *(f"without-{name}" for name in off)}
     policies = {arm: read_results(tmp_path / arm / "results.json").settings.policy for arm in rows}
     assert all(not policies[f"without-{name}"][name] for name in off - {"any"})

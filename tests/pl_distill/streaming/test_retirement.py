@@ -5,17 +5,16 @@ from pl_distill.streaming import PruningPolicy, Retirement
 from pl_distill.streaming.retirement import TrackLives
 from pl_distill.streaming.sam3_stream import Evidence
 
-RULES = Retirement(probation_frames=4, probation_misses=2, probation_duplicates=3, unmatched_frames=3, empty_frames=5)
+RULES = Retirement(probation_frames=4, probation_misses=2, unmatched_frames=3, hidden_frames=2, empty_frames=5)
 
 
 def evidence(code: str) -> Evidence:
-    """For track 0: m matched, u unmatched, b both, e empty, d matched and a duplicate, - nothing."""
+    """For track 0: m matched, u unmatched, b both, e empty, - nothing."""
     track = frozenset({0})
     return Evidence(
-        matched=track if code in "mbd" else frozenset(),
+        matched=track if code in "mb" else frozenset(),
         unmatched=track if code in "ub" else frozenset(),
         empty=track if code == "e" else frozenset(),
-        duplicates=track if code == "d" else frozenset(),
     )
 
 
@@ -27,14 +26,18 @@ def end_of(life: str, rules: Retirement = RULES) -> int | None:
     return None
 
 
+def shown(life: str, rules: Retirement = RULES) -> str:
+    """One character for each frame: + where track 0 is shown, . where it is hidden."""
+    lives = TrackLives(rules)
+    return "".join("." if lives.observe([0], evidence(code)) or lives.hidden() else "+" for code in life)
+
+
 @pytest.mark.parametrize(
     ("life", "end"),
     [
         ("-mmmmmmmm", None),
         ("-umu", 3),  # twice unmatched while young, not in a row
         ("-ummu", None),  # the fifth frame is after probation
-        ("-dmdmd", None),
-        ("-ddd", 3),
         ("-mmmuuu", 6),
         ("-mmmuumumu", None),  # unmatched outnumber matched by two at most
         ("-mmmuumuu", 8),
@@ -48,8 +51,23 @@ def test_a_track_ends_by_the_rule(life, end):
 
 
 def test_zero_switches_a_limit_off():
-    never = Retirement(probation_misses=0, probation_duplicates=0, unmatched_frames=0, empty_frames=0)
-    assert end_of("-" + "u" * 50 + "d" * 50 + "e" * 500, never) is None
+    never = Retirement(probation_misses=0, unmatched_frames=0, hidden_frames=0, empty_frames=0)
+    assert end_of("-" + "u" * 50 + "e" * 500, never) is None
+    assert shown("-" + "u" * 50, never) == "+" * 51
+
+
+@pytest.mark.parametrize(
+    ("life", "seen"),
+    [
+        ("-mmmuum", "+++++.+"),  # hidden by the second frame without a detection, back with the next one
+        ("-mmmumumu", "+++++++++"),  # never twice in a row
+        ("-mmmuub", "+++++.."),  # a weak match brings nothing back
+        ("-mmmueu", "++++++."),  # nor does a frame without a mask
+        ("-mmmee", "++++++"),  # there is nothing to hide
+    ],
+)
+def test_a_track_is_hidden_while_nothing_confirms_it(life, seen):
+    assert shown(life) == seen
 
 
 def test_a_track_is_forgotten_when_it_is_gone():
