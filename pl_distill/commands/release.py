@@ -101,7 +101,7 @@ def _ask_words(source: str, text: CardText, clips: Path) -> WordScores:
         _pictures(read_pens_with_furniture(clips), text.animal, present),
         load_preprocessing(source),
         present=present,
-        threshold=model.config.new_det_thresh,
+        threshold=model.config.score_threshold_detection,
     )
 
 

@@ -69,7 +69,8 @@ class ModelCard:
             found = ", ".join(f"{word} {value:.1f}" for word, value in self.words.ap50.items())
             lines += ["", f"AP50 of words on {self.words.pictures} pictures: {found}."]
             alarms = ", ".join(f"{word} {value:.1f}" for word, value in self.words.false_alarms.items())
-            lines += [f"Pictures in which words for nothing find something, in percent: {alarms}."]
+            detection = f"a detection, that is a score above {self.words.threshold:g}"
+            lines += [f"Pictures in which words for nothing give {detection}, in percent: {alarms}."]
         lines += ["", "## Limits", "", *(f"- {limit}" for limit in self.limits), ""]
         return "\n".join(lines)
 

@@ -37,13 +37,15 @@ class WordScores:
 
     Args:
         ap50: By word that means something, average precision of its boxes at IoU 0.5; NaN where none was to be found.
-        false_alarms: By word that means nothing, part of pictures in which it found something.
+        false_alarms: By word that means nothing, part of pictures in which it gave a detection.
         pictures: How many pictures were looked at.
+        threshold: What a score of 0-1 has to exceed to count as a detection.
     """
 
     ap50: Mapping[str, float]
     false_alarms: Mapping[str, float]
     pictures: int
+    threshold: float
 
 
 @torch.no_grad()
@@ -64,7 +66,7 @@ def score_words(
         pictures: What to look at.
         preprocessing: The model's.
         present: Those of the words that mean something; the others are absent from every picture.
-        threshold: From which score on an absent word raises a false alarm.
+        threshold: What a score has to exceed, as a detection of the stream does, to make an absent word's false alarm.
     """
     detector = model.detector_model
     scores = {prompt.word: BoxScores() for prompt in prompts if prompt.word in present}
@@ -82,7 +84,7 @@ def score_words(
             )
             score = (found.pred_logits[0].sigmoid() * found.presence_logits[0].sigmoid()).double().numpy()
             if prompt.word in alarms:
-                alarms[prompt.word] += int(score.max() >= threshold)
+                alarms[prompt.word] += int(score.max() > threshold)
                 continue
             truth = torch.as_tensor(np.asarray(picture.boxes_xyxy.get(prompt.word, np.zeros((0, 4))), np.float32))
             size = torch.tensor([width, height, width, height])
@@ -92,4 +94,5 @@ def score_words(
         {word: counted.average_precision() for word, counted in scores.items()},
         {word: 100 * number / max(count, 1) for word, number in alarms.items()},
         count,
+        threshold,
     )

@@ -11,6 +11,7 @@ import yaml
 
 from pl_distill.cli import main
 from pl_distill.commands.transfer import DOMAINS
+from pl_distill.evaluation.tuning import write_variant
 from pl_distill.models.sam3 import load_sam3, write_random_sam3
 
 pytestmark = pytest.mark.smoke
@@ -104,6 +105,17 @@ def test_the_card_of_a_release_shows_scores_and_words(scored, capsys):
     assert "AP50 of words on 2 pictures" in text  # the first frame of either clip
     assert f"model     {out}" in capsys.readouterr().out
     load_sam3(out)
+
+
+def test_false_alarms_are_detections_not_the_starts_of_tracks(scored):
+    root, model, _ = scored
+    card = root / "thresholds.yaml"
+    card.write_text(yaml.safe_dump(CARD))
+    write_variant(model, root / "variant", {"score_threshold_detection": 1e-6, "new_det_thresh": 0.9})
+    source, out = root / "variant", root / "detections"
+    words = ["--source", str(source), "--out", str(out), "--card", str(card)]
+    assert main(["release", *words, f"--scores=[{root / 'out'}]"]) == 0
+    assert "a score above 1e-06, in percent: cow 100.0." in (out / "README.md").read_text()
 
 
 def test_a_card_with_a_missing_key_is_refused_by_its_name(scored, capsys):

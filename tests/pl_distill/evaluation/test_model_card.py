@@ -22,7 +22,7 @@ def trained(tmp_path_factory):
 def card(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("seed_everything: 0\n")
-    words = WordScores({"pig": 97.54}, {"cow": 0.5}, 200)
+    words = WordScores({"pig": 97.54}, {"cow": 0.5}, 200, 0.3)
     return ModelCard(
         "A pig finder",
         "Finds pigs.",
@@ -40,7 +40,7 @@ def test_the_card_says_what_was_made_from_what(card):
     assert text.startswith("# A pig finder\n\nFinds pigs.\n")
     assert f"- `teacher/recipe.yaml`, SHA-256 {hashlib.sha256(b'seed_everything: 0' + bytes([10])).hexdigest()}" in text
     assert "AP50 of words on 200 pictures: pig 97.5." in text
-    assert "cow 0.5" in text
+    assert "words for nothing give a detection, that is a score above 0.3, in percent: cow 0.5." in text
     assert text.endswith("## Limits\n\n- Sees no horses.\n")
     assert "## Scores" not in text
 
