@@ -71,7 +71,7 @@ class PenCropsDataModule(LightningDataModule):
         seed: Of the batches.
 
     Raises:
-        UserError: The pens need seeds that are kept for evaluation.
+        UserError: The pens need seeds or domains that are kept for evaluation.
     """
 
     def __init__(

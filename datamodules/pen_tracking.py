@@ -26,7 +26,7 @@ class PenTrackingDataModule(TrackingDataModule):
         **options: As for `TrackingDataModule`, but for ``shards``.
 
     Raises:
-        UserError: The pens need seeds that are kept for evaluation.
+        UserError: The pens need seeds or domains that are kept for evaluation.
     """
 
     def __init__(

@@ -23,6 +23,8 @@ from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
 from datamodules.splits import DateRange, Split, format_day
 
 FIRST_DAY = date(2001, 1, 1)
+UNSEEN_DOMAINS = ("sheep", "farm-b")
+"""Shipped domains that are for evaluation alone: what trains on pens refuses them by name."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,16 @@ def plan_pens(train: Sequence[PenShare], val: Sequence[PenShare], first_seed: in
     """Give each pen a seed and a day, training first, and the split that tells them apart.
 
     Raises:
-        UserError: A seed is one of those that are kept for evaluation, or a part has no pen.
+        UserError: A seed or a domain is one of those that are kept for evaluation, or a part has no pen.
     """
+    for part, given in (("train", train), ("val", val)):
+        if kept := sorted({share.domain for share in given} & set(UNSEEN_DOMAINS)):
+            raise UserError(
+                f"data.{part}",
+                f"draws {' and '.join(kept)}",
+                f"domains other than {' and '.join(UNSEEN_DOMAINS)}",
+                "Take it out: these are for evaluation, as pens that no model has seen.",
+            )
     shares = [share for share in (*train, *val) for _ in range(share.pens)]
     counts = [sum(share.pens for share in part) for part in (train, val)]
     if min(counts) < 1:

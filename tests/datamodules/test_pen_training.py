@@ -31,6 +31,21 @@ def test_seeds_that_are_kept_for_evaluation_are_refused(first_seed):
         plan_pens([PenShare("day", 1)], [PenShare("day", 1)], first_seed)
 
 
+@pytest.mark.parametrize("domain", ["sheep", "farm-b"])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_domains_that_are_kept_for_evaluation_are_refused(domain, part):
+    shares = {"train": [PenShare("day", 1)], "val": [PenShare("day", 1)]}
+    shares[part].append(PenShare(domain, 1))
+    with pytest.raises(UserError, match=rf"data\.{part}: draws {domain}, expected domains other than sheep and farm-b"):
+        plan_pens(**shares, first_seed=0)
+
+
+def test_a_domain_file_of_ones_own_may_have_any_name(tmp_path):
+    own = str(tmp_path / "sheep.yaml")
+    pens, _ = plan_pens([PenShare(own, 1)], [PenShare("day", 1)], 0)
+    assert [pen.domain for pen in pens] == [own, "day"]
+
+
 def test_the_last_seed_below_evaluation_is_allowed():
     pens, _ = plan_pens([PenShare("day", 1)], [PenShare("day", 1)], 999_998)
     assert pens[-1].seed == 999_999
