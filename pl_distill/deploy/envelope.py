@@ -26,7 +26,6 @@ class Envelope:
     Args:
         name: As it is sold.
         memory_gib: Shared by CPU and GPU.
-        storage_gb: On the module; None where it has none.
         reserve_gib: What is never ours, by name, in GiB.
         half_tflops: Dense float16 or bfloat16 with tensor cores, 10^12 operations a second.
         float_tflops: Float32 without tensor cores.
@@ -36,7 +35,6 @@ class Envelope:
 
     name: str
     memory_gib: float
-    storage_gb: float | None
     reserve_gib: dict[str, float]
     half_tflops: float
     float_tflops: float

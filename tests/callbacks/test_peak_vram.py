@@ -130,7 +130,7 @@ def test_an_envelope_wants_somebody_who_measures(tmp_path):
 def toy(tmp_path, gib):
     path = tmp_path / "toy.yaml"
     path.write_text(
-        f"{{name: Toy, memory_gib: {gib}, storage_gb: null, reserve_gib: {{}}, half_tflops: 1.0, float_tflops: 1.0, "
+        f"{{name: Toy, memory_gib: {gib}, reserve_gib: {{}}, half_tflops: 1.0, float_tflops: 1.0, "
         "bandwidth_gb_s: 1.0, sources: []}",
         encoding="utf-8",
     )

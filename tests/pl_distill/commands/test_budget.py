@@ -37,7 +37,7 @@ TINY = {
 
 
 TOY = {
-    "name": "Toy", "memory_gib": 1, "storage_gb": None, "reserve_gib": {"all": 0.99}, "half_tflops": 1.0,
+    "name": "Toy", "memory_gib": 1, "reserve_gib": {"all": 0.99}, "half_tflops": 1.0,
     "float_tflops": 1.0, "bandwidth_gb_s": 1.0, "sources": [],
 }  # fmt: skip
 

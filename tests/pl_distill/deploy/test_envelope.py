@@ -1,7 +1,17 @@
+from dataclasses import fields
+from importlib.resources import files
+
 import pytest
 import yaml
 
-from pl_distill.deploy.envelope import EnvelopeError, check, load_envelope, paper_reserve_gb, shipped_envelopes
+from pl_distill.deploy.envelope import (
+    Envelope,
+    EnvelopeError,
+    check,
+    load_envelope,
+    paper_reserve_gb,
+    shipped_envelopes,
+)
 from pl_distill.errors import ConfigError
 
 GIB = 2**30
@@ -11,7 +21,7 @@ GIB = 2**30
 def small(tmp_path):
     path = tmp_path / "small.yaml"
     content = {
-        "name": "Small", "memory_gib": 4, "storage_gb": None, "reserve_gib": {"system": 1.0, "video": 0.5},
+        "name": "Small", "memory_gib": 4, "reserve_gib": {"system": 1.0, "video": 0.5},
         "half_tflops": 1.0, "float_tflops": 0.5, "bandwidth_gb_s": 10, "sources": ["here"],
     }  # fmt: skip
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -25,6 +35,12 @@ def test_every_profile_has_room_a_named_reserve_and_a_source(name):
     assert len(envelope.reserve_gib) >= 5
     assert envelope.sources
     assert envelope.half_tflops > envelope.float_tflops
+
+
+@pytest.mark.parametrize("name", shipped_envelopes())
+def test_a_profile_says_nothing_that_is_not_read(name):
+    content = yaml.safe_load((files("pl_distill.configs") / "envelope" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert content.keys() == {field.name for field in fields(Envelope)}
 
 
 def test_every_device_has_a_profile():
