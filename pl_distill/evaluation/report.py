@@ -1,6 +1,5 @@
 """One HTML file that tells what an evaluation found, to someone who did not run it; nothing in it is loaded."""
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import cv2
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from datamodules.clip import Image
 from datamodules.files import atomic_path
-from datamodules.images import encode_jpeg, read_image
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.behaviour_tables import behaviour_tables
 from pl_distill.evaluation.caveats import one_seed
@@ -37,7 +33,8 @@ from pl_distill.evaluation.plots import (
     draw_tracks,
 )
 from pl_distill.evaluation.real_size import count_real_size
-from pl_distill.evaluation.results import ClipResult, ModelResult, Results, read_results
+from pl_distill.evaluation.report_pictures import PicturedClip, Strip, read_pictures, read_strips
+from pl_distill.evaluation.results import ModelResult, Results, read_results
 from pl_distill.evaluation.seeds import check_seeds, seed_table
 from pl_distill.evaluation.statistics import PairedDifference, compare_models
 from pl_distill.evaluation.tables import ReportTable, read_report_tables
@@ -45,20 +42,8 @@ from pl_distill.evaluation.trackers import BASELINES
 from pl_distill.evaluation.transfer import domain_scores
 
 REPORT_FILE = "report.html"
-MAX_PICTURED_CLIPS = 6
 MAX_LISTED = 200
 """Errors of each model in the folded list."""
-
-_PICTURE_WIDTH = 720
-_JPEG_QUALITY = 82
-
-
-@dataclass(frozen=True)
-class PicturedFrame:
-    """One frame as each model saw it: role -> data URL."""
-
-    frame: int
-    urls: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -68,26 +53,6 @@ class _Tracker:
     role: str
     label: str
     model: ModelResult
-
-
-@dataclass(frozen=True)
-class Strip:
-    """One error on the first page: what happened, in words and in pictures."""
-
-    text: str
-    kind: str
-    reason: str
-    clip: str
-    boxes: int
-    url: str | None
-
-
-@dataclass(frozen=True)
-class PicturedClip:
-    """The pictures of one clip."""
-
-    name: str
-    frames: list[PicturedFrame]
 
 
 def report(
@@ -128,7 +93,7 @@ def report(
             "logs", f"{logs} holds no train/ or val/ scalars", "a folder with TensorBoard logs of `fit`", "Correct it."
         )
     records, lost = _read_records(folder, content)
-    pictures = _read_pictures(folder, content)
+    pictures = read_pictures(folder, content)
     notes = [note for note in content.notes if not seeds or note != one_seed(content.models)]
     if lost:
         notes.append(
@@ -155,7 +120,7 @@ def report(
         seed_count=len(runs),
         tables=tables,
         gallery=gallery,
-        strips=_read_strips(folder, gallery),
+        strips=read_strips(folder, gallery),
     )
     with atomic_path(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -179,15 +144,6 @@ def _read_extras(folders: Sequence[Path]) -> tuple[list[ReportTable], dict[str, 
     return read_report_tables(list(dict.fromkeys(folders))), domains
 
 
-def _read_strips(folder: Path, gallery: Gallery | None) -> list[Strip]:
-    strips = []
-    for failure in [] if gallery is None else gallery.worst:
-        path = None if failure.strip is None else folder / failure.strip
-        url = None if path is None or not path.is_file() else _data_url(read_image(path), width=2 * _PICTURE_WIDTH)
-        strips.append(Strip(describe(failure), failure.kind, failure.reason, failure.clip, failure.boxes, url))
-    return strips
-
-
 def _read_records(folder: Path, results: Results) -> tuple[Records, int]:
     """Read the records that are still there, and count those that are not."""
     records: dict[str, dict[str, ReplayRecord]] = {}
@@ -202,33 +158,6 @@ def _read_records(folder: Path, results: Results) -> tuple[Records, int]:
                 if found is not None:
                     records.setdefault(role, {})[name] = found
     return records, lost
-
-
-def _read_pictures(folder: Path, results: Results) -> list[PicturedClip]:
-    """Read the pictures of the clips with the lowest MOTA of the student (or the only model), the worst first."""
-    judged = list(results.models.values())[-1]
-
-    def score(item: tuple[str, ClipResult]) -> float:
-        return float("inf") if item[1].scores.mota is None else item[1].scores.mota
-
-    pictured = []
-    for name, _ in sorted(judged.clips.items(), key=score)[:MAX_PICTURED_CLIPS]:
-        frames: dict[int, dict[str, str]] = {}
-        for role, model in results.models.items():
-            replay = model.clips[name].replay if name in model.clips else None
-            for frame, picture in (replay.pictures if replay else {}).items():
-                if (folder / picture).is_file():
-                    frames.setdefault(int(frame), {})[role] = _data_url(read_image(folder / picture))
-        if frames:
-            pictured.append(PicturedClip(name, [PicturedFrame(frame, frames[frame]) for frame in sorted(frames)]))
-    return pictured
-
-
-def _data_url(image: Image, width: int = _PICTURE_WIDTH) -> str:
-    if image.shape[1] > width:
-        size = (width, round(image.shape[0] * width / image.shape[1]))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(image.dtype, copy=False)
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, _JPEG_QUALITY)).decode("ascii")
 
 
 def _trackers(results: Results) -> list[_Tracker]:
