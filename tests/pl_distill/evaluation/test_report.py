@@ -261,14 +261,14 @@ def test_logs_without_curves_are_refused(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def add_failures(path: Path) -> None:
-    """Give the student of an evaluation two errors, one of them with a strip, and the teacher none."""
-    strip = path.parent / "failures" / "student" / "strip.jpg"
-    strip.parent.mkdir(parents=True)
-    strip.write_bytes(encode_jpeg(np.full((200, 1016, 3), 120, np.uint8), 80))
+def add_failures(path: Path, strip: str | None = "failures/student/strip.jpg") -> None:
+    """Give the student of an evaluation two errors, one of them perhaps with a strip, and the teacher none."""
+    if strip is not None:
+        (path.parent / strip).parent.mkdir(parents=True)
+        (path.parent / strip).write_bytes(encode_jpeg(np.full((200, 1016, 3), 120, np.uint8), 80))
     common = {"clip": "2026_01_26/000000", "animal": "5", "box_xyxy": [1.0, 2.0, 3.0, 4.0], "place": "top left"}
     miss = Failure(kind="miss", reason="lying pile", tracks=[], first_frame=6, last_frame=11, start_s=1.0, end_s=1.83,
-                   boxes=6, strip="failures/student/strip.jpg", **common)  # fmt: skip
+                   boxes=6, strip=strip, **common)  # fmt: skip
     switch = Failure(kind="switch", reason="crossing", tracks=[3, 7], first_frame=2, last_frame=3, start_s=0.33,
                      end_s=0.5, boxes=2, **common)  # fmt: skip
     write_failures(path.parent / "failures" / "student.json", [switch, miss])
@@ -292,6 +292,22 @@ def test_the_worst_errors_stand_on_the_first_page_with_their_pictures(tmp_path):
     assert "lying pile it lies against another animal that lies - - - - 1 (6) -" in found.text
     assert "all - - - 1 (2) 1 (6) -" in found.text
     assert "Every error of the student (2)" in found.text
+    assert "The same place before, during and after." in found.text
+    assert "There are no pictures" not in found.text
+
+
+def test_errors_without_pictures_say_why_there_are_none(tmp_path):
+    path = make(tmp_path / "no video")
+    add_failures(path, strip=None)
+    found = page(report(path)).text
+    assert "miss lying pile animal 5 has no track" in found
+    assert "There are no pictures: the evaluation ran without video, with which they are drawn. What an error" in found
+    assert "The same place before, during and after." not in found
+
+    path = make(tmp_path / "lost")
+    add_failures(path)
+    (path.parent / "failures" / "student" / "strip.jpg").unlink()
+    assert "There are no pictures: their files are not beside the results any more." in page(report(path)).text
 
 
 def test_students_of_other_seeds_are_compared_together(tmp_path):
