@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from datamodules.files import write_json
 from pl_distill.evaluation.memory import PhaseMeter
+from pl_distill.evaluation.tables import ReportTable, write_report_table
 
 FILE = "peak_memory.json"
 GIB = 2**30
@@ -21,7 +22,7 @@ class PeakVRAM(Callback):
     CPU `memory/<phase>_rss_gib`, the resident set of the process, which is never called VRAM. Validation interrupts a
     fit and counts apart. With several processes the value is the largest, and `..._rank<n>` is each one's. At the end
     of a phase they go to the loggers and, as bytes, into `peak_memory.json` in the run's folder, where phases of an
-    earlier verb stay.
+    earlier verb stay; beside it lies their table, which `pl-distill report --extras=[RUN]` shows.
 
     Streaming is no phase of Lightning: `evaluate` and `track` measure it with the same `PhaseMeter` and write it into
     their results.json and run.json.
@@ -97,13 +98,36 @@ class PeakVRAM(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         path = Path(trainer.default_root_dir) / FILE
-        write_json(path, {"schema": 1, "phases": _read_phases(path) | content})
+        phases = _read_phases(path) | content
+        write_json(path, {"schema": 1, "phases": phases})
+        write_report_table(path.parent, path.stem, _report_table(phases))
 
 
 def _read_phases(path: Path) -> dict[str, dict[str, Any]]:
     """Return what another verb has measured in this folder; nothing where the file is none of ours."""
     try:
         phases = json.loads(path.read_text(encoding="utf-8"))["phases"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return {
+            phase: {name: {"largest": int(one["largest"]), "ranks": one["ranks"]} for name, one in peaks.items()}
+            for phase, peaks in phases.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return phases if isinstance(phases, dict) else {}
+
+
+def _report_table(phases: dict[str, dict[str, Any]]) -> ReportTable:
+    names = list(dict.fromkeys(name for peaks in phases.values() for name in peaks))
+    rows = [
+        [phase, *(f"{peaks[name]['largest'] / GIB:.2f}" if name in peaks else "-" for name in names)]
+        for phase, peaks in phases.items()
+    ]
+    text = (
+        "Each phase from its own beginning, the largest of all processes. On a GPU allocated is what tensors take and "
+        "reserved what the allocator holds; on a CPU rss is the resident set of a process. Written by `PeakVRAM`."
+    )
+    return ReportTable(
+        "Peak memory of the run, by phase",
+        text,
+        ["phase", *(f"{name.removesuffix('_bytes')}, GiB" for name in names)],
+        rows,
+    )

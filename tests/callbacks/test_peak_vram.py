@@ -8,6 +8,7 @@ from torch import nn
 from callbacks.jetson_envelope import JetsonEnvelope
 from callbacks.peak_vram import FILE, GIB, PeakVRAM
 from pl_distill.errors import ConfigError
+from pl_distill.evaluation.tables import read_report_tables
 
 MIB = 2**20
 
@@ -118,6 +119,24 @@ def test_statistics_of_gpus_are_the_largest_of_all_ranks(tmp_path, monkeypatch):
     assert run.logged["memory/fit_allocated_gib_rank0"] == 3
     assert run.logged["memory/fit_reserved_gib_rank1"] == 8
     assert run.logged["memory/validation_allocated_gib"] == 2
+
+
+def test_the_report_gets_a_table_that_keeps_the_phases_of_an_earlier_verb(tmp_path):
+    gpu = {"fit": {"allocated_bytes": {"largest": 3 * GIB, "ranks": [3 * GIB, GIB]}}}
+    (tmp_path / FILE).write_text(json.dumps({"schema": 1, "phases": gpu}))
+    monitor = PeakVRAM()
+    trainer(tmp_path, monitor).predict(Hungry(1, 1), loader())
+    (table,) = read_report_tables([tmp_path])
+    assert table.columns == ["phase", "allocated, GiB", "rss, GiB"]
+    peak = f"{monitor.peaks_bytes['prediction']['rss'] / GIB:.2f}"
+    assert table.rows == [["fit", "3.00", "-"], ["prediction", "-", peak]]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"phases": 3}', '{"phases": {"fit": {"rss_bytes": 7}}}'])
+def test_a_file_of_something_else_is_replaced(tmp_path, content):
+    (tmp_path / FILE).write_text(content)
+    trainer(tmp_path, PeakVRAM()).predict(Hungry(1, 1), loader())
+    assert list(json.loads((tmp_path / FILE).read_text())["phases"]) == ["prediction"]
 
 
 def test_an_envelope_wants_somebody_who_measures(tmp_path):
