@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from pl_distill.errors import ConfigError
+from pl_distill.evaluation.curves import read_curves
+from pl_distill.evaluation.report import report
+from tests.pl_distill.evaluation.reporting import make, page
+
+
+def write_scalars(folder: Path, start: int, stop: int, offset: float = 0.0) -> None:
+    with SummaryWriter(str(folder)) as writer:
+        for step in range(start, stop):
+            writer.add_scalar("train/loss", step + offset, step)
+            writer.add_scalar("train/direction", 2.0 * step, step)
+            writer.add_scalar("lr-AdamW", 0.1, step)
+        writer.add_scalar("val/loss", 5.0, stop - 1)
+
+
+def test_curves_of_a_resumed_training_are_one(tmp_path):
+    write_scalars(tmp_path / "version_0", 0, 6)
+    write_scalars(tmp_path / "version_1", 4, 9, offset=100)
+    curves = read_curves(tmp_path)
+    assert list(curves) == ["loss", "direction"]  # and not the learning rate, which is of no stage
+    assert curves["loss"]["train"].steps == tuple(range(9))
+    assert curves["loss"]["train"].values == (0, 1, 2, 3, 104, 105, 106, 107, 108)  # the later run is believed
+    assert curves["loss"]["val"].steps == (5, 8)
+
+
+def test_training_curves_are_drawn_where_there_are_any(tmp_path):
+    path = make(tmp_path / "scores")
+    assert "How the student learned" not in page(report(path)).text
+    write_scalars(tmp_path / "logs", 0, 5)
+    found = page(report(path, logs=tmp_path / "logs"))
+    assert "How the student learned" in found.text
+    assert found.tags.count("svg") == 8 + 2
+    write_scalars(tmp_path / "scores" / "logs", 0, 5)  # beside the results they are found without being named
+    assert "How the student learned" in page(report(path)).text
+
+
+def test_logs_without_curves_are_refused(tmp_path):
+    path = make(tmp_path)
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(ConfigError, match="holds no train/ or val/ scalars"):
+        report(path, logs=tmp_path / "logs")
+    assert not (tmp_path / "report.html").exists()
