@@ -16,12 +16,13 @@ from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identifier import Identifier, IdentifierPolicy
 from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
 from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.record_files import RECORD
+from pl_distill.reid.record_identities import follow_identities
 from pl_distill.reid.sampling import SamplingPolicy
 from pl_distill.reid.storage import Vectors
 from pl_distill.reid.thumbnails import Thumbnails
 
 ANIMALS = "animals.jsonl"
-RECORD = "record"
 
 
 class AnimalLines:
@@ -102,7 +103,7 @@ class PoolSink:
             self.record.observe(
                 time_s,
                 [
-                    Sighting(named[one.number], one.box_xyxy, one.behaviour, one.embedding)
+                    Sighting(named[one.number], one.box_xyxy, one.behaviour, one.embedding, one.number)
                     for one in observations
                     if one.number in named
                 ],
@@ -163,7 +164,8 @@ def open_pool(
                 "Its tracks would take the names of that run's, and its hours would count twice: give another --camera "
                 "or --began where it is another recording, or another --pool.",
             )  # fmt: skip
-        record = RecordWriter(folder / RECORD, camera, place, classes, first_days(pool))
+        follow_identities(folder / RECORD, pool)  # a `reid merge` may have been killed before it was done
+        record = RecordWriter(folder / RECORD, camera, place, classes, first_days(pool), session=session)
         record.check(started)
         yield PoolSink(identifier, record, started.timestamp(), Thumbnails(folder))
 

@@ -1,5 +1,7 @@
 """`pl-distill reid`: look into a pool, mend its identities, and score re-identification on a simulated year."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -8,6 +10,8 @@ from pl_distill.evaluation.simulated_year import YearPlan, draw_year
 from pl_distill.evaluation.year_scores import YearScoring, format_year, score_year, write_year_scores
 from pl_distill.reid import identities
 from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.record_files import RECORD
+from pl_distill.reid.record_identities import follow_identities
 
 DEFAULT_PLAN, DEFAULT_SCORING = YearPlan(), YearScoring()
 
@@ -20,7 +24,7 @@ def info(pool: Path) -> None:
     Args:
         pool: Folder given to `track --pool`.
     """
-    with EmbeddingPool(pool) as opened:
+    with _open(pool) as opened:
         counts, sampling = opened.count(), opened.sampling
         budget = sampling.budget_bytes(opened.dimension)
         print(f"embedder  {opened.embedder[:16]}, {opened.dimension} values as {sampling.storage}")
@@ -43,6 +47,7 @@ def info(pool: Path) -> None:
 def merge(pool: Path, animal: str, into: str, reason: str = "") -> None:
     """Give an animal's tracks to another; into a name that nobody has, it is renamed.
 
+    The hours of the record beside the pool follow, here and in `split` and `undo`.
     Example: pl-distill reid merge --pool runs/pool --animal animal-0009 --into animal-0002 --reason "same ear tag"
 
     Args:
@@ -51,7 +56,7 @@ def merge(pool: Path, animal: str, into: str, reason: str = "") -> None:
         into: Who gets them.
         reason: For the log.
     """
-    with EmbeddingPool(pool) as opened:
+    with _open(pool) as opened:
         number = identities.merge(opened, animal, into, reason)
     print(f"event {number}; take it back with: pl-distill reid undo --pool {pool} --event {number}")
 
@@ -67,7 +72,7 @@ def split(pool: Path, tracks: list[int], new: str, reason: str = "") -> None:
         new: Name of the new animal.
         reason: For the log.
     """
-    with EmbeddingPool(pool) as opened:
+    with _open(pool) as opened:
         number = identities.split(opened, tracks, new, reason)
     print(f"event {number}; take it back with: pl-distill reid undo --pool {pool} --event {number}")
 
@@ -81,7 +86,7 @@ def undo(pool: Path, event: int) -> None:
         pool: Folder of the pool.
         event: Its number in the log.
     """
-    with EmbeddingPool(pool) as opened:
+    with _open(pool) as opened:
         identities.undo(opened, event)
     print(f"event {event} is undone")
 
@@ -119,3 +124,11 @@ def year(
     chosen = f"decay {scores.decay_per_day} a day, half-life {scores.half_life_days} days"
     print(f"\n{len(drawn.vectors)} embeddings of {scores.animals} animals, {chosen}\n\n{table}")
     print(f"\nscores    {out / 'year.json'}")
+
+
+@contextmanager
+def _open(pool: Path) -> Iterator[EmbeddingPool]:
+    """Open a pool; the record beside it follows what is changed, and what a killed call has changed before."""
+    with EmbeddingPool(pool) as opened:
+        yield opened
+        follow_identities(pool / RECORD, opened)

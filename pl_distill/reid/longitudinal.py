@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pl_distill.errors import ConfigError
-from pl_distill.reid.record_files import Row, begin_of_hour, day_file, require_behaviours, rows_of_hour, upsert
+from pl_distill.reid.record_files import (
+    Row,
+    begin_of_hour,
+    day_file,
+    require_behaviours,
+    rows_of_hour,
+    upsert,
+    written_as,
+)
 from pl_distill.reid.record_schema import BEHAVIOURS, behaviour_column, record_schema
 from pl_distill.reid.storage import Vectors
 
@@ -58,12 +66,14 @@ class Sighting:
         box_xyxy: (4,), pixels.
         behaviour: Its class, or None where it has none.
         embedding: (D,), unit length, or None.
+        number: The tracker's number of it, by which its row follows the pool's identities; None: it keeps its name.
     """
 
     animal: str
     box_xyxy: NDArray[Any]
     behaviour: str | None = None
     embedding: Vectors | None = None
+    number: int | None = None
 
 
 @dataclass
@@ -83,6 +93,7 @@ class _Tally:
     total: Vectors | None = None
     base_embeddings: int = 0
     base_drift: float = 0.0
+    tracks: dict[tuple[str, int], float] = field(default_factory=dict)  # (session, number) -> seconds
 
 
 @dataclass
@@ -107,6 +118,7 @@ class RecordWriter:
         flush_s: How often the running hour is written: what a kill loses at most. An animal's row is there from its
             first sighting on.
         resume: Whether an hour that is there is gone on with; else it is replaced.
+        session: Name of the tracker's run, as the pool has it: numbers start anew in each.
     """
 
     def __init__(
@@ -118,12 +130,13 @@ class RecordWriter:
         references: Mapping[str, Vectors] | None = None,
         flush_s: float = 60.0,
         resume: bool = True,
+        session: str = "",
     ) -> None:
         record_schema(behaviours)  # refuses names that clash before anything is counted
         self._record, self._camera, self._pen = Path(record), camera, pen or PenMap()
         self._behaviours, self._flush_s = tuple(behaviours), flush_s
         self._references = dict(references or {})
-        self._resume = resume
+        self._resume, self._session = resume, session
         self._tallies: dict[str, _Tally] = {}
         self._memory: dict[str, _Memory] = {}
         self._flushed_s = -np.inf
@@ -195,6 +208,9 @@ class RecordWriter:
     ) -> None:  # fmt: skip
         pen, here = self._pen, centres[one.animal]
         tally.seen_s += step_s
+        if one.number is not None:
+            track = (self._session, one.number)
+            tally.tracks[track] = tally.tracks.get(track, 0.0) + step_s
         moved = float(np.hypot(*(here - memory.anchor_m)))
         if moved >= pen.step_m:
             tally.distance_m += moved
@@ -228,15 +244,17 @@ class RecordWriter:
         """Begin an hour, or go on with the one that a writer before this left."""
         tally = _Tally(hour)
         for row in rows_of_hour(self._record, self._camera, hour) if self._resume else ():
-            if row["animal"] != name:
+            if written_as(row) != name:
                 continue
             tally.seen_s, tally.distance_m = row["seen_s"], row["distance_m"]
             for place in tally.visits:
                 tally.visits[place], tally.at_s[place] = row[f"{place}_visits"], row[f"{place}_s"]
             tally.neighbour_s = row["neighbours"] * row["seen_s"]
-            tally.nearest_s = {row["nearest"]: row["nearest_s"]} if row["nearest"] is not None else {}
+            nearest = row.get("nearest_as") or row["nearest"]
+            tally.nearest_s = {nearest: row["nearest_s"]} if nearest is not None else {}
             tally.behaviour_s = {one: row.get(behaviour_column(one)) or 0.0 for one in self._behaviours}
             tally.base_embeddings, tally.base_drift = row["embeddings"], row["drift"] or 0.0
+            tally.tracks = {(one["session"], one["number"]): one["seen_s"] for one in row.get("tracks") or ()}
         self._tallies[name] = tally
         return tally
 
@@ -263,6 +281,12 @@ class RecordWriter:
             "nearest_s": tally.nearest_s[nearest] if nearest is not None else 0.0,
             "embeddings": tally.base_embeddings + tally.embeddings,
             "drift": self._drift(name, tally),
+            "tracked_as": name,
+            "nearest_as": nearest,
+            "tracks": [
+                {"session": session, "number": number, "seen_s": seconds}
+                for (session, number), seconds in tally.tracks.items()
+            ],
             **{behaviour_column(one): tally.behaviour_s.get(one, 0.0) for one in self._behaviours},
         }
 

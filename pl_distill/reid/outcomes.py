@@ -83,7 +83,6 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
             path, "; ".join(wrong[:5]) + more,
             f"animals of the record ({', '.join(sorted(animals)[:5])} ...), days {first} to {last}, kinds "
             + ", ".join(KINDS),
-            "Correct or remove these lines. Rows of the record keep the name that an animal had when they were "
-            "written, also after `reid merge`.",
+            "Correct or remove these lines. After a `reid merge` the record has the new name alone.",
         )  # fmt: skip
     return outcomes

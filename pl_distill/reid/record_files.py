@@ -16,7 +16,11 @@ import pyarrow.parquet as pq
 
 from datamodules.errors import DataError
 from datamodules.files import atomic_path
-from pl_distill.reid.record_schema import KEYS, behaviours_of, record_schema
+from pl_distill.reid.record_schema import ORIGIN, behaviours_of, record_schema
+from pl_distill.reid.track_book import UNKNOWN
+
+RECORD = "record"
+"""Folder of the record beside the pool that names its animals."""
 
 HOURS = "hours"
 Row = dict[str, Any]
@@ -38,7 +42,7 @@ def day_file(record: Path, camera: str, day: date) -> Path:
 
 
 def upsert(record: Path, rows: Sequence[Row], behaviours: Sequence[str]) -> None:
-    """Write rows; a row of the same animal, hour and camera is replaced.
+    """Write rows; a row of the same hour and camera that was written under the same name is replaced.
 
     Raises:
         RecordError: A day's file is damaged, or names other behaviours.
@@ -49,8 +53,8 @@ def upsert(record: Path, rows: Sequence[Row], behaviours: Sequence[str]) -> None
         files.setdefault(day_file(record, row["camera"], row["hour"].date()), []).append(row)
     for path, new in files.items():
         require_behaviours(path, behaviours)
-        old = _read_file(path).to_pylist() if path.exists() else []
-        merged = {tuple(row[key] for key in KEYS): row for row in [*old, *new]}
+        old = read_file(path).to_pylist() if path.exists() else []
+        merged = {(written_as(row), row["hour"], row["camera"]): row for row in [*old, *new]}
         ordered = sorted(merged.values(), key=lambda row: (row["hour"], row["animal"]))
         with atomic_path(path) as temporary:
             pq.write_table(pa.Table.from_pylist(ordered, schema), temporary, compression="zstd")
@@ -62,7 +66,7 @@ def require_behaviours(path: Path, behaviours: Sequence[str]) -> None:
     Raises:
         RecordError: It does, or it is damaged.
     """
-    if path.exists() and (found := behaviours_of(_read_file(path).schema)) != list(behaviours):
+    if path.exists() and (found := behaviours_of(read_file(path).schema)) != list(behaviours):
         fix = "Begin another pool, and with it another record, for another behaviour head, or wait for the next day."
         raise RecordError(path, f"names the behaviours {found}", str(list(behaviours)), fix)
 
@@ -76,22 +80,26 @@ def read_hours(record: Path, since: date | None = None, until: date | None = Non
         until: The last day.
 
     Returns:
-        One row for each animal, hour and camera, the oldest first.
+        One row for each animal, hour, camera and name that the animal had then, the oldest first. Rows of whom has no
+        name any more, and columns that are for the record itself, are left out.
 
     Raises:
-        RecordError: There is none, or a file of it is damaged.
+        RecordError: There is none, a file of it is damaged, or nobody in it has a name.
     """
     files = sorted((record / HOURS).glob("*/*.parquet"))
     if not files:
         raise RecordError(record, "holds no record", f"{HOURS}/<camera>/<day>.parquet", "Make one: `record build`.")
     first, last = ("0000" if since is None else f"{since:%Y_%m_%d}"), ("9999" if until is None else f"{until:%Y_%m_%d}")
-    tables = [_read_file(path) for path in files if first <= path.stem <= last]
+    tables = [read_file(path) for path in files if first <= path.stem <= last]
     if not tables:
         raise RecordError(
             record, f"has {files[0].stem} to {files[-1].stem}", f"days from {since} to {until}", "Correct the days."
         )
     table = pa.concat_tables(tables, promote_options="default")
-    frame: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = table.drop_columns([name for name in ORIGIN if name in table.schema.names]).to_pandas()
+    frame = frame[frame["animal"] != UNKNOWN]
+    if frame.empty:
+        raise RecordError(record, "has no row of an animal with a name", "one or more", "Name tracks: `reid split`.")
     return frame.sort_values(["hour", "camera", "animal"], ignore_index=True)
 
 
@@ -100,7 +108,12 @@ def rows_of_hour(record: Path, camera: str, hour: datetime) -> list[Row]:
     path = day_file(record, camera, hour.date())
     if not path.exists():
         return []
-    return [row for row in _read_file(path).to_pylist() if row["hour"] == hour]
+    return [row for row in read_file(path).to_pylist() if row["hour"] == hour]
+
+
+def written_as(row: Row) -> str:
+    """Give the name that an animal had when its row was written; rows of older records have that one alone."""
+    return str(row.get("tracked_as") or row["animal"])
 
 
 def query(record: Path, sql: str) -> pd.DataFrame:
@@ -126,7 +139,12 @@ def begin_of_hour(time_s: float) -> datetime:
     return datetime.fromtimestamp(time_s // 3600 * 3600, UTC)
 
 
-def _read_file(path: Path) -> pa.Table:
+def read_file(path: Path) -> pa.Table:
+    """Read the rows of a camera and day.
+
+    Raises:
+        RecordError: The file is damaged, or none of a record.
+    """
     try:
         table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
@@ -134,7 +152,7 @@ def _read_file(path: Path) -> pa.Table:
             path, f"is truncated or damaged ({str(error).splitlines()[0][:120]})", "a Parquet file",
             "It was not changed: copy it back from a backup, or move it away; the other days are whole.",
         ) from error  # fmt: skip
-    missing = set(record_schema(()).names) - set(table.schema.names)
+    missing = set(record_schema(()).names) - {*table.schema.names, *ORIGIN}
     if missing:
         raise RecordError(
             path, f"lacks {', '.join(sorted(missing))}", "the columns of docs/animal-record.md", "Move it away."

@@ -9,10 +9,13 @@ from pl_distill.errors import ConfigError
 BEHAVIOURS = ("sleep", "investigating", "standing", "eat", "lying", "walk", "nose-to-nose", "fight", "drink")
 """The nine classes of the pen; a record names its own in its schema."""
 
-KEYS = ("animal", "hour", "camera")
+ORIGIN = ("tracked_as", "nearest_as", "tracks")
+"""Columns by which a row follows the pool's identities, see `record_identities`; of older records they are absent."""
+
+_TRACK = pa.struct([("session", pa.string()), ("number", pa.int64()), ("seen_s", pa.float64())])
 
 _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
-    ("animal", pa.string(), "name of the animal, as the pool has it"),
+    ("animal", pa.string(), "name of the animal, as the pool has it; empty where its tracks have lost theirs"),
     ("hour", pa.timestamp("us", "UTC"), "begin of the hour"),
     ("camera", pa.string(), "name of the camera"),
     ("seen_s", pa.float64(), "seconds in which the animal was tracked: at most 3600; divide by it"),
@@ -26,6 +29,9 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("nearest_s", pa.float64(), "for how many seconds"),
     ("embeddings", pa.int64(), "embeddings that `drift` rests on"),
     ("drift", pa.float64(), "1 - cosine of the hour's mean embedding and the first day's; null without embeddings"),
+    ("tracked_as", pa.string(), "name that the animal had when the row was written; it stays"),
+    ("nearest_as", pa.string(), "the same of `nearest`"),
+    ("tracks", pa.list_(_TRACK), "tracks of the camera that the row rests on, and for how many seconds"),
 )
 
 

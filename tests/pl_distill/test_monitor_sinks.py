@@ -14,7 +14,9 @@ from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Monitor
 from pl_distill.monitor_sinks import open_pool
 from pl_distill.reid.identifier import IdentifierPolicy
+from pl_distill.reid.identities import merge
 from pl_distill.reid.longitudinal import PenMap
+from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import read_hours
 from pl_distill.reid.thumbnails import Thumbnails
 from tests.pl_distill.test_monitor import Tracks
@@ -79,3 +81,14 @@ def test_animals_have_the_same_names_rows_and_one_picture_a_day_after_a_restart(
         assert len(list((tmp_path / "pool" / "thumbnails" / name).iterdir())) == 1
         picture = Thumbnails(tmp_path / "pool").read(name, MORNING.date())
         assert picture.mean((0, 1)).argmax() == colour
+
+
+def test_a_run_finds_the_rows_of_the_runs_before_it_under_the_names_of_today(watch, tmp_path):
+    first = watch(MORNING, (1, 2), (0, 1))
+    with EmbeddingPool(tmp_path / "pool") as pool:  # as `reid merge` that is killed before the record has followed
+        merge(pool, first[0], "sow-17")
+    again = watch(LATER, (1, 2), (0, 1))
+    assert again == {0: "sow-17", 1: first[1]}
+    hours = read_hours(tmp_path / "pool" / "record")
+    found = sorted(zip(hours["hour"].dt.hour, hours["animal"], hours["nearest"], strict=True))
+    assert found == [pair for hour in (8, 9) for pair in ((hour, first[1], "sow-17"), (hour, "sow-17", first[1]))]

@@ -9,6 +9,7 @@ from datamodules.images import encode_jpeg
 from datamodules.pen import PenConfig, draw_pen
 from pl_distill.cli import main
 from pl_distill.reid.identities import link, merge
+from pl_distill.reid.longitudinal import RecordWriter, Sighting
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import read_hours
 from pl_distill.reid.samples import Sample
@@ -155,3 +156,26 @@ def test_a_pool_is_shown_and_mended_from_the_command_line(tmp_path, capsys):
     assert run("reid", "merge", "--pool", folder, "--animal", "berta", "--into", "lisa") == 1
     assert "animal 'berta': is not in the pool, expected animal-0001, lisa" in capsys.readouterr().err
     assert run("reid", "info", "--pool", tmp_path / "absent") == 1
+
+
+def test_questions_to_the_record_know_the_name_that_reid_gave(tmp_path, capsys):
+    folder = tmp_path / "pool"
+    vector = normalised(np.ones((1, 8), np.float32))[0]
+    with EmbeddingPool(folder, "a" * 64, 8) as opened, RecordWriter(folder / "record", "cam", session="s") as writer:
+        opened.append([Sample("cam", "s", 7, NEW_YEAR, vector)])
+        link(opened, [0], "animal-0001")
+        for second in range(5):
+            writer.observe(NEW_YEAR + second, [Sighting("animal-0001", np.array((0, 0, 9, 9)), number=7)])
+
+    def told():
+        capsys.readouterr()
+        assert run("record", "query", "--record", folder / "record", "--sql", "SELECT animal, seen_s FROM hours") == 0
+        return capsys.readouterr().out.split()[2:]
+
+    assert told() == ["animal-0001", "4.0"]
+    assert run("reid", "merge", "--pool", folder, "--animal", "animal-0001", "--into", "sow-17") == 0
+    assert told() == ["sow-17", "4.0"]
+    assert run("reid", "undo", "--pool", folder, "--event", 1) == 0
+    assert told() == ["animal-0001", "4.0"]
+    assert run("reid", "split", "--pool", folder, "--tracks", "[0]", "--new", "lisa") == 0
+    assert told() == ["lisa", "4.0"]

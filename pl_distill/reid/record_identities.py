@@ -1,0 +1,74 @@
+"""The record follows the pool: after a merge, a split or an undoing, rows have the names that their tracks have now.
+
+A row remembers the tracks that it rests on, and the name under which it was written. Whose it is follows from the pool
+alone, so that it can be asked at any time and again: nothing is summed up, and nothing has to be taken back.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datamodules.files import atomic_path
+from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.record_files import HOURS, RecordError, read_file, written_as
+from pl_distill.reid.record_schema import ORIGIN
+
+log = logging.getLogger(__name__)
+
+
+def follow_identities(record: Path, pool: EmbeddingPool) -> int:
+    """Give every row of a record the name that its animal has in the pool.
+
+    Each day's file is rewritten whole or not at all; what a kill leaves undone, the next call does. A damaged file is
+    left as it is, with a warning. Rows without tracks, or of tracks that the pool does not hold, keep their name.
+
+    Args:
+        record: Folder of the record; need not exist.
+        pool: That the record lies beside, open: nobody else writes either of them.
+
+    Returns:
+        How many files changed.
+    """
+    changed = 0
+    for path in sorted((record / HOURS).glob("*/*.parquet")):
+        try:
+            table = read_file(path)
+        except RecordError as error:
+            log.warning("its rows keep their names: %s", error)
+            continue
+        renamed = _renamed(table, pool)
+        if not renamed.equals(table):
+            with atomic_path(path) as temporary:
+                pq.write_table(renamed, temporary, compression="zstd")
+            changed += 1
+    return changed
+
+
+def _renamed(table: pa.Table, pool: EmbeddingPool) -> pa.Table:
+    """Name the animals of a camera's day as the pool does, and those that were nearest to them."""
+    if not set(ORIGIN) <= set(table.schema.names):
+        return table
+    rows = table.select(["animal", "hour", "camera", "nearest", *ORIGIN]).to_pylist()
+    owners = [_owner(pool, row["camera"], row["tracks"] or ()) for row in rows]
+    animals = [row["animal"] if owner is None else owner for row, owner in zip(rows, owners, strict=True)]
+    now = {(row["hour"], written_as(row)): animal for row, animal in zip(rows, animals, strict=True)}
+    nearest = [now.get((row["hour"], row["nearest_as"]), row["nearest"]) for row in rows]
+    for name, values in (("animal", animals), ("nearest", nearest)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), pa.array(values, pa.string()))
+    return table
+
+
+def _owner(pool: EmbeddingPool, camera: str, tracks: Sequence[Mapping[str, Any]]) -> str | None:
+    """Name the animal whose tracks were seen for longest, `UNKNOWN` without a name; None if the pool knows no track."""
+    seen_s: dict[str, float] = {}
+    for one in tracks:
+        track = pool.find_track(camera, one["session"], one["number"])
+        if track is not None:
+            animal = pool.animal_of(track)
+            seen_s[animal] = seen_s.get(animal, 0.0) + one["seen_s"]
+    return max(seen_s, key=lambda animal: seen_s[animal], default=None)

@@ -1,0 +1,183 @@
+"""Rows of the record under the names that their tracks have in the pool, whatever was merged, split or undone."""
+
+import logging
+from datetime import UTC, date, datetime
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from pl_distill.reid import record_identities
+from pl_distill.reid.identities import link, merge, split, undo
+from pl_distill.reid.longitudinal import RecordWriter, Sighting
+from pl_distill.reid.record_files import RECORD, RecordError, day_file, read_hours
+from pl_distill.reid.record_identities import follow_identities
+
+NINE = datetime(2026, 3, 1, 9, tzinfo=UTC).timestamp()
+DAY = 86_400.0
+BOX = np.array((0, 0, 10, 10), np.float32)
+
+
+@pytest.fixture
+def herd(pool, sample):
+    """Rosa has the tracks 0 and 1, emma 2; the tracker calls them alike."""
+    pool.append([sample(NINE, number) for number in range(3)])
+    link(pool, [0, 1], "rosa")
+    link(pool, [2], "emma")
+    return pool
+
+
+@pytest.fixture
+def record(pool):
+    return pool.path / RECORD
+
+
+def watch(pool, seconds, start=NINE, session="s"):
+    """Track a camera's animals for some seconds each; they have the names of the pool, as in `PoolSink`."""
+    with RecordWriter(pool.path / RECORD, "cam", session=session) as writer:
+        for second in range(max(seconds.values()) + 1):
+            seen = [number for number, length in seconds.items() if second <= length]
+            names = {number: pool.animal_of(pool.find_track("cam", session, number)) for number in seen}
+            sightings = [Sighting(names[number], BOX, "sleep", None, number) for number in seen]
+            writer.observe(start + second, sightings)
+
+
+def rows(record):
+    hours = read_hours(record)
+    columns = (hours["hour"].dt.hour, hours["animal"], hours["nearest"].fillna("nobody"), hours["sleep_s"])
+    return list(zip(*columns, strict=True))
+
+
+def test_rows_follow_a_merge_and_a_renaming_and_come_back_when_they_are_undone(herd, record):
+    watch(herd, {0: 30, 2: 10})
+    path = day_file(record, "cam", date(2026, 3, 1))
+    before = pq.read_table(path, partitioning=None)
+    events = [merge(herd, "emma", into="rosa")]
+    assert follow_identities(record, herd) == 1
+    assert rows(record) == [(9, "rosa", "rosa", 10), (9, "rosa", "rosa", 30)]
+    events.append(merge(herd, "rosa", into="sow-17"))
+    follow_identities(record, herd)
+    assert {row[1:3] for row in rows(record)} == {("sow-17", "sow-17")}
+    assert follow_identities(record, herd) == 0
+    for event in reversed(events):
+        undo(herd, event)
+    assert follow_identities(record, herd) == 1
+    after = pq.read_table(path, partitioning=None)
+    assert after.equals(before)
+    assert after.schema.equals(before.schema, check_metadata=True)
+
+
+def test_others_read_the_names_that_the_pool_has(herd, record):
+    watch(herd, {0: 30, 2: 10})
+    merge(herd, "emma", into="rosa")
+    follow_identities(record, herd)
+    pattern = str(record / "hours" / "*" / "*.parquet")
+    assert duckdb.sql(f"SELECT animal, sum(sleep_s) FROM '{pattern}' GROUP BY 1").fetchall() == [("rosa", 40.0)]
+    assert pd.read_parquet(record / "hours").groupby("animal")["sleep_s"].sum().to_dict() == {"rosa": 40}
+    polars = pytest.importorskip("polars")
+    assert polars.read_parquet(pattern)["animal"].unique().to_list() == ["rosa"]
+
+
+def test_an_hour_goes_on_after_a_renaming_and_each_name_gets_its_part_back(herd, record, sample):
+    watch(herd, {0: 30})
+    event = merge(herd, "rosa", into="sow-17")
+    follow_identities(record, herd)
+    herd.append([sample(NINE, 7, session="later")])
+    link(herd, [3], "sow-17")
+    watch(herd, {7: 5}, NINE + 60, "later")
+    watch(herd, {7: 5}, NINE + 90, "later")  # taken up
+    assert rows(record) == [(9, "sow-17", "nobody", 30), (9, "sow-17", "nobody", 10)]
+    undo(herd, event)
+    follow_identities(record, herd)
+    assert rows(record) == [(9, "rosa", "nobody", 30), (9, "sow-17", "nobody", 10)]
+    watch(herd, {1: 5}, NINE + 120)
+    assert rows(record) == [(9, "rosa", "nobody", 35), (9, "sow-17", "nobody", 10)]
+
+
+def test_after_a_split_an_hour_belongs_to_whose_tracks_were_seen_for_longest_in_it(herd, record):
+    watch(herd, {0: 9})
+    watch(herd, {1: 9}, NINE + 3600)
+    for start, seconds in ((7200, {0: 20, 1: 0}), (7300, {1: 5})):
+        watch(herd, seconds, NINE + start)
+    event = split(herd, [1], "lisa")
+    follow_identities(record, herd)
+    assert [row[:2] for row in rows(record)] == [(9, "rosa"), (10, "lisa"), (11, "rosa")]
+    undo(herd, event)
+    follow_identities(record, herd)
+    assert {row[1] for row in rows(record)} == {"rosa"}
+
+
+def test_a_row_whose_track_lost_its_name_waits_for_another(herd, record):
+    watch(herd, {0: 9, 2: 9})
+    undo(herd, 1)
+    follow_identities(record, herd)
+    assert rows(record) == [(9, "rosa", "", 9)]
+    split(herd, [2], "lisa")
+    follow_identities(record, herd)
+    assert rows(record) == [(9, "lisa", "rosa", 9), (9, "rosa", "lisa", 9)]
+
+
+def test_nobody_with_a_name_is_an_error_that_says_so(herd, record):
+    watch(herd, {2: 9})
+    undo(herd, 1)
+    follow_identities(record, herd)
+    with pytest.raises(RecordError, match="no row of an animal with a name"):
+        read_hours(record)
+
+
+def test_a_kill_between_two_days_leaves_each_whole_and_the_next_call_ends_it(herd, record, monkeypatch):
+    for day in range(2):
+        watch(herd, {0: 30, 2: 10}, NINE + DAY * day)
+    first, second = (day_file(record, "cam", date(2026, 3, day)) for day in (1, 2))
+    before = second.read_bytes()
+    merge(herd, "emma", into="rosa")
+    written = pq.write_table
+
+    def die_at_the_second(table, where, **options):
+        written(table, where, **options)
+        if second.name in where.name:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(record_identities.pq, "write_table", die_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        follow_identities(record, herd)
+    monkeypatch.undo()
+    assert second.read_bytes() == before
+    assert sorted(path.name for path in first.parent.iterdir()) == [first.name, second.name]
+    assert [row[1] for row in rows(record)] == ["rosa", "rosa", "emma", "rosa"]
+    assert follow_identities(record, herd) == 1
+    assert {row[1] for row in rows(record)} == {"rosa"}
+
+
+def test_a_damaged_day_is_left_alone_and_the_others_follow(herd, record, caplog):
+    for day in range(2):
+        watch(herd, {2: 10}, NINE + DAY * day)
+    path = day_file(record, "cam", date(2026, 3, 1))
+    path.write_bytes(half := path.read_bytes()[:200])
+    merge(herd, "emma", into="rosa")
+    with caplog.at_level(logging.WARNING):
+        assert follow_identities(record, herd) == 1
+    assert "its rows keep their names" in caplog.text
+    assert path.read_bytes() == half
+
+
+@pytest.mark.parametrize("tracks", ["none", "of another pool", "not remembered"])
+def test_rows_whose_tracks_the_pool_does_not_hold_keep_their_names(herd, record, tracks):
+    with RecordWriter(record, "cam", session="elsewhere") as writer:
+        for second in range(5):
+            number = None if tracks == "none" else 0
+            writer.observe(NINE + second, [Sighting("berta", BOX, "sleep", None, number)])
+    path = day_file(record, "cam", date(2026, 3, 1))
+    if tracks == "not remembered":  # a record of a version before this
+        pq.write_table(
+            pq.read_table(path, partitioning=None).drop_columns(["tracked_as", "nearest_as", "tracks"]), path
+        )
+    before = path.read_bytes()
+    assert follow_identities(record, herd) == 0
+    assert path.read_bytes() == before
+    with RecordWriter(record, "cam") as writer:
+        for second in range(60, 65):
+            writer.observe(NINE + second, [Sighting("berta", BOX, "sleep", None, 0)])
+    assert rows(record) == [(9, "berta", "nobody", 8)]
