@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 import duckdb
 import numpy as np
 import pandas as pd
+import polars
 import pytest
 
 from pl_distill.errors import ConfigError
@@ -185,7 +186,6 @@ def test_others_read_the_files_and_find_what_each_column_means(tmp_path):
     assert duckdb.sql(f"SELECT animal, eat_s FROM '{pattern}'").fetchall() == [("rosa", 2.0)]
     theirs = pd.read_parquet(tmp_path / "hours")
     assert theirs["eat_s"].tolist() == ours["eat_s"].tolist()
-    polars = pytest.importorskip("polars")
     assert polars.read_parquet(pattern)["animal"].to_list() == ["rosa"]
     assert all(b"meaning" in field.metadata for field in record_schema())
 

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 import duckdb
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow.parquet as pq
 import pytest
 
@@ -76,7 +77,6 @@ def test_others_read_the_names_that_the_pool_has(herd, record):
     pattern = str(record / "hours" / "*" / "*.parquet")
     assert duckdb.sql(f"SELECT animal, sum(sleep_s) FROM '{pattern}' GROUP BY 1").fetchall() == [("rosa", 40.0)]
     assert pd.read_parquet(record / "hours").groupby("animal")["sleep_s"].sum().to_dict() == {"rosa": 40}
-    polars = pytest.importorskip("polars")
     assert polars.read_parquet(pattern)["animal"].unique().to_list() == ["rosa"]
 
 
