@@ -2,6 +2,11 @@
 
 Rank-1 and mAP as in Zheng et al., "Scalable Person Re-identification" (ICCV 2015); IDF1 as in Ristani et al. (2016),
 over one tracklet an animal and day. Intervals draw animals with replacement, never queries.
+
+IDF1 of a draw: a tracklet shows one animal, so that right, false and missing identities each belong to one. Names are
+matched with animals once, in the whole herd (where two matchings are equally good, as scipy does). Of each animal, its
+tracklets, those with a name and those with the name that is matched with it are counted, and the counts of the animals
+drawn are added up. A wrong name is thus a false identity of the animal whose tracklet carries it, not of its owner.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +28,7 @@ class Share:
     """A share in percent with its 95 % interval over animals.
 
     Args:
-        percent: Mean over animals.
+        percent: Mean over animals; IDF1 is that of all tracklets.
         low: Lower end.
         high: Upper end.
     """
@@ -41,9 +46,13 @@ def share_of(hits: NDArray[np.generic], animals: NDArray[np.int64]) -> Share:
     names = np.unique(animals)
     values = np.asarray(hits, np.float64)
     means = np.array([values[animals == name].mean() for name in names])
-    drawn = means[np.random.default_rng(0).integers(len(means), size=(DRAWS, len(means)))].mean(1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = np.percentile(means[_herds(len(means))].mean(1), [2.5, 97.5])
     return Share(100 * float(means.mean()), 100 * float(low), 100 * float(high))
+
+
+def _herds(animals: int) -> NDArray[np.int64]:
+    """Draw herds of so many animals with replacement: (DRAWS, A), the same every time."""
+    return np.random.default_rng(0).integers(animals, size=(DRAWS, animals))
 
 
 def average_precision(likeness: Floats, right: NDArray[np.bool_]) -> Floats:
@@ -93,15 +102,20 @@ def open_set(scores: Scores, truth: NDArray[np.int64], policy: MatchPolicy) -> O
     )  # fmt: skip
 
 
-def idf1(truth: NDArray[np.int64], found: NDArray[np.int64]) -> float:
-    """Give IDF1 in percent of tracklets whose true and found identities are (N,); -1 is a tracklet without one."""
+def idf1(truth: NDArray[np.int64], found: NDArray[np.int64]) -> Share:
+    """Give IDF1 of tracklets whose true and found identities are (N,); -1 is a tracklet without one."""
     names, codes = np.unique(truth, return_inverse=True)
     given = found >= 0
     others, places = np.unique(found[given], return_inverse=True)
     table = np.zeros((len(names), len(others)))
     np.add.at(table, (codes[given], places), 1)
     rows, columns = linear_sum_assignment(table, maximize=True)
-    return 200 * float(table[rows, columns].sum()) / (len(truth) + int(given.sum()))
+    right = np.zeros(len(names))  # IDTP; none of an animal without a name of its own
+    right[rows] = table[rows, columns]
+    asked = np.bincount(codes) + table.sum(1)  # 2 IDTP + IDFN + IDFP
+    herds = _herds(len(names))
+    low, high = np.percentile(right[herds].sum(1) / asked[herds].sum(1), [2.5, 97.5])
+    return Share(200 * float(right.sum() / asked.sum()), 200 * float(low), 200 * float(high))
 
 
 def link_days(

@@ -37,7 +37,7 @@ METHODS = ("sightings", "recent", "mean")
 _DECAYS = (0.0, 0.0003, 0.001, 0.003)
 _HALF_LIVES = (7.0, 30.0, 90.0)
 _MOST_RANKED = 4000  # vectors that a query's average precision ranks: the gallery, thinned evenly
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class GapScores:
     rank1: Share
     mean_ap: Share
     known_or_new: OpenSet
-    idf1: float
+    idf1: Share
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def format_year(scores: YearScores) -> str:
         judged = row.known_or_new
         cells = (judged.false_new, judged.wrong, judged.false_merge, judged.unsure)
         lines.append(
-            f"| {row.gap_days} | {row.method} | {row.rank1} | {row.mean_ap} | {row.idf1:.1f} | "
+            f"| {row.gap_days} | {row.method} | {row.rank1} | {row.mean_ap} | {row.idf1} | "
             + " | ".join(map(str, cells)) + " |"
         )  # fmt: skip
     return "\n".join(lines)
@@ -258,7 +258,7 @@ class _Rows(NamedTuple):
     vectors: Vectors
 
 
-def _linked(year: DrawnYear, method: str, gap: int, option: float, policy: MatchPolicy, how: YearScoring) -> float:
+def _linked(year: DrawnYear, method: str, gap: int, option: float, policy: MatchPolicy, how: YearScoring) -> Share:
     """IDF1 of naming animals day by day, with `gap` days between, where nobody says who they are."""
     drawn = np.unique(year.days)
     days = [int(drawn[0])]

@@ -17,9 +17,24 @@ def test_average_precision_by_hand():
 
 def test_idf1_by_hand():
     truth = np.array([0, 0, 0, 1, 1])
-    assert idf1(truth, np.array([5, 5, 5, 6, 6])) == 100
-    assert idf1(truth, np.array([5, 5, 6, 6, 6])) == pytest.approx(100 * 2 * 4 / 10)
-    assert idf1(truth, np.array([5, 5, -1, 6, 6])) == pytest.approx(100 * 2 * 4 / (5 + 4))
+    assert idf1(truth, np.array([5, 5, 5, 6, 6])).percent == 100
+    assert idf1(truth, np.array([5, 5, 6, 6, 6])).percent == pytest.approx(100 * 2 * 4 / 10)
+    assert idf1(truth, np.array([5, 5, -1, 6, 6])).percent == pytest.approx(100 * 2 * 4 / (5 + 4))
+
+
+def test_idf1_has_an_interval_over_animals():
+    # Animal 0 has its name always; animal 1 once in three: a wrong name of it and one without a name are its own.
+    share = idf1(np.array([0, 0, 0, 1, 1, 1]), np.array([5, 5, 5, 6, 5, -1]))
+    assert share.percent == pytest.approx(100 * 2 * 4 / (6 + 5))
+    assert share.low == pytest.approx(100 * 2 * 2 / (6 + 4))  # twice animal 1
+    assert share.high == pytest.approx(100)  # twice animal 0
+    alike = idf1(np.repeat([0, 1, 2], 2), np.array([7, 7, 8, 8, 9, 9]))
+    assert (alike.low, alike.high) == (100, 100)
+
+
+def test_nobody_named_is_an_idf1_of_0():
+    share = idf1(np.array([0, 1]), np.array([-1, -1]))
+    assert (share.percent, share.low, share.high) == (0, 0, 0)
 
 
 def test_a_share_is_a_mean_over_animals_not_over_queries():
@@ -68,7 +83,7 @@ def test_animals_are_named_day_by_day_without_being_told():
         return held.gallery.scores(vectors), held.gallery.animals
 
     truth, found = link_days([0, 10, 20], tracklets, score, learn, MatchPolicy(threshold=0.6, margin=0.0))
-    assert idf1(truth, found) == 100
+    assert idf1(truth, found).percent == 100
     assert len(set(found.tolist())) == 5
 
 
@@ -96,6 +111,12 @@ def test_a_year_is_scored_at_every_gap_and_animals_of_two_sides_are_met_by_their
     for gap in (1, 10, 30):
         assert rows["sightings", gap].rank1.percent > 90
         assert rows["sightings", gap].rank1.percent > rows["mean", gap].rank1.percent + 40
+        stored = next(row for row in scores.to_json()["rows"] if (row["method"], row["gap_days"]) == ("sightings", gap))
+        share = rows["sightings", gap].idf1
+        assert stored["idf1"] == {"percent": share.percent, "low": share.low, "high": share.high}
+        assert share.low <= share.percent <= share.high
     if bounded is not None:
         assert rows["sightings", 1].gallery == 5 * bounded
-    assert format_year(scores).count("\n") == 1 + 9
+    table = format_year(scores)
+    assert table.count("\n") == 1 + 9
+    assert f"| {rows['mean', 30].mean_ap} | {rows['mean', 30].idf1} |" in table
