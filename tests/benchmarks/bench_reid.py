@@ -1,16 +1,27 @@
-"""The pool and its gallery at the size of a year: bytes, commits, opening, the best match against a matrix product."""
+"""The pool and its gallery at the size of a year: bytes, commits, opening, the best match against a matrix product.
+
+The start of `track` on a pool of that size too: until it can ask, until it has named the first animal.
+"""
 
 import tempfile
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
+from pl_distill.models.embedder_load import load_embedder
+from pl_distill.monitor_sinks import open_pool
 from pl_distill.reid.gallery import SightingsGallery
+from pl_distill.reid.identifier import Identifier, IdentifierPolicy
+from pl_distill.reid.longitudinal import PenMap
+from pl_distill.reid.matching import MatchPolicy
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.samples import Sample
 from pl_distill.reid.sampling import SamplingPolicy
-from pl_distill.reid.storage import Storage, decode, encode, normalised
+from pl_distill.reid.storage import Storage, Vectors, decode, encode, normalised
 from tests.benchmarks.measure import Figure, median_ms, ratio_of_times
 
 DIMENSION = 384
@@ -18,11 +29,12 @@ QUERY_GOAL = "<= 1.2"
 
 
 def measure() -> Iterator[Figure]:
-    """Measure queries on both galleries, and a pool of one animal and year as it grows."""
+    """Measure queries on both galleries, a pool of one animal and year as it grows, and the start on eight of them."""
     rng = np.random.default_rng(0)
     for name, animals, each, dimension in (("full_archive", 8, 61_320, 128), ("bounded", 200, 512, DIMENSION)):
         yield from _queries(rng, name, animals, each, dimension)
     yield from _store(rng)
+    yield from track_start(rng)
     yield from _int8(rng)
 
 
@@ -68,6 +80,66 @@ def _commit_ms(pool: EmbeddingPool, rng: np.random.Generator) -> float:
     vector = normalised(rng.standard_normal((1, DIMENSION), dtype=np.float32))[0]
     seconds = iter(range(10_000))
     return median_ms(lambda: pool.append([Sample("cam", "s", 1, 4e7 + next(seconds), vector)]), rounds=40)
+
+
+def track_start(rng: np.random.Generator, each: int = 61_320, animals: int = 8) -> Iterator[Figure]:
+    """Open pools of a hundredth and of all vectors as `track` does: embeddings of the shipped embedder's length.
+
+    Args:
+        rng: Draws the vectors: around one look an animal, so that they can be told apart.
+        each: Vectors of an animal in the full pool.
+        animals: How many.
+    """
+    embedder, policy = load_embedder(), IdentifierPolicy(match=MatchPolicy(threshold=0.5, margin=0.2))
+    looks = normalised(rng.standard_normal((animals, embedder.dimension), dtype=np.float32))
+    starts, matches, queries = [], [], []
+    for vectors in (each // 100, each):
+        with tempfile.TemporaryDirectory() as folder:  # a pool each: both have as many tracks
+            with EmbeddingPool(folder, embedder.identity, embedder.dimension) as pool:
+                tracks = np.array([pool.add_track("cam", "s", one, f"sow-{one}") for one in range(animals)])
+                for done in range(0, vectors, 8000):
+                    number = min(8000, vectors - done)
+                    times_s = np.repeat((done + np.arange(number)) * pool.sampling.slot_s, animals)
+                    with pool.transaction():
+                        pool.append_arrays(np.tile(tracks, number), times_s, _seen(rng, np.tile(looks, (number, 1))))
+            begin = time.perf_counter()
+            began = datetime(2026, 1, 1, tzinfo=UTC)
+            with open_pool(Path(folder), embedder, None, "cam", began, PenMap(), policy) as sink:
+                starts.append(1000 * (time.perf_counter() - begin))
+                matches.append(_first_match_ms(rng, sink.identifier, looks, policy.evidence))
+                queries.append(_query_ms(sink.identifier, looks))
+    yield Figure("reid.track_start_ms", starts[1], "ms")
+    yield Figure("reid.track_start_full_over_hundredth", starts[1] / starts[0], "ratio")
+    yield Figure("reid.track_first_match_ms", matches[1], "ms")
+    yield Figure("reid.track_query_ms", queries[1], "ms")
+    yield Figure("reid.track_query_full_over_hundredth", queries[1] / queries[0], "ratio", "<= 1.5")
+
+
+def _first_match_ms(rng: np.random.Generator, identifier: Identifier, looks: Vectors, evidence: int) -> float:
+    """Median time of the frame in which a new track gets its name, over one track an animal; the link is committed."""
+    times = []
+    for number, look in enumerate(looks):
+        for frame in range(evidence):
+            vector = _seen(rng, look[None])
+            begin = time.perf_counter()
+            named = identifier.observe(5e8 + 100 * number + frame, [number], vector)
+            times.append(time.perf_counter() - begin)
+        assert named == {number: f"sow-{number}"}
+    return 1000 * median(times[evidence - 1 :: evidence])
+
+
+def _query_ms(identifier: Identifier, looks: Vectors) -> float:
+    """Median time of a frame with a track between two animals: it stays in doubt, so that nothing is written."""
+    doubt, number, seconds = normalised(1.05 * looks[:1] + looks[1:2]), len(looks), iter(range(10_000))
+    taken = median_ms(lambda: identifier.observe(1e9 + next(seconds), [number], doubt), rounds=300)
+    assert identifier.animal_of(number) is None
+    return taken
+
+
+def _seen(rng: np.random.Generator, looks: Vectors) -> Vectors:
+    """Draw what animals of these looks (N, D) show: cosines of some 0.9 with them."""
+    noise = rng.standard_normal(looks.shape, dtype=np.float32)
+    return normalised(looks + 0.5 / looks.shape[1] ** 0.5 * noise)
 
 
 def _int8(rng: np.random.Generator) -> Iterator[Figure]:
