@@ -1,6 +1,7 @@
 """What the animals of a pen want: each follows a plan of tasks and draws the next when it is done."""
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from datamodules.pen.tasks import Task
 
 _ACTIVITIES = tuple(etho.BUDGET)
 _WEIGHTS = np.array([etho.BUDGET[activity].weight for activity in _ACTIVITIES])
-_SHARES = _WEIGHTS * np.array([etho.BUDGET[activity].seconds + 3.0 for activity in _ACTIVITIES])
+_SECONDS = np.array([etho.BUDGET[activity].seconds + 3.0 for activity in _ACTIVITIES])
+_ON_THE_MOVE = np.array([activity not in ("rest", "stand", "sit") for activity in _ACTIVITIES])
 _PAIRED = {"greet": 2.2, "fight": 1.6, "chase": 2.5, "poke": 2.5, "mount": 2.0}
 """How far, in metres, an animal looks for a partner."""
 
@@ -22,7 +24,8 @@ _REST_LABELS = {etho.LYING: "lying", etho.ON_SIDE: "sleep", etho.SITTING: "sitti
 class _Mind:
     """The plan of one animal and how far it got."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, vigour: float) -> None:
+        self.weights = np.where(_ON_THE_MOVE, vigour, 1.0) * _WEIGHTS
         self.plan: deque[Task] = deque()
         self.spent_s = 0.0  # on the present task
         self.arrived = False
@@ -55,11 +58,12 @@ class Minds:
         motion: The bodies that they move.
         planner: Makes their plans.
         rng: Source of chance.
+        vigour: How often each animal chooses what takes it from its place, relative to a sound one.
     """
 
-    def __init__(self, motion: Motion, planner: Planner, rng: np.random.Generator) -> None:
+    def __init__(self, motion: Motion, planner: Planner, rng: np.random.Generator, vigour: Sequence[float]) -> None:
         self._motion, self._planner, self._rng = motion, planner, rng
-        self._minds = [_Mind(rng) for _ in range(len(motion))]
+        self._minds = [_Mind(rng, one) for one in vigour]
         self.orders = Orders(len(motion))
         self._time_s = 0.0
         self.toy = planner.play()[0].goal
@@ -78,7 +82,8 @@ class Minds:
             )
             self._motion.xy[index] = x, y
             self._motion.heading[index] = self._rng.choice((0, np.pi)) + self._rng.normal(0, 0.5)
-            activity = _ACTIVITIES[int(self._rng.choice(len(_ACTIVITIES), p=_SHARES / _SHARES.sum()))]
+            shares = mind.weights * _SECONDS
+            activity = _ACTIVITIES[int(self._rng.choice(len(_ACTIVITIES), p=shares / shares.sum()))]
             if activity == "rest":
                 self._lie_down(index)
                 assert mind.bed is not None
@@ -134,7 +139,7 @@ class Minds:
     def _decide(self, index: int) -> None:
         mind = self._minds[index]
         mind.bed = None
-        order = self._rng.choice(len(_ACTIVITIES), size=6, p=_WEIGHTS / _WEIGHTS.sum())
+        order = self._rng.choice(len(_ACTIVITIES), size=6, p=mind.weights / mind.weights.sum())
         for number in order:
             activity = _ACTIVITIES[int(number)]
             if activity == "rest":

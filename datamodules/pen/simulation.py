@@ -1,9 +1,10 @@
 """The life of a pen as a sequence of moments without pixels; the same for every picture size and camera."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from datamodules.errors import UserError
 from datamodules.pen.camera import Points
 from datamodules.pen.config import PenConfig
 from datamodules.pen.furniture import Furniture
@@ -12,14 +13,16 @@ from datamodules.pen.minds import Minds
 from datamodules.pen.motion import Motion
 from datamodules.pen.plans import Planner
 from datamodules.pen.seeds import generator
-from datamodules.pen.state import Pose, SceneState
+from datamodules.pen.state import Body, Pose, SceneState
 
 _STEP_S = 1 / 12  # longest step of the simulation
 _WARM_UP_S = 12.0  # until the positions drawn at the start have become a herd
 _HEIGHT = np.array((0.80, 0.42, 0.40, 0.66))  # of the back by posture: the higher animal covers the lower
 
 
-def simulate(config: PenConfig, seed: int, frames: int, clip: str = "") -> Iterator[SceneState]:
+def simulate(
+    config: PenConfig, seed: int, frames: int, clip: str = "", vigour: Mapping[str, float] | None = None
+) -> Iterator[SceneState]:
     """Let a pen live.
 
     Args:
@@ -27,14 +30,19 @@ def simulate(config: PenConfig, seed: int, frames: int, clip: str = "") -> Itera
         seed: Decides who the animals are and what they do.
         frames: How many moments to give, `config.fps` per second. Fewer frames are the beginning of more.
         clip: Another clip of the same animals.
+        vigour: Name of an animal -> how often it chooses what takes it from its place, relative to a sound one, 0 to 1:
+            a lame one lies instead. Who is not named is sound.
 
     Yields:
         One state per video frame.
+
+    Raises:
+        UserError: Nobody has such a name, or a vigour is not 0 to 1.
     """
     herd, furniture = make_herd(config, seed), Furniture.of(config)
     rng = generator(seed, "life", clip)
     motion = Motion(config, furniture, herd)
-    minds = Minds(motion, Planner(config, furniture, motion, rng), rng)
+    minds = Minds(motion, Planner(config, furniture, motion, rng), rng, _vigour_of(herd, vigour or {}))
     toy = _Toy(furniture.toy)
     breath_hz, breath_phase = rng.uniform(0.25, 0.45, len(herd)), rng.uniform(0, 2 * np.pi, len(herd))
     rank = rng.permutation(len(herd)) * 1e-3
@@ -82,6 +90,15 @@ def simulate(config: PenConfig, seed: int, frames: int, clip: str = "") -> Itera
         )
         for _ in range(substeps):
             advance()
+
+
+def _vigour_of(herd: Sequence[Body], vigour: Mapping[str, float]) -> list[float]:
+    names = [body.name for body in herd]
+    for name, value in vigour.items():
+        if name not in names or not 0 <= value <= 1:
+            expected = f"a value of 0 to 1 of one of {', '.join(names)}"
+            raise UserError("pen, vigour", f"is {value} of '{name}'", expected, "Correct name or value.")
+    return [vigour.get(name, 1.0) for name in names]
 
 
 class _Toy:

@@ -10,7 +10,8 @@
   RLE}, "toy": {...}}}`` with the frame numbers of `output.json`. RLE is COCO's compressed run-length encoding
   ``{"size": [height, width], "counts": text}``. Masks show what is seen: what hides entirely has none.
 - `scene.json`: ``{"schema": 1, "sha256", "seed", "clip", "frames", "config": {...}, "animals": {"<id>": {"name",
-  "length_m"}}}``; a name is the same in every clip of a pen. `sha256` covers everything that decides the pictures.
+  "length_m"}}}``, where animals are lame also ``"vigour": {"<name>": ...}``; a name is the same in every clip of a pen.
+  `sha256` covers everything that decides the pictures.
 
 A clip is whole or absent: it is drawn in a hidden folder beside the days and renamed at the end.
 """
@@ -49,6 +50,7 @@ def draw_pen(
     clips_per_day: int,
     frames_per_clip: int,
     seed: int,
+    vigour: Mapping[str, float] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Path]:
     """Draw clips of one pen; finished clips of the same configuration and seed are kept.
@@ -60,13 +62,15 @@ def draw_pen(
         clips_per_day: Clips a day, numbered from 000000.
         frames_per_clip: Pictures a clip.
         seed: Decides everything that the configuration leaves open.
+        vigour: Lame animals, see `simulate`. The days before they went lame are drawn by a call without it.
         progress: Called with the number of pictures finished since the last call, those of kept clips included.
 
     Returns:
         The clips' folders, in the order of days and numbers.
 
     Raises:
-        UserError: A day is none, a number is not positive, or a folder in the way was not drawn by this function.
+        UserError: A day is none, a number is not positive, a vigour is impossible, or a folder in the way was not
+            drawn by this function.
     """
     out = Path(out)
     for name, value in (("clips_per_day", clips_per_day), ("frames_per_clip", frames_per_clip)):
@@ -76,20 +80,26 @@ def draw_pen(
         parse_day(f"pen '{config.domain}', days", day)
     clips = [f"{day}/{number:06d}" for day in sorted(set(days)) for number in range(clips_per_day)]
     for clip in clips:
-        if not _is_drawn(out / clip, config, clip, seed, frames_per_clip):
-            _draw_clip(out, config, clip, seed, frames_per_clip, progress)
+        if not _is_drawn(out / clip, config, clip, seed, frames_per_clip, vigour):
+            _draw_clip(out, config, clip, seed, frames_per_clip, vigour, progress)
         elif progress is not None:
             progress(frames_per_clip)
     return [out / clip for clip in clips]
 
 
-def scene_sha256(config: PenConfig, clip: str, seed: int, frames: int) -> str:
-    """Hash of everything that decides a clip's pictures."""
-    content = {"config": config.sha256, "clip": clip, "seed": seed, "frames": frames}
+def scene_sha256(
+    config: PenConfig, clip: str, seed: int, frames: int, vigour: Mapping[str, float] | None = None
+) -> str:
+    """Hash of everything that decides a clip's pictures; of sound animals what it was before any could be lame."""
+    content: dict[str, Any] = {"config": config.sha256, "clip": clip, "seed": seed, "frames": frames}
+    if vigour:
+        content["vigour"] = dict(vigour)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _is_drawn(folder: Path, config: PenConfig, clip: str, seed: int, frames: int) -> bool:
+def _is_drawn(
+    folder: Path, config: PenConfig, clip: str, seed: int, frames: int, vigour: Mapping[str, float] | None
+) -> bool:
     if not folder.exists():
         return False
     try:
@@ -102,12 +112,15 @@ def _is_drawn(folder: Path, config: PenConfig, clip: str, seed: int, frames: int
             "a folder that may be replaced",
             "Choose another output folder, or remove this one.",
         ) from error
-    return drawn == scene_sha256(config, clip, seed, frames) and all((folder / name).is_file() for name in _FILES)
+    return drawn == scene_sha256(config, clip, seed, frames, vigour) and all(
+        (folder / name).is_file() for name in _FILES
+    )
 
 
 def _draw_clip(
-    out: Path, config: PenConfig, clip: str, seed: int, frames: int, progress: Callable[[int], object] | None
-) -> None:
+    out: Path, config: PenConfig, clip: str, seed: int, frames: int, vigour: Mapping[str, float] | None,
+    progress: Callable[[int], object] | None,
+) -> None:  # fmt: skip
     """Draw one clip beside the days and put it in its place when it is whole."""
     partial = temporary_path(out / clip.replace("/", "-"))
     out.mkdir(parents=True, exist_ok=True)
@@ -115,7 +128,7 @@ def _draw_clip(
         shutil.rmtree(rest)
     partial.mkdir()
     try:
-        _write_clip(partial, config, clip, seed, frames, progress)
+        _write_clip(partial, config, clip, seed, frames, vigour, progress)
         target = out / clip
         target.parent.mkdir(exist_ok=True)
         if target.exists():  # drawn by another configuration: `_is_drawn` refused everything else
@@ -127,8 +140,9 @@ def _draw_clip(
 
 
 def _write_clip(
-    folder: Path, config: PenConfig, clip: str, seed: int, frames: int, progress: Callable[[int], object] | None
-) -> None:
+    folder: Path, config: PenConfig, clip: str, seed: int, frames: int, vigour: Mapping[str, float] | None,
+    progress: Callable[[int], object] | None,
+) -> None:  # fmt: skip
     renderer = PenRenderer(config, seed, day=clip.partition("/")[0], clip=clip)
     numbers = generator(seed, clip, "ids").choice(range(1, 1000), len(renderer.herd), replace=False)
     ids = {body.name: str(number) for body, number in zip(renderer.herd, numbers, strict=True)}
@@ -136,7 +150,7 @@ def _write_clip(
     with VideoWriter(
         folder / "color.mp4", fps=config.fps, width=config.width, height=config.height, crf=config.crf
     ) as video:
-        for state in simulate(config, seed, frames, clip):
+        for state in simulate(config, seed, frames, clip, vigour):
             frame = renderer.render(state)
             video.write(frame.image)
             if state.index % config.label_every == 0:
@@ -149,12 +163,13 @@ def _write_clip(
     animals = {ids[body.name]: {"name": body.name, "length_m": round(body.length_m, 4)} for body in renderer.herd}
     scene = {
         "schema": 1,
-        "sha256": scene_sha256(config, clip, seed, frames),
+        "sha256": scene_sha256(config, clip, seed, frames, vigour),
         "seed": seed,
         "clip": clip,
         "frames": frames,
     }
-    write_json(folder / SCENE, {**scene, "config": asdict(config), "animals": animals})
+    lame = {"vigour": dict(vigour)} if vigour else {}
+    write_json(folder / SCENE, {**scene, **lame, "config": asdict(config), "animals": animals})
 
 
 class _Labels:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from datamodules.edinburgh_output import BEHAVIOURS
+from datamodules.errors import UserError
 from datamodules.pen import PenConfig, load_pen_config, simulate
 from datamodules.pen.furniture import HOPPER_RADIUS_M, TROUGH_LENGTH_M, Furniture
 from datamodules.pen.herd import make_herd
@@ -57,6 +58,24 @@ def test_an_empty_pen_and_a_full_one_live_too():
 @pytest.mark.parametrize("fps", [1.0, 6.0, 30.0])
 def test_time_passes_at_the_rate_of_the_video(fps):
     assert [state.time_s for state in simulate(replace(DAY, fps=fps), 1, 3)] == pytest.approx([0, 1 / fps, 2 / fps])
+
+
+def test_a_vigour_of_1_changes_nothing_and_one_of_0_leaves_rest():
+    names = [body.name for body in make_herd(DAY, 7)]
+    sound, same, lame = (
+        list(simulate(replace(DAY, fps=1.0), 7, 12, vigour=vigour))
+        for vigour in (None, dict.fromkeys(names, 1.0), dict.fromkeys(names, 0.0))
+    )
+    assert same == sound
+    quiet = {"lying", "sleep", "sitting", "standing", "walk"}  # they walk to their beds
+    assert not {pose.behaviour for state in sound for pose in state.poses} <= quiet
+    assert {pose.behaviour for state in lame for pose in state.poses} <= quiet
+
+
+@pytest.mark.parametrize("vigour", [{"pig-09": 0.5}, {"pig-01": 1.5}, {"pig-01": float("nan")}])
+def test_the_vigour_of_nobody_or_an_impossible_one_is_refused(vigour):
+    with pytest.raises(UserError, match="pen, vigour"):
+        next(simulate(DAY, 7, 1, vigour=vigour))
 
 
 def test_animals_stay_between_the_walls(life):

@@ -8,6 +8,7 @@ from datamodules.edinburgh import read_edinburgh
 from datamodules.errors import UserError
 from datamodules.masks import decode_masks
 from datamodules.pen import PenConfig, draw_pen, pen_frames
+from datamodules.pen.writer import scene_sha256
 
 FRAMES = 6
 DAYS = ["2026_01_01", "2026_01_26"]
@@ -108,6 +109,18 @@ def test_other_clips_of_ours_are_replaced(tmp_path, small, change):
     before = [(folder / "color.mp4").read_bytes() for folder in draw(tmp_path, small, days=DAYS[:1])]
     after = [(folder / "color.mp4").read_bytes() for folder in draw(tmp_path, other, days=DAYS[:1], **change)]
     assert before != after
+
+
+def test_lame_animals_are_named_in_the_scene_and_sound_ones_keep_their_hash(tmp_path, small):
+    def drawn(vigour):
+        (folder,) = draw(tmp_path, small, days=DAYS[:1], frames_per_clip=2, vigour=vigour)
+        return json.loads((folder / "scene.json").read_text())
+
+    sound, lame = drawn(None), drawn({"pig-01": 0.0})
+    assert "vigour" not in sound
+    assert lame["vigour"] == {"pig-01": 0.0}
+    assert lame["sha256"] != sound["sha256"]
+    assert sound["sha256"] == scene_sha256(small, f"{DAYS[0]}/000000", 3, 2) == drawn({})["sha256"]
 
 
 def test_the_same_arguments_give_the_same_files(tmp_path, small):

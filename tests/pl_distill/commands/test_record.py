@@ -1,5 +1,6 @@
 import base64
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from datamodules.images import encode_jpeg
 from datamodules.pen import PenConfig, draw_pen
 from pl_distill.cli import main
+from pl_distill.reid.daily import daily_table, own_change
 from pl_distill.reid.identities import link, merge
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
 from pl_distill.reid.pool import EmbeddingPool
@@ -93,6 +95,30 @@ def test_clips_of_a_pen_become_hours_at_their_time_of_day(tmp_path, capsys):
     before = hours["seen_s"].sum()
     assert run("record", "build", "--clips", tmp_path / "pen", "--out", tmp_path / "record") == 0
     assert read_hours(tmp_path / "record")["seen_s"].sum() == pytest.approx(before)
+
+
+def test_lame_animals_of_a_drawn_pen_walk_less_than_their_own_past_and_than_the_herd(tmp_path, monkeypatch, capsys):
+    config = replace(PenConfig(), width=96, height=64, fps=1.0, straw_per_m2=0.0)
+    sound, lame = [f"2026_01_{day:02d}" for day in (1, 2, 3)], [f"2026_01_{day:02d}" for day in (4, 5, 6)]
+    names = {}
+    for days, vigour in ((sound, None), (lame, {f"pig-{number:02d}": 0.0 for number in (1, 2, 3)})):
+        for clip in draw_pen(
+            tmp_path / "pen", config, days=days, clips_per_day=1, frames_per_clip=60, seed=1, vigour=vigour
+        ):
+            animals = json.loads((clip / "scene.json").read_text())["animals"]
+            names |= {f"{clip.parent.name}/{clip.name}:{one}": animal["name"] for one, animal in animals.items()}
+    scale = ("--map.pixels_per_m", config.width / config.view_width_m)
+    assert run("record", "build", "--clips", tmp_path / "pen", "--out", tmp_path / "record", *scale) == 0
+    hours = read_hours(tmp_path / "record")
+    hours["animal"] = hours["animal"].map(names)  # labels know an animal within its clip only, the drawing for life
+    monkeypatch.setattr("pl_distill.reid.daily._ENOUGH_SEEN_S", 30.0)  # a day here is a minute
+    table = daily_table(hours)
+    change = own_change(table.values, window=3, gap=3, baseline=3, least=3)[..., -1]  # (F, A), of the last day
+    for name in ("distance_m", "walk_percent"):
+        quantity = table.names.index(name)
+        before, after = (table.values[quantity, :3, part].mean() for part in (slice(0, 3), slice(3, 6)))
+        assert after < 0.5 * before, name
+        assert change[quantity, :3].mean() < change[quantity, 3:].mean() - 1, name  # standard deviations
 
 
 def test_sequences_whose_name_is_no_number_follow_each_other(tmp_path, capsys):
