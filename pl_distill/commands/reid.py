@@ -1,5 +1,6 @@
 """`pl-distill reid`: look into a pool, mend its identities, and score re-identification on a simulated year."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from pl_distill.reid import identities
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import RECORD
 from pl_distill.reid.record_identities import follow_identities
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PLAN, DEFAULT_SCORING = YearPlan(), YearScoring()
 
@@ -131,4 +134,9 @@ def _open(pool: Path) -> Iterator[EmbeddingPool]:
     """Open a pool; the record beside it follows what is changed, and what a killed call has changed before."""
     with EmbeddingPool(pool) as opened:
         yield opened
-        follow_identities(pool / RECORD, opened)
+        try:
+            follow_identities(pool / RECORD, opened)
+        except OSError as error:
+            log.warning(
+                "the pool is changed, the record is not yet (%s); the next `reid` or `track --pool` does it", error
+            )

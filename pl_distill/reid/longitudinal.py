@@ -81,6 +81,7 @@ class _Tally:
     """An animal's running hour."""
 
     hour: datetime
+    began_in: str | None  # the session
     seen_s: float = 0.0
     distance_m: float = 0.0
     visits: dict[str, int] = field(default_factory=lambda: {"feeder": 0, "drinker": 0})
@@ -242,10 +243,11 @@ class RecordWriter:
 
     def _take_up(self, name: str, hour: datetime) -> _Tally:
         """Begin an hour, or go on with the one that a writer before this left."""
-        tally = _Tally(hour)
+        tally = _Tally(hour, self._session)
         for row in rows_of_hour(self._record, self._camera, hour) if self._resume else ():
-            if written_as(row) != name:
+            if not name == written_as(row) == row["animal"]:  # else it is another animal's by now
                 continue
+            tally.began_in = row.get("began_in")
             tally.seen_s, tally.distance_m = row["seen_s"], row["distance_m"]
             for place in tally.visits:
                 tally.visits[place], tally.at_s[place] = row[f"{place}_visits"], row[f"{place}_s"]
@@ -287,6 +289,7 @@ class RecordWriter:
                 {"session": session, "number": number, "seen_s": seconds}
                 for (session, number), seconds in tally.tracks.items()
             ],
+            "began_in": tally.began_in,
             **{behaviour_column(one): tally.behaviour_s.get(one, 0.0) for one in self._behaviours},
         }
 

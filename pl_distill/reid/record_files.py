@@ -42,7 +42,7 @@ def day_file(record: Path, camera: str, day: date) -> Path:
 
 
 def upsert(record: Path, rows: Sequence[Row], behaviours: Sequence[str]) -> None:
-    """Write rows; a row of the same hour and camera that was written under the same name is replaced.
+    """Write rows; one that the same session began under the same name, for the same hour and camera, is replaced.
 
     Raises:
         RecordError: A day's file is damaged, or names other behaviours.
@@ -54,7 +54,7 @@ def upsert(record: Path, rows: Sequence[Row], behaviours: Sequence[str]) -> None
     for path, new in files.items():
         require_behaviours(path, behaviours)
         old = read_file(path).to_pylist() if path.exists() else []
-        merged = {(written_as(row), row["hour"], row["camera"]): row for row in [*old, *new]}
+        merged = {_key(row): row for row in [*old, *new]}
         ordered = sorted(merged.values(), key=lambda row: (row["hour"], row["animal"]))
         with atomic_path(path) as temporary:
             pq.write_table(pa.Table.from_pylist(ordered, schema), temporary, compression="zstd")
@@ -114,6 +114,11 @@ def rows_of_hour(record: Path, camera: str, hour: datetime) -> list[Row]:
 def written_as(row: Row) -> str:
     """Give the name that an animal had when its row was written; rows of older records have that one alone."""
     return str(row.get("tracked_as") or row["animal"])
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    """What tells a row apart whatever is merged, split or undone: a row that became another's is not its successor."""
+    return written_as(row), row["hour"], row["camera"], row.get("began_in")
 
 
 def query(record: Path, sql: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from datamodules.files import atomic_path
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import HOURS, RecordError, read_file, written_as
 from pl_distill.reid.record_schema import ORIGIN
+from pl_distill.reid.track_book import UNKNOWN
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +57,27 @@ def _renamed(table: pa.Table, pool: EmbeddingPool) -> pa.Table:
     owners = [_owner(pool, row["camera"], row["tracks"] or ()) for row in rows]
     animals = [row["animal"] if owner is None else owner for row, owner in zip(rows, owners, strict=True)]
     now = {(row["hour"], written_as(row)): animal for row, animal in zip(rows, animals, strict=True)}
-    nearest = [now.get((row["hour"], row["nearest_as"]), row["nearest"]) for row in rows]
+    nearest = [
+        _another(now.get((row["hour"], row["nearest_as"]), row["nearest"]), animal)
+        for row, animal in zip(rows, animals, strict=True)
+    ]
     for name, values in (("animal", animals), ("nearest", nearest)):
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(place), pa.array(values, pa.string()))
     return table
 
 
+def _another(nearest: str | None, animal: str) -> str | None:
+    """Give the nearest animal; None where it turned out to be this one, or has no name any more."""
+    return None if nearest in (animal, UNKNOWN) else nearest
+
+
 def _owner(pool: EmbeddingPool, camera: str, tracks: Sequence[Mapping[str, Any]]) -> str | None:
-    """Name the animal whose tracks were seen for longest, `UNKNOWN` without a name; None if the pool knows no track."""
+    """Name the animal whose tracks were seen for longest, `UNKNOWN` if none has a name, None if the pool has none."""
     seen_s: dict[str, float] = {}
     for one in tracks:
         track = pool.find_track(camera, one["session"], one["number"])
         if track is not None:
             animal = pool.animal_of(track)
             seen_s[animal] = seen_s.get(animal, 0.0) + one["seen_s"]
-    return max(seen_s, key=lambda animal: seen_s[animal], default=None)
+    return max(seen_s, key=lambda animal: (animal != UNKNOWN, seen_s[animal]), default=None)

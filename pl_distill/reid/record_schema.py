@@ -9,7 +9,7 @@ from pl_distill.errors import ConfigError
 BEHAVIOURS = ("sleep", "investigating", "standing", "eat", "lying", "walk", "nose-to-nose", "fight", "drink")
 """The nine classes of the pen; a record names its own in its schema."""
 
-ORIGIN = ("tracked_as", "nearest_as", "tracks")
+ORIGIN = ("tracked_as", "nearest_as", "tracks", "began_in")
 """Columns by which a row follows the pool's identities, see `record_identities`; of older records they are absent."""
 
 _TRACK = pa.struct([("session", pa.string()), ("number", pa.int64()), ("seen_s", pa.float64())])
@@ -32,6 +32,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("tracked_as", pa.string(), "name that the animal had when the row was written; it stays"),
     ("nearest_as", pa.string(), "the same of `nearest`"),
     ("tracks", pa.list_(_TRACK), "tracks of the camera that the row rests on, and for how many seconds"),
+    ("began_in", pa.string(), "session that began the row; later ones may have gone on with it"),
 )
 
 

@@ -57,7 +57,10 @@ class TrackLives:
             life.misses += missed
         if missed != (track in evidence.matched):  # a loose match that is too weak to confirm the track says nothing
             life.unmatched_balance = max(life.unmatched_balance + (1 if missed else -1), 0)
-            life.unmatched_in_a_row = life.unmatched_in_a_row + 1 if missed else 0
+        if track in evidence.matched:
+            life.unmatched_in_a_row = 0
+        elif missed:
+            life.unmatched_in_a_row += 1
         life.empty = life.empty + 1 if track in evidence.empty else 0
 
     def _reason(self, life: _Life) -> str | None:

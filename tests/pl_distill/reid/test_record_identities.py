@@ -15,6 +15,7 @@ from pl_distill.reid.identities import link, merge, split, undo
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
 from pl_distill.reid.record_files import RECORD, RecordError, day_file, read_hours
 from pl_distill.reid.record_identities import follow_identities
+from pl_distill.reid.record_schema import ORIGIN
 
 NINE = datetime(2026, 3, 1, 9, tzinfo=UTC).timestamp()
 DAY = 86_400.0
@@ -57,10 +58,10 @@ def test_rows_follow_a_merge_and_a_renaming_and_come_back_when_they_are_undone(h
     before = pq.read_table(path, partitioning=None)
     events = [merge(herd, "emma", into="rosa")]
     assert follow_identities(record, herd) == 1
-    assert rows(record) == [(9, "rosa", "rosa", 10), (9, "rosa", "rosa", 30)]
+    assert rows(record) == [(9, "rosa", "nobody", 10), (9, "rosa", "nobody", 30)]  # nobody is near itself
     events.append(merge(herd, "rosa", into="sow-17"))
     follow_identities(record, herd)
-    assert {row[1:3] for row in rows(record)} == {("sow-17", "sow-17")}
+    assert {row[1:3] for row in rows(record)} == {("sow-17", "nobody")}
     assert follow_identities(record, herd) == 0
     for event in reversed(events):
         undo(herd, event)
@@ -109,11 +110,39 @@ def test_after_a_split_an_hour_belongs_to_whose_tracks_were_seen_for_longest_in_
     assert {row[1] for row in rows(record)} == {"rosa"}
 
 
+def test_a_restart_goes_on_with_no_hour_that_became_anothers(herd, record, sample):
+    watch(herd, {0: 20})
+    event = split(herd, [0, 1], "lisa")
+    follow_identities(record, herd)
+    herd.append([sample(NINE + 60, 0, session="later")])
+    link(herd, [3], "rosa")
+    watch(herd, {0: 30}, NINE + 60, "later")
+    assert rows(record) == [(9, "lisa", "nobody", 20), (9, "rosa", "nobody", 30)]
+    undo(herd, event)
+    follow_identities(record, herd)
+    watch(herd, {0: 5}, NINE + 120, "later")  # of two rows under its name it goes on with one
+    assert sorted(row[1:] for row in rows(record)) in (
+        [("rosa", "nobody", 20), ("rosa", "nobody", 35)],
+        [("rosa", "nobody", 25), ("rosa", "nobody", 30)],
+    )
+
+
+def test_the_seconds_of_a_named_animal_do_not_wait_for_a_nameless_track(herd, record):
+    merge(herd, "emma", into="rosa")
+    watch(herd, {0: 10})
+    watch(herd, {2: 20}, NINE + 60)
+    assert rows(record) == [(9, "rosa", "nobody", 30)]
+    for event in (2, 1):
+        undo(herd, event)
+    follow_identities(record, herd)
+    assert rows(record) == [(9, "rosa", "nobody", 30)]
+
+
 def test_a_row_whose_track_lost_its_name_waits_for_another(herd, record):
     watch(herd, {0: 9, 2: 9})
     undo(herd, 1)
     follow_identities(record, herd)
-    assert rows(record) == [(9, "rosa", "", 9)]
+    assert rows(record) == [(9, "rosa", "nobody", 9)]
     split(herd, [2], "lisa")
     follow_identities(record, herd)
     assert rows(record) == [(9, "lisa", "rosa", 9), (9, "rosa", "lisa", 9)]
@@ -171,9 +200,7 @@ def test_rows_whose_tracks_the_pool_does_not_hold_keep_their_names(herd, record,
             writer.observe(NINE + second, [Sighting("berta", BOX, "sleep", None, number)])
     path = day_file(record, "cam", date(2026, 3, 1))
     if tracks == "not remembered":  # a record of a version before this
-        pq.write_table(
-            pq.read_table(path, partitioning=None).drop_columns(["tracked_as", "nearest_as", "tracks"]), path
-        )
+        pq.write_table(pq.read_table(path, partitioning=None).drop_columns(list(ORIGIN)), path)
     before = path.read_bytes()
     assert follow_identities(record, herd) == 0
     assert path.read_bytes() == before

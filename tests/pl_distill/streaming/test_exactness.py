@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from datamodules.pen import load_pen_config, pen_frames
 from pl_distill.assets import shipped_models
 from pl_distill.models.prompts import PromptEmbedding, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3
-from pl_distill.streaming import PruningPolicy, StreamingTracker
+from pl_distill.streaming import PruningPolicy, Retirement, StreamingTracker
 from pl_distill.streaming.session import MemoryWindow
 
 ENTER = {0: 2, 9: 3, 26: 4}  # frame -> animals that may live from then on
@@ -96,15 +97,19 @@ def test_pruning_changes_not_one_bit(model, prompt, preprocessing, clip, recondi
 def test_pruning_changes_nothing_with_our_corrections_and_retirement_either(model, prompt, preprocessing, clip):
     model.det_nms_thresh, model.fill_hole_area = 0.5, 16
     pictures = list(clip(30, seed=1))
-    unpruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("none"), 4)
-    pruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("exact"), 4)
+    patient = Retirement(probation_misses=12, unmatched_frames=24, hidden_frames=0)  # random weights confirm little
+    unpruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("none", patient), 4)
+    pruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("exact", patient), 4)
     assert first_difference(unpruned, pruned) is None
+    shown = Counter(track for tracks in pruned for track in tracks.ids)
+    assert max(shown.values()) > 15  # frames: longer than any memory or pointer is kept
+    assert len(shown) > len(pruned[-1])  # and one has ended
 
 
 def test_pruning_changes_nothing_in_bfloat16(teacher, prompt, preprocessing, clip):
     model, pictures = load_sam3(teacher, dtype=torch.bfloat16), list(clip(20))
-    unpruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("none"), 4)
-    pruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("exact"), 4)
+    unpruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("none", retirement=None), 4)
+    pruned, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy("exact", retirement=None), 4)
     assert first_difference(unpruned, pruned) is None
     assert len(pruned[-1]) > 0
 

@@ -61,8 +61,8 @@ def test_zero_switches_a_limit_off():
     [
         ("-mmmuum", "+++++.+"),  # hidden by the second frame without a detection, back with the next one
         ("-mmmumumu", "+++++++++"),  # never twice in a row
-        ("-mmmuub", "+++++.."),  # a weak match brings nothing back
-        ("-mmmueu", "++++++."),  # nor does a frame without a mask
+        ("-mmmuub", "+++++.+"),  # a weak match, too, shows that there is an animal
+        ("-mmmueu", "++++++."),  # a frame without a mask does not
         ("-mmmee", "++++++"),  # there is nothing to hide
     ],
 )
