@@ -51,8 +51,12 @@ def video(tmp_path_factory):
     return path
 
 
+SHOW_ALL = "--policy.retirement.hidden_frames=0"  # with random weights nothing confirms a track
+
+
 def track(source, model, out, *options) -> int:
-    return main(["track", str(source), "--model", str(model), "--out", str(out), "--device=cpu", *options])
+    words = ["track", str(source), "--model", str(model), "--out", str(out), "--device=cpu", SHOW_ALL, *options]
+    return main(words)
 
 
 @pytest.fixture(scope="module")
