@@ -118,7 +118,8 @@ def written_as(row: Row) -> str:
 
 def _key(row: Row) -> tuple[Any, ...]:
     """What tells a row apart whatever is merged, split or undone: a row that became another's is not its successor."""
-    return written_as(row), row["hour"], row["camera"], row.get("began_in")
+    began_in = row.get("began_in") or ""  # of `record build`, and of older records, no session is known
+    return written_as(row), row["hour"], row["camera"], began_in
 
 
 def query(record: Path, sql: str) -> pd.DataFrame:

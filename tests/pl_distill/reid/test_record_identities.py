@@ -208,3 +208,16 @@ def test_rows_whose_tracks_the_pool_does_not_hold_keep_their_names(herd, record,
         for second in range(60, 65):
             writer.observe(NINE + second, [Sighting("berta", BOX, "sleep", None, 0)])
     assert rows(record) == [(9, "berta", "nobody", 8)]
+
+
+def test_building_again_replaces_rows_of_a_version_that_remembered_no_tracks(record):
+    def build():
+        with RecordWriter(record, "cam", resume=False) as writer:
+            for second in range(5):
+                writer.observe(NINE + second, [Sighting("berta", BOX, "sleep", None)])
+
+    build()
+    path = day_file(record, "cam", date(2026, 3, 1))
+    pq.write_table(pq.read_table(path, partitioning=None).drop_columns(list(ORIGIN)), path)
+    build()
+    assert rows(record) == [(9, "berta", "nobody", 4)]
