@@ -66,11 +66,13 @@ finish_with() {
 }
 
 # Ask SLURM for another start, unless somebody has cancelled the job or SLURM requeues it by itself.
+# A job that ends is COMPLETING whatever ends it; only the reason tells its time limit from `scancel`.
 requeue() {
     local state
-    state=$(scontrol show job "$SLURM_JOB_ID" 2> /dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' | head -n 1)
+    state=$(scontrol show job "$SLURM_JOB_ID" 2> /dev/null \
+        | sed -n 's/.*JobState=\([A-Z_]*\) Reason=\([A-Za-z_]*\).*/\1 \2/p' | head -n 1)
     case $state in
-        RUNNING | TIMEOUT | COMPLETING)
+        RUNNING\ * | TIMEOUT\ * | COMPLETING\ TimeLimit)
             say "$1; asking for a requeue"
             if scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi  # SLURM ends this script
             ;;

@@ -103,7 +103,7 @@ def test_a_training_survives_signals_a_killed_rank_and_one_that_stands_still(str
     assert "Thread 0x" in said, "where it stood"
 
 
-def test_a_job_that_makes_a_mistake_or_is_cancelled_is_not_started_again(slurm, tmp_path):
+def test_a_job_that_makes_a_mistake_or_is_cancelled_is_not_started_again(slurm, tmp_path, monkeypatch):
     words = ["sbatch", "--parsable", "--ntasks-per-node=1", f"--output={tmp_path}/%j.log", ROOT / "slurm/train.sbatch"]
     wrong = run(*words, tmp_path / "wrong", "--config", "no/such.yaml").stdout.strip()
     state, said = wait(wrong)
@@ -112,9 +112,19 @@ def test_a_job_that_makes_a_mistake_or_is_cancelled_is_not_started_again(slurm, 
     log = (tmp_path / f"{wrong}.log").read_text()
     assert "no/such.yaml" in log
     assert "requeue" not in log
+
+    pulled = tmp_path / "pull"  # an image that takes its time, so that the job is there to be cancelled
+    pulled.write_text('#!/bin/sh\ntouch "$0.began"\nsleep 600\nexec "$@"\n')
+    pulled.chmod(0o755)
+    monkeypatch.setenv("PL_DISTILL_CONTAINER", str(pulled))
     other = run(*words, tmp_path / "cancelled", "--config", "distill/pen.yaml").stdout.strip()
-    time.sleep(1)
-    run("scancel", other)
+    log = tmp_path / f"{other}.log"
+    end = time.monotonic() + 120
+    while not pulled.with_name("pull.began").exists():
+        assert time.monotonic() < end, log.read_text() if log.exists() else "no log"
+        time.sleep(0.2)
+    cancelled = run("scancel", other)
+    assert cancelled.returncode == 0, cancelled.stderr
     state, said = wait(other)
-    assert state == "CANCELLED"
+    assert state == "CANCELLED", said + log.read_text()
     assert "Restarts=0" in said
