@@ -1,11 +1,10 @@
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from datamodules.masks import decode_masks
-from datamodules.pen import PenConfig, PenRenderer, Pose, SceneState, load_pen_config, pen_frames, simulate
+from datamodules.pen import PenConfig, PenRenderer, Pose, SceneState, load_pen_config, pen_frames
 
 STANDING, LYING = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)
 
@@ -148,15 +147,3 @@ def test_other_sizes_show_the_same_pen(size):
     scale = size[0] / 640
     middles = (frame.boxes_xyxy[:, [0]] + frame.boxes_xyxy[:, [2]]) / 2
     assert middles == pytest.approx((same.boxes_xyxy[:, [0]] + same.boxes_xyxy[:, [2]]) / 2 * scale, abs=8)
-
-
-@pytest.mark.parametrize(("width", "limit_ms"), [(640, 40.0), (320, 30.0)])
-def test_a_picture_is_drawn_in_milliseconds(width, limit_ms):
-    """Measured alone on one core: 10 ms at 640 x 360, 8 ms at 320 x 180; the limits leave room for a busy machine."""
-    config = replace(PenConfig(), width=width, height=width * 9 // 16)
-    renderer, spent = PenRenderer(config, 1), []
-    for state in simulate(config, 1, 12):
-        start = time.process_time()
-        renderer.render(state)
-        spent.append(1000 * (time.process_time() - start))
-    assert np.median(spent) < limit_ms
