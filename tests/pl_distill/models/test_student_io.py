@@ -7,19 +7,9 @@ from safetensors.torch import save_file
 from pl_distill.errors import CheckpointError
 from pl_distill.models.student_io import build_neck, load_student
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
+from tests.pl_distill.models.small_student import SIZES
 
-SMALL = {
-    "body": "tiny_vit_5m_224",
-    "embed_dims": [16, 16, 32, 32],
-    "depths": [1, 1, 1, 1],
-    "num_heads": [1, 1, 2, 2],
-    "window_sizes": [7, 8, 4, 2],
-    "body_size": 64,
-    "grid": 8,
-    "out_channels": 12,
-    "fpn_channels": 16,
-    "norm_groups": 4,
-}
+SMALL = {**SIZES, "out_channels": 12}
 
 
 def small(**changes):

@@ -6,20 +6,9 @@ from pl_distill.models.sam3 import Pyramids, load_necks, load_sam3, substitute, 
 from pl_distill.models.sam3_packing import pack, unpack
 from pl_distill.models.student_io import load_student
 from pl_distill.models.tinyvit_dual import TinyViTDualPyramid
+from tests.pl_distill.models.small_student import SIZES
 
-SMALL = {
-    "body": "tiny_vit_5m_224",
-    "embed_dims": [16, 16, 32, 32],
-    "depths": [1, 1, 1, 1],
-    "num_heads": [1, 1, 2, 2],
-    "window_sizes": [7, 8, 4, 2],
-    "body_size": 64,
-    "grid": 8,
-    "out_channels": 128,
-    "fpn_channels": 16,
-    "norm_groups": 4,
-    "tower_depths": [1, 2, 3],
-}
+SMALL = {**SIZES, "out_channels": 128, "tower_depths": [1, 2, 3]}
 
 
 def small(**changes):
