@@ -146,9 +146,12 @@ def draw_session(records: Records) -> Drawing | None:
             network, _, baseline = role.partition("-")
             style = "--" if baseline else "-"
             drawing.axes.plot([v / 2**20 for v in values], style, color=COLOUR_OF[network], label=role)
-        drawing.axes.set_yscale("log")
-        drawing.axes.yaxis.set_minor_formatter(NullFormatter())
-        drawing.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        if any("-" in role for role in shown):  # a baseline keeps a hundred times as much
+            drawing.axes.set_yscale("log")
+            drawing.axes.yaxis.set_minor_formatter(NullFormatter())
+            drawing.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        else:
+            drawing.axes.set_ylim(bottom=0)
         drawing.axes.set_xlabel("frame of the clip")
         drawing.axes.set_ylabel("MiB")
         _legend(drawing.axes, max(len(shown), 1), columns=2)

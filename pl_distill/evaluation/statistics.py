@@ -16,6 +16,9 @@ from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
 from pl_distill.evaluation.mot import TrackingScores
 from pl_distill.evaluation.results import Comparison, Results
 
+LEVEL = 0.05
+"""The most that a probability may be for a difference to be called established."""
+
 DRAWS = 10_000
 EXACT_DAYS = 12
 """With at most so many days every exchange is tried, with more a random sample of `DRAWS`."""
@@ -47,10 +50,13 @@ class PairedDifference:
 
     @property
     def established(self) -> bool:
-        """Whether there are enough seeds, and clips of different days, and the interval excludes zero."""
+        """Whether there are enough seeds, and clips of different days, and interval and probability both say so.
+
+        The interval alone does not do: of few days a percentile bootstrap makes it too narrow.
+        """
         if self.days < MIN_CLIPS or self.seeds < MIN_SEEDS or self.low is None or self.high is None:
             return False
-        return self.low > 0 or self.high < 0
+        return (self.low > 0 or self.high < 0) and self.p_value <= LEVEL
 
 
 def compare_models(runs: Sequence[Results]) -> list[PairedDifference]:

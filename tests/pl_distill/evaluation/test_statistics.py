@@ -79,19 +79,22 @@ def test_many_days_are_sampled_and_agree_with_the_binomial():
 
 
 @pytest.mark.parametrize(
-    ("days", "seeds", "low", "high", "expected"),
+    ("days", "seeds", "low", "high", "p_value", "expected"),
     [
-        (6, 3, -3.0, -1.0, True),
-        (6, 3, 0.5, 1.0, True),
-        (6, 3, -3.0, 1.0, False),
-        (5, 3, -3.0, -1.0, False),
-        (6, 2, -3.0, -1.0, False),
-        (6, 3, None, None, False),
+        (6, 3, -3.0, -1.0, 0.01, True),
+        (6, 3, 0.5, 1.0, 0.05, True),
+        (6, 3, 0.5, 1.0, 0.06, False),
+        (6, 3, -3.0, 1.0, 0.01, False),
+        (5, 3, -3.0, -1.0, 0.01, False),
+        (6, 2, -3.0, -1.0, 0.01, False),
+        (6, 3, None, None, 0.01, False),
     ],
 )
-def test_a_claim_needs_days_seeds_and_an_interval_without_zero(days, seeds, low, high, expected):
+def test_a_claim_needs_days_seeds_an_interval_without_zero_and_a_small_probability(
+    days, seeds, low, high, p_value, expected
+):
     clips = 12  # of one day they are one draw, however many
-    assert PairedDifference("mota", -2.0, low, high, 0.01, clips, days, seeds).established is expected
+    assert PairedDifference("mota", -2.0, low, high, p_value, clips, days, seeds).established is expected
 
 
 def test_without_animals_nothing_is_compared():
