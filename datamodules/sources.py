@@ -40,17 +40,19 @@ class Source(Protocol):
 class VideoFiles:
     """Video files, one after the other, as one stream: the hours of a camera.
 
-    Times are those of the files' own clocks, so that a pause in a recording is one, too. From file to file they go on.
+    Times are those of the files' own clocks, so that a pause in a recording is one, too.
 
     Args:
         name: What the user gave.
         paths: The files in order.
         infos: What each holds.
+        pause_s: Seconds from the end of a file to the begin of the next; files do not tell.
     """
 
     name: str
     paths: tuple[Path, ...]
     infos: tuple[VideoInfo, ...]
+    pause_s: float = 0.0
 
     @property
     def fps(self) -> float:
@@ -74,6 +76,7 @@ class VideoFiles:
             begin_s += info.num_frames / info.fps
             if begin_s <= last_s:  # the file's rate leaves a pause out
                 begin_s = last_s + 1 / info.fps
+            begin_s += self.pause_s
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,9 @@ class PictureFiles:
             yield Frame(index, index / self.fps, image, None)
 
 
-def open_source(given: str, *, picture_fps: float = 6.0, patience_s: float = 600.0) -> Source:
+def open_source(
+    given: str, *, picture_fps: float = 6.0, patience_s: float = 600.0, file_pause_s: float = 0.0
+) -> Source:
     """Find out what the user points at; videos are checked to be whole, nothing is decoded yet.
 
     Args:
@@ -110,6 +115,7 @@ def open_source(given: str, *, picture_fps: float = 6.0, patience_s: float = 600
             names, numbers by value: ``9.jpg`` before ``10.jpg``.
         picture_fps: Frames per second that pictures stand for; they have no rate of their own.
         patience_s: How long to reach for a camera that dropped out.
+        file_pause_s: Seconds from the end of each video of a pattern to the begin of the next.
 
     Raises:
         ClipError: There is no such thing, it is empty or damaged, or it is an address that is not opened.
@@ -120,13 +126,13 @@ def open_source(given: str, *, picture_fps: float = 6.0, patience_s: float = 600
     if path.is_dir():
         return _pictures_of_folder(path, picture_fps)
     if path.is_file():
-        return _of_files(given, [path], picture_fps)
+        return _of_files(given, [path], picture_fps, file_pause_s)
     if glob.has_magic(given):
         found = [Path(name) for name in glob.glob(given, recursive=True)]  # noqa: PTH207  # also absolute patterns
         files = sorted((one for one in found if one.is_file()), key=_natural)
         if not files:
             raise ClipError(given, "matches no file", "a pattern of videos or pictures", "Correct the pattern.")
-        return _of_files(given, files, picture_fps)
+        return _of_files(given, files, picture_fps, file_pause_s)
     if scheme_of(given) is not None:
         raise ClipError(
             given,
@@ -159,7 +165,7 @@ def _since_the_first(video: VideoFrames, fps: float) -> Iterator[tuple[float, Im
         yield time_s, image
 
 
-def _of_files(given: str, files: list[Path], picture_fps: float) -> Source:
+def _of_files(given: str, files: list[Path], picture_fps: float, file_pause_s: float) -> Source:
     pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
     if pictures and len(pictures) < len(files):
         other = next(path for path in files if path not in pictures)
@@ -171,7 +177,7 @@ def _of_files(given: str, files: list[Path], picture_fps: float) -> Source:
         )
     if pictures:
         return PictureFiles(given, tuple(files), picture_fps)
-    return VideoFiles(given, tuple(files), tuple(probe_video(path) for path in files))
+    return VideoFiles(given, tuple(files), tuple(probe_video(path) for path in files), file_pause_s)
 
 
 def _pictures_of_folder(folder: Path, picture_fps: float) -> Source:

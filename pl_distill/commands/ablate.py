@@ -1,6 +1,5 @@
 """`pl-distill ablate`: train students that differ in one thing, their loss say, score them all, and write one table."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from datamodules.cache_manifest import MANIFEST, CacheManifest
 from datamodules.files import sha256_of
 from datamodules.shard_manifest import ShardManifest
 from datamodules.splits import Part
+from pl_distill.code_state import code_sha256
 from pl_distill.commands.ablation_cell import Cell, Judge
 from pl_distill.commands.lightning import count_devices
 from pl_distill.commands.parsing import find_recipe, shipped_recipes
@@ -35,7 +35,7 @@ DECIDING = (
     "pl_distill/modules",
     "pl_distill/streaming",
 )
-"""Where a change of the code may change what a cell learns, or how it is scored."""
+"""Where a change of the code may change what a cell learns, or how it is scored: cells of another state are refused."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def ablate(
         chosen[name] = Arm(None, folder)
     common: dict[str, Any] = {
         "version": pl_distill.__version__,
-        "code_sha256": code_sha256(Path(pl_distill.__file__).parents[1]),
+        "code_sha256": code_sha256(DECIDING),
         "teacher_sha256": read_sam3_sha256(teacher),
         "shards_sha256": ShardManifest.load(shards).sha256,
         "recipe": sha256_of(Path(find_recipe(recipe))),
@@ -224,18 +224,6 @@ def _cache_sha256(cache: Path) -> str:
     """Identify a finished cache by its manifest, which holds the hash of every shard."""
     CacheManifest.load(cache)
     return sha256_of(cache / MANIFEST)
-
-
-def code_sha256(root: Path) -> str:
-    """Identify the code that cells learn and are scored by: those of another state are refused, not mixed in one table.
-
-    Args:
-        root: Holds the packages.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(path for folder in DECIDING for path in (root / folder).rglob("*.py")):
-        digest.update(f"{path.relative_to(root).as_posix()} {sha256_of(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def find_arms(names: Sequence[str] | None) -> dict[str, str | None]:

@@ -1,9 +1,8 @@
 """One cell of an ablation: an arm trained with one seed, and scored. Several processes share the cells of a table."""
 
-import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from datamodules.distillation import DistillationDataModule
 from datamodules.files import write_json
+from datamodules.locks import held
 from datamodules.pen import EVALUATION_SEED
 from datamodules.splits import Part
 from pl_distill.commands.lightning import run_lightning
@@ -93,7 +93,7 @@ class Cell:
         Returns:
             Whether it was this process's turn.
         """
-        with _held(self.folder / "cell.lock", wait=wait) as mine:
+        with held(self.folder / "cell.lock", wait=wait) as mine:
             if mine:
                 steps = self._steps()
                 steps.run("train", "distil", self.folder / FEATURES, self._train)
@@ -130,24 +130,11 @@ class Cell:
         streamed = teacher / "streamed"
         with ExitStack() as stack:
             if not streamed.exists():  # one process streams the teacher, the others wait and find its tracks
-                stack.enter_context(_held(teacher / "teacher.lock", wait=True))
+                stack.enter_context(held(teacher / "teacher.lock", wait=True))
                 if streamed.exists():
                     stack.close()
             score(judge.split, judge.max_frames, video=False, seed=EVALUATION_SEED)
             streamed.touch()
-
-
-@contextmanager
-def _held(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a lock that the system takes back even after a kill; give whether it could be had."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _link(link: Path, target: Path) -> None:

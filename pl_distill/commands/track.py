@@ -41,6 +41,7 @@ def track(
     max_frames: int | None = None,
     picture_fps: float = 6.0,
     patience_s: float = 600.0,
+    file_pause_s: float = 0.0,
     pool: Path | None = None,
     camera: str = "camera",
     began: str | None = None,
@@ -79,6 +80,8 @@ def track(
         max_frames: Only the first so many frames.
         picture_fps: Frames per second that pictures stand for; videos and cameras have their own.
         patience_s: How long to reach for a camera that dropped out, in seconds.
+        file_pause_s: Seconds from the end of each video of a pattern to the begin of the next, 0 where a recording was
+            cut into pieces. Over a pause of more than policy.retirement.pause_s no identity goes on.
         pool: Folder of the embeddings that outlive this run (pool.duckdb) and of the hours of each animal (record/).
         camera: Name of the camera in the pool; two cameras need two names.
         began: When a video began, as 2026-01-31T08:00:00 (UTC unless it says otherwise). By default now, as a camera.
@@ -99,16 +102,19 @@ def track(
     for option, value in (("max_frames", max_frames), ("picture_fps", picture_fps)):
         if value is not None and not (0 < value < math.inf):
             raise ConfigError(f"--{option}", f"is {value}", "a number above 0", "Correct it.")
+    if not 0 <= file_pause_s < math.inf:
+        raise ConfigError("--file_pause_s", f"is {file_pause_s}", "0 or more seconds", "Correct it.")
     if (out / TRACKS).exists() and not overwrite:
         raise ConfigError(
             f"--out {out}", f"holds {TRACKS} of an older run", "a new folder", "Name another, or give --overwrite true."
         )
     profile = None if envelope is None else load_envelope(envelope)  # a wrong name shows now, not after days
     planned = plan_model(model, teacher)
-    source = open_source(video, picture_fps=picture_fps, patience_s=patience_s)
+    source = open_source(video, picture_fps=picture_fps, patience_s=patience_s, file_pause_s=file_pause_s)
     opened = open_model(planned, prompt, choose_device(device), DTYPES[precision])
     for note in opened.notes:
         print(f"note: {note}")
+    (out / ANIMALS).unlink(missing_ok=True)  # an older run's, which this one may not write
     with ExitStack() as stack:
         monitor = None
         given = None if began is None else _read_time(began)

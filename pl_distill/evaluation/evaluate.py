@@ -7,32 +7,30 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
 from datamodules.clip import Clip
 from datamodules.image_shards import ImageShards
+from datamodules.locks import held
 from datamodules.remote import COPIES, LocalCopies
 from datamodules.shard_reader import read_shard_clips
 from datamodules.splits import PARTS, Part
+from pl_distill.code_state import code_sha256
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.behaviour_scoring import score_chain
 from pl_distill.evaluation.board import write_board
 from pl_distill.evaluation.caveats import caveats
-from pl_distill.evaluation.chain import TRUTH, Chain, describe_truth, is_described, open_chain
-from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord, find_record
+from pl_distill.evaluation.chain import TRUTH, Chain, is_described, open_chain
+from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord
 from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.memory import release_memory
 from pl_distill.evaluation.models import open_model, plan_models
 from pl_distill.evaluation.pairing import IOU_THRESHOLD
-from pl_distill.evaluation.recording import record_clip
-from pl_distill.evaluation.replay import Tracker, length
+from pl_distill.evaluation.replay import length
+from pl_distill.evaluation.replays import describe_all, find_records, replay_all
 from pl_distill.evaluation.results import ModelIdentity, ModelResult, Results, Settings, write_results
 from pl_distill.evaluation.scoring import explain_model, score_against_teacher, score_model
 from pl_distill.evaluation.trackers import BASELINES, Baseline, make_tracker
@@ -42,7 +40,31 @@ from pl_distill.streaming import PruningPolicy
 RESULTS_FILE = "results.json"
 DEFAULT_POLICY = PruningPolicy()
 _NAMES_ONLY = ("data", "embedder", "behaviour")  # what lies behind these names is in the identity by its hash
+_DECIDING = (
+    "datamodules",
+    "pl_distill/models",
+    "pl_distill/streaming",
+    *(f"pl_distill/evaluation/{name}.py" for name in ("recording", "replay", "trackers")),
+)
+"""Where a change of the code may change the tracks: replays of another state are not taken for today's."""
 _VERSIONS = ("pl-distill", "torch", "transformers", "timm", "motmetrics", "numpy")
+
+
+@dataclass(frozen=True)
+class _Played:
+    """One tracker that was given all clips.
+
+    Args:
+        role: What it is called in results and folders.
+        model: Its network.
+        identity: All that its tracks depend on.
+        is_baseline: Whether it is a simpler tracker beside ours.
+    """
+
+    role: str
+    model: ModelIdentity
+    identity: dict[str, Any]
+    is_baseline: bool
 
 
 def evaluate(
@@ -137,14 +159,13 @@ def evaluate(
         | {"device": where.type},  # jobs that share the clips have a GPU each
         "seed": seed,
         "versions": versions,
+        "code_sha256": code_sha256(_DECIDING),
     }
-    models: dict[str, ModelResult] = {}
-    beside: dict[str, ModelResult] = {}
     notes: list[str] = []
-    played: list[tuple[str, ModelIdentity, dict[str, Any]]] = []
+    played: list[_Played] = []
     described = _plain({**identity, "chain": None if chain is None else chain.identity})
     if chain is not None:
-        _describe_all(chain, clips[task::tasks], out, described, max_frames, bar_line)
+        describe_all(chain, clips[task::tasks], out, described, max_frames, bar_line)
     replayed: set[tuple[str, str]] = set()
     for source in sources:
         opened = open_model(source, prompt, where)
@@ -156,9 +177,9 @@ def evaluate(
             identity_of_role = own if baseline is None else {**own, "baseline": baseline}
             if own_chain is not None:
                 identity_of_role = {**identity_of_role, "chain": own_chain.identity}
-            played.append((role, opened.identity, identity_of_role))
+            played.append(_Played(role, opened.identity, identity_of_role, baseline is not None))
             tracker = make_tracker(opened, policy, baseline)
-            names = _replay_all(
+            names = replay_all(
                 role,
                 tracker,
                 own_chain,
@@ -177,35 +198,55 @@ def evaluate(
         release_memory()
     if chain is not None and not all(is_described(ClipFiles(out, TRUTH, clip.name), described) for clip in clips):
         return None
-    reused_seconds = 0.0
-    for role, model_identity, own in played:
-        records = _find_records(role, clips, out, own, video)
-        if len(records) < len(clips):
+    records = {one.role: find_records(one.role, clips, out, one.identity, video) for one in played}
+    if any(len(found) < len(clips) for found in records.values()):
+        return None
+    with held(out / "scoring.lock", wait=False) as mine:  # two jobs may end at a time
+        if not mine:
             return None
-        reused_seconds += sum(record.seconds for name, record in records.items() if (role, name) not in replayed)
-        own_role = role in {source.role for source in sources}
-        result = score_model(role, model_identity, clips, records, out, video)
-        result = replace(result, failures=explain_model(role, clips, records, out, strips=video and own_role))
-        if chain is not None and own_role:
-            result = replace(result, behaviour=score_chain(role, clips, out, chain.behaviour))
-        (models if own_role else beside)[role] = result
-
-    frames = {clip.name: length(clip, max_frames) for clip in clips}
-    results = Results(
-        settings=settings,
-        split_sha256=manifest.split_sha256,
-        seed=seed,
-        versions=versions,
-        seconds=round(time.perf_counter() - started + reused_seconds, 2),
-        peak_rss_bytes=max(result.peak_rss_bytes for result in (*models.values(), *beside.values())),
-        models=models,
-        baselines=beside,
-        student_vs_teacher=score_against_teacher(clips, frames, out) if len(sources) > 1 else None,
-        notes=[*notes, *caveats(settings, models)],
-    )
-    write_results(out / RESULTS_FILE, results)
-    write_board(out, results)
+        models: dict[str, ModelResult] = {}
+        beside: dict[str, ModelResult] = {}
+        for one in played:
+            (beside if one.is_baseline else models)[one.role] = _score(one, clips, records[one.role], out, video, chain)
+        reused = [
+            record.seconds
+            for role, found in records.items()
+            for name, record in found.items()
+            if (role, name) not in replayed
+        ]
+        frames = {clip.name: length(clip, max_frames) for clip in clips}
+        results = Results(
+            settings=settings,
+            split_sha256=manifest.split_sha256,
+            seed=seed,
+            versions=versions,
+            seconds=round(time.perf_counter() - started + sum(reused), 2),
+            peak_rss_bytes=max(result.peak_rss_bytes for result in (*models.values(), *beside.values())),
+            models=models,
+            baselines=beside,
+            student_vs_teacher=score_against_teacher(clips, frames, out) if len(sources) > 1 else None,
+            notes=[*notes, *caveats(settings, models)],
+        )
+        write_results(out / RESULTS_FILE, results)
+        write_board(out, results)
     return results
+
+
+def _score(
+    played: _Played,
+    clips: Sequence[Clip],
+    records: Mapping[str, ReplayRecord],
+    out: Path,
+    video: bool,
+    chain: Chain | None,
+) -> ModelResult:
+    """Score one tracker's replays; of a baseline errors get no pictures, and nothing is told of behaviour."""
+    result = score_model(played.role, played.model, clips, records, out, video)
+    strips = video and not played.is_baseline
+    result = replace(result, failures=explain_model(played.role, clips, records, out, strips=strips))
+    if chain is not None and not played.is_baseline:
+        result = replace(result, behaviour=score_chain(played.role, clips, out, chain.behaviour))
+    return result
 
 
 def _read_part(shards: ImageShards, part: Part) -> list[Clip]:
@@ -214,90 +255,12 @@ def _read_part(shards: ImageShards, part: Part) -> list[Clip]:
     clips = read_shard_clips(shards, part)
     if not clips:
         manifest = shards.manifest
-        held = ", ".join(f"{name} ({manifest.num_samples(name)} frames)" for name in PARTS if manifest.splits[name])
+        parts = ", ".join(f"{name} ({manifest.num_samples(name)} frames)" for name in PARTS if manifest.splits[name])
         raise ConfigError(
-            "split", f"{part!r} has no clips in {shards.place}", f"a part with clips: {held or 'none has any'}",
+            "split", f"{part!r} has no clips in {shards.place}", f"a part with clips: {parts or 'none has any'}",
             "Name another part, or write shards with clips of its days.",
         )  # fmt: skip
     return clips
-
-
-def _find_records(
-    role: str, clips: Sequence[Clip], out: Path, identity: Mapping[str, Any], video: bool
-) -> dict[str, ReplayRecord]:
-    """Return the records of those clips that this or another run finished."""
-    found = {clip.name: find_record(ClipFiles(out, role, clip.name), identity, video) for clip in clips}
-    return {name: record for name, record in found.items() if record is not None}
-
-
-def _describe_all(
-    chain: Chain,
-    clips: Sequence[Clip],
-    out: Path,
-    identity: dict[str, Any],
-    max_frames: int | None,
-    bar_line: int | None,
-) -> None:
-    """Give the truth of every clip to the chain, but for those that an earlier run finished."""
-    left = [clip for clip in clips if not is_described(ClipFiles(out, TRUTH, clip.name), identity)]
-    total = sum(length(clip, max_frames) for clip in left)
-    with tqdm(
-        total=total, desc=TRUTH, unit="frame", disable=not left, position=bar_line, leave=bar_line is None
-    ) as bar:
-        for clip in left:
-            bar.set_postfix_str(clip.name)
-            files = ClipFiles(out, TRUTH, clip.name)
-            describe_truth(clip, chain, files, identity, max_frames=max_frames, progress=bar)
-
-
-def _replay_all(
-    role: str,
-    tracker: Tracker,
-    chain: Chain | None,
-    clips: Sequence[Clip],
-    out: Path,
-    identity: dict[str, Any],
-    video: bool,
-    max_frames: int | None,
-    seed: int,
-    bar_line: int | None,
-    device: torch.device,
-) -> list[str]:
-    """Replay every clip that no earlier run finished, and return their names."""
-    records = _find_records(role, clips, out, identity, video)
-    if records:
-        tqdm.write(f"{role}: {len(records)} of {len(clips)} clips are reused from an earlier run")
-    frames = sum(length(clip, max_frames) for clip in clips)
-    done = sum(len(record.objects) for record in records.values())
-    left = [clip for clip in clips if clip.name not in records]
-    with (
-        logging_redirect_tqdm(),
-        tqdm(
-            total=frames,
-            initial=done,
-            desc=role,
-            unit="frame",
-            disable=done == frames,
-            position=bar_line,
-            leave=bar_line is None,
-        ) as bar,
-    ):
-        for clip in left:
-            bar.set_postfix_str(clip.name)
-            torch.manual_seed(seed)
-            files = ClipFiles(out, role, clip.name)
-            record_clip(
-                clip,
-                tracker,
-                files,
-                identity,
-                video=video,
-                max_frames=max_frames,
-                progress=bar,
-                chain=chain,
-                device=device,
-            )
-    return [clip.name for clip in left]
 
 
 def _plain(value: Any) -> Any:

@@ -188,7 +188,7 @@ def draw_domains(scores: Mapping[str, Mapping[str, float]], metric: str) -> Draw
         axes.set_xlabel("%")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         _legend(axes, len(roles))
-    return Drawing(f"{metric} by domain", "The first domain is the one that the student learned on.", drawing.svg)
+    return Drawing(f"{metric} by domain", "Changes are told against the first domain.", drawing.svg)
 
 
 def draw_tracks(records: Records) -> Drawing | None:

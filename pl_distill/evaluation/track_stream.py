@@ -112,34 +112,35 @@ def track_stream(
     record()
     recorded = time.monotonic()
     meter.enter(STREAMING, device)
-    with (
-        events_to(out / EVENTS),
-        StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy) as tracker,
-        TrackOutput(out, fps=source.fps, video=video, masks=masks) as output,
-        tqdm(total=total, desc="track", unit="frame") as bar,
-        closing(monitor) if monitor is not None else nullcontext(),
-    ):
-        try:
-            for frame in islice(source.frames(), max_frames):
-                began = time.perf_counter()
-                tracks = tracker.update(frame.image, frame.timestamp_s)
-                done.tracker_s += time.perf_counter() - began
-                output.write(frame, tracks)
-                if monitor is not None:
-                    monitor.update(frame.image, tracks, frame.index, frame.timestamp_s)
-                done.frames, done.tracks = done.frames + 1, done.tracks + len(set(tracks.ids) - alive)
-                alive = (alive | set(tracks.ids)) & set(tracker.session.obj_ids)
-                bar.set_postfix_str(f"{len(tracks)} animals now, {done.tracks} tracks", refresh=False)
-                bar.update()
-                if time.monotonic() - recorded >= RECORD_S:
-                    record()
-                    recorded = time.monotonic()
-            done.state = "finished"
-        except KeyboardInterrupt:
-            done.state = "stopped"
-        except BaseException:
-            done.state = "stopped"
-            record()
-            raise
-    record()
+    try:
+        with (
+            events_to(out / EVENTS),
+            StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy) as tracker,
+            TrackOutput(out, fps=source.fps, video=video, masks=masks) as output,
+            tqdm(total=total, desc="track", unit="frame") as bar,
+            closing(monitor) if monitor is not None else nullcontext(),
+        ):
+            try:
+                for frame in islice(source.frames(), max_frames):
+                    began = time.perf_counter()
+                    tracks = tracker.update(frame.image, frame.timestamp_s)
+                    done.tracker_s += time.perf_counter() - began
+                    output.write(frame, tracks)
+                    if monitor is not None:
+                        monitor.update(frame.image, tracks, frame.index, frame.timestamp_s)
+                    done.frames, done.tracks = done.frames + 1, done.tracks + len(set(tracks.ids) - alive)
+                    alive = (alive | set(tracks.ids)) & set(tracker.session.obj_ids)
+                    bar.set_postfix_str(f"{len(tracks)} animals now, {done.tracks} tracks", refresh=False)
+                    bar.update()
+                    if time.monotonic() - recorded >= RECORD_S:
+                        record()
+                        recorded = time.monotonic()
+                done.state = "finished"
+            except KeyboardInterrupt:
+                done.state = "stopped"
+    except BaseException:  # of the frames, or of closing what they were written to
+        done.state = "stopped"
+        raise
+    finally:
+        record()
     return done

@@ -15,7 +15,7 @@ Mode = Literal["exact", "bounded", "none"]
 
 @dataclass(frozen=True)
 class Retirement:
-    """When a track ends for good, and when it is not shown. Each limit counts frames; 0 switches it off.
+    """When a track ends for good, and when it is not shown. A limit of 0 is switched off.
 
     A retired animal that is found again gets a new id. Every live track costs one pass of the tracker per frame.
 
@@ -23,16 +23,19 @@ class Retirement:
         probation_frames: A track younger than this is on probation. Higher: more false tracks are caught, and more true
             ones die that begin in a crowd. Lower: false tracks that outlive it stay for as long as `unmatched_frames`
             lets them.
-        probation_misses: On probation, a track ends when its mask had no detection in so many frames. Higher: false
-            tracks are seen for longer. Lower: animals that the detector sees badly never get a track.
-        unmatched_frames: Later, it ends when frames without a detection outnumber those with one by so many. Higher:
-            tracks on straw, and on an animal that has one already, stay. Lower: animals lose their identity while the
-            detector misses them.
+        probation_misses: On probation, a track ends when its mask had no detection that fits it well
+            (``trk_assoc_iou_thresh`` of the model) in so many frames. Higher: false tracks are seen for longer. Lower:
+            animals that the detector sees badly never get a track.
+        unmatched_frames: It ends when frames without a detection outnumber those with one by so many, counted from
+            when they were last level. Higher: tracks on straw, and on an animal that has one already, stay. Lower:
+            animals lose their identity while the detector misses them.
         hidden_frames: It goes on but is not shown from so many frames in a row without a detection on, until it has one
             again. Higher: what is left of a track whose animal another one took is seen for longer. Lower: animals that
             the detector misses for a moment disappear.
         empty_frames: It ends after so many frames in a row without a mask. Higher: animals that left cost time for
             longer. Lower: an animal that was hidden for longer comes back as another one.
+        pause_s: All tracks end when the camera showed nothing for more than so many seconds: nobody knows who lies
+            where now. Higher: an id may go on for another animal. Lower: a short drop-out costs all identities.
     """
 
     probation_frames: int = 15
@@ -40,6 +43,7 @@ class Retirement:
     unmatched_frames: int = 15
     hidden_frames: int = 3
     empty_frames: int = 150
+    pause_s: float = 60.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -67,9 +71,10 @@ class PruningPolicy:
             frames so far, and differs from its own result on the whole video for about 15 frames.
         skip_blank: A picture of one colour, as a camera sends that lost its signal, is not shown to the model: seven of
             them would wipe out every memory but the conditioning frames.
-        window_frames: Keep only so many past frames of each animal, fewer than the model would read; None: all that it
-            reads (15 pointers, 6 memories at real size). Lower: less memory per animal and a faster frame, shorter
-            memory. `pl-distill window` measures what that costs.
+        window_frames: Keep only the last so many frames of each animal, and so many of its conditioning frames, where
+            the model would read more; None: all that it reads (15 pointers, 6 memories, 4 conditioning frames at real
+            size). Lower: less memory per animal and a faster frame, shorter memory. `pl-distill window` measures what
+            that costs.
         lean_necks: Do not compute the level of both necks that nobody reads, nor keep unread position encodings: the
             same bits in less memory.
         lean_activations: Turn an animal's memories one after the other, copy no pyramid, and let go of the detector's
@@ -119,6 +124,6 @@ class PruningPolicy:
         )
 
 
-def _at_least(least: int, where: str, value: int) -> None:
+def _at_least(least: int, where: str, value: float) -> None:
     if value < least:
         raise ConfigError(where, f"is {value}", f"at least {least}", "Correct it.")

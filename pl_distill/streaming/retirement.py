@@ -66,9 +66,9 @@ class TrackLives:
     def _reason(self, life: _Life) -> str | None:
         rules = self.rules
         if life.age <= rules.probation_frames and 0 < rules.probation_misses <= life.misses:
-            return f"no detection in {life.misses} of its first {life.age} frames"
+            return f"no detection that fits in {life.misses} of its first {life.age} frames"
         if 0 < rules.unmatched_frames <= life.unmatched_balance:
-            return f"{life.unmatched_balance} more frames without a detection than with one"
+            return f"{life.unmatched_balance} more frames without a detection than with one of late"
         if 0 < rules.empty_frames <= life.empty:
             return f"no mask for {life.empty} frames"
         return None

@@ -156,11 +156,13 @@ class StreamingSession(Sam3VideoInferenceSession):  # type: ignore[misc]  # tran
                 self._prune_entry(outputs[index], keep_memory=age <= self.window.memories)
 
     def _prune_conditioning(self, outputs: dict[int, dict[str, Any]], upcoming: int) -> None:
-        limit = len(outputs) if self.window.conditioning is None else self.window.conditioning
-        newest = set(sorted(outputs)[len(outputs) - limit :]) if limit < len(outputs) else set(outputs)
+        window = self.policy.window_frames
+        limit = min(most for most in (len(outputs), self.window.conditioning, window) if most is not None)
+        newest = set(sorted(outputs)[len(outputs) - limit :])
+        recent = self.window.memories if window is None else min(self.window.memories, window)
         for index in list(outputs):
-            keep_memory = index in newest or upcoming - index <= self.window.memories
-            if self.policy.mode == "bounded" and not keep_memory:
+            keep_memory = index in newest or upcoming - index <= recent
+            if not keep_memory and (self.policy.mode == "bounded" or window is not None):
                 del outputs[index]
                 continue
             self._prune_entry(outputs[index], keep_memory=keep_memory)

@@ -76,6 +76,7 @@ class StreamingTracker:
         shows_something = self._watch.look(frame, timestamp_s)
         if self.policy.skip_blank and not shows_something:
             return Tracks.nothing(frame.shape[0], frame.shape[1])
+        self._end_after_pause(number, timestamp_s)
         with torch.inference_mode():
             pixels = self.preprocessing(frame)
             output = self.model(inference_session=self.session, frame=pixels, frame_idx=self.frames)
@@ -97,6 +98,8 @@ class StreamingTracker:
         self.session = StreamingSession(
             self.model.config, self.prompt, self.policy, device=self._device, dtype=self._dtype
         )
+        self.model._at_limit = False
+        self._shown_s: float | None = None  # time of the newest frame that the model was shown
         self._watch = CameraWatch()
         self._lives = None if self.policy.retirement is None else TrackLives(self.policy.retirement)
 
@@ -113,6 +116,16 @@ class StreamingTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _end_after_pause(self, number: int, timestamp_s: float) -> None:
+        """End all tracks where too much time has passed since the model was shown a frame."""
+        rules, last_s, self._shown_s = self.policy.retirement, self._shown_s, timestamp_s
+        if rules is None or last_s is None or not 0 < rules.pause_s < timestamp_s - last_s:
+            return
+        for track in list(self.session.obj_ids):
+            logger.info("frame %d: track %d ends, a pause of %.0f s", number, track, timestamp_s - last_s)
+            self.session.remove_object(track)
+        self._lives = TrackLives(rules)
 
     def _retire(self, number: int) -> set[int]:
         """End the tracks whose time has come; return them, and those that go on but are not to be shown."""

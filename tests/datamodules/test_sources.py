@@ -47,6 +47,13 @@ def test_a_pattern_of_videos_is_one_stream_whose_times_go_on(tmp_path, write_vid
     assert seen(source, number_of) == [(0, 0, 0.0), (1, 1, 0.167), (2, 2, 0.333), (3, 0, 0.5), (4, 1, 1.0)]
 
 
+def test_a_pause_between_files_is_one_in_their_times(tmp_path, write_video, number_of):
+    for name in ("clip1.mp4", "clip2.mp4", "clip3.mp4"):
+        write_video(tmp_path / name, frames=2, fps=2)
+    source = open_source(str(tmp_path / "clip*.mp4"), file_pause_s=3600)
+    assert [time_s for _, _, time_s in seen(source, number_of)] == [0, 0.5, 3601, 3601.5, 7202, 7202.5]
+
+
 def test_a_pause_in_a_recording_is_one_in_its_times_and_in_those_of_the_files_after_it(tmp_path, write_video, picture):
     with GrowingVideoWriter(tmp_path / "hour1.mp4", fps=6, width=64, height=48) as video:
         for number, time_s in enumerate((5.0, 5.2, 605.2, 605.3)):

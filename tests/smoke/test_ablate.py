@@ -16,7 +16,8 @@ from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
 from datamodules.shards import write_shards
 from datamodules.splits import load_split
 from pl_distill.cli import main
-from pl_distill.commands.ablate import code_sha256
+from pl_distill.code_state import code_sha256
+from pl_distill.commands.ablate import DECIDING
 from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.modules.distillation import DistillationModule
 
@@ -146,11 +147,11 @@ def test_code_is_known_by_all_that_decides_what_a_cell_learns_and_how_it_is_scor
     for name in (*deciding, "pl_distill/commands/a.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x = 1")
-    seen = [code_sha256(tmp_path)]
+    seen = [code_sha256(DECIDING, tmp_path)]
     (tmp_path / "pl_distill/commands/a.py").write_text("x = 2")
-    assert code_sha256(tmp_path) == seen[0]
+    assert code_sha256(DECIDING, tmp_path) == seen[0]
     for name in deciding:
         (tmp_path / name).write_text("x = 2")
-        seen.append(code_sha256(tmp_path))
+        seen.append(code_sha256(DECIDING, tmp_path))
     (tmp_path / deciding[0]).rename(tmp_path / "callbacks/b.py")
-    assert len({*seen, code_sha256(tmp_path)}) == len(deciding) + 2
+    assert len({*seen, code_sha256(DECIDING, tmp_path)}) == len(deciding) + 2

@@ -23,6 +23,7 @@ from pl_distill.commands import track as command
 from pl_distill.deploy.envelope import load_envelope
 from pl_distill.evaluation import track_stream as streaming
 from pl_distill.evaluation.track_files import read_tracks
+from pl_distill.evaluation.track_output import TrackOutput
 from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
 
@@ -206,6 +207,17 @@ def test_what_was_tracked_before_an_error_stays(model, tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "stopped"
 
 
+def test_an_error_while_the_files_are_closed_is_in_the_record(monkeypatch, model, video, tmp_path, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TrackOutput, "__exit__", full)
+    assert track(video, model, tmp_path, "--max_frames=2") == 1
+    assert "No space left" in capsys.readouterr().err
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["state"], record["frames"]) == ("stopped", 2)
+
+
 def test_a_kill_loses_at_most_the_last_picture(model, tmp_path):
     path, out = tmp_path / "long.mp4", tmp_path / "out"
     with VideoWriter(path, fps=6, width=64, height=48) as writer:
@@ -278,6 +290,7 @@ class TestRefused:
         self.refused(capsys, self.words(video, model, out, "--picture_fps=-1"), "--picture_fps: is -1.0")
         self.refused(capsys, self.words(video, model, out, f"--teacher={model}"), "is no student", "Leave it out")
         self.refused(capsys, self.words(video, model, out, "--prompt=dragon"), "dragon")
+        self.refused(capsys, self.words(video, model, out, "--file_pause_s=-1"), "--file_pause_s: is -1")
         self.refused(capsys, self.words(video, tmp_path / "nothing", out), "nothing")
         self.refused(capsys, self.words(video, model, out, "--device=warp"), "device: is 'warp'")
         self.refused(capsys, ["track", "--model", model, "--out", str(out)], "video")
@@ -287,8 +300,10 @@ class TestRefused:
         (tmp_path / "tracks.txt").write_text("yesterday\n")
         self.refused(capsys, self.words(video, model, tmp_path), "holds tracks.txt of an older run", "--overwrite")
         assert (tmp_path / "tracks.txt").read_text() == "yesterday\n"
+        (tmp_path / "animals.jsonl").write_text("yesterday\n")
         assert main(self.words(video, model, tmp_path, "--overwrite=true", "--max_frames=1")) == 0
         assert set(read_tracks(tmp_path / "tracks.txt")) == {0}
+        assert not (tmp_path / "animals.jsonl").exists(), "what nothing describes now has no old description"
 
 
 def test_help_shows_an_example_and_where_the_video_stands(capsys):

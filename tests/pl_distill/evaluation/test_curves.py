@@ -25,7 +25,24 @@ def test_curves_of_a_resumed_training_are_one(tmp_path):
     assert list(curves) == ["loss", "direction"]  # and not the learning rate, which is of no stage
     assert curves["loss"]["train"].steps == tuple(range(9))
     assert curves["loss"]["train"].values == (0, 1, 2, 3, 104, 105, 106, 107, 108)  # the later run is believed
-    assert curves["loss"]["val"].steps == (5, 8)
+    assert curves["loss"]["val"].steps == (8,)
+
+
+def test_nothing_is_left_of_a_training_that_was_begun_again(tmp_path):
+    write_scalars(tmp_path, 0, 9)
+    write_scalars(tmp_path, 0, 4, offset=100)
+    curves = read_curves(tmp_path)
+    assert curves["loss"]["train"].values == (100, 101, 102, 103)
+    assert curves["loss"]["val"].steps == (3,)
+
+
+def test_a_validation_beside_a_training_leaves_its_curves_alone(tmp_path):
+    write_scalars(tmp_path, 0, 5)
+    with SummaryWriter(str(tmp_path)) as writer:
+        writer.add_scalar("val/loss", 7.0, 0)
+    curves = read_curves(tmp_path)
+    assert curves["loss"]["train"].steps == tuple(range(5))
+    assert curves["loss"]["val"].values == (7, 5)
 
 
 def test_training_curves_are_drawn_where_there_are_any(tmp_path):

@@ -10,10 +10,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules.errors import ShardError
+from datamodules.locks import held
 from datamodules.shards import read_shard_clips
 from datamodules.video import probe_video
 from pl_distill.errors import CheckpointError, ConfigError
-from pl_distill.evaluation import evaluate as module
+from pl_distill.evaluation import evaluate as evaluating
+from pl_distill.evaluation import replays
 from pl_distill.evaluation.evaluate import evaluate
 from pl_distill.evaluation.failures import read_failures
 from pl_distill.evaluation.headline import format_baselines
@@ -154,13 +156,13 @@ def finished(alone, tmp_path):
 def replayed(monkeypatch):
     """The clips that are replayed from now on: (role, name)."""
     names: list[tuple[str, str]] = []
-    record_clip = module.record_clip
+    record_clip = replays.record_clip
 
     def spy(clip, tracker, files, *rest, **options):
         names.append((files.role, clip.name))
         return record_clip(clip, tracker, files, *rest, **options)
 
-    monkeypatch.setattr(module, "record_clip", spy)
+    monkeypatch.setattr(replays, "record_clip", spy)
     return names
 
 
@@ -186,6 +188,21 @@ def test_only_the_clip_that_is_not_whole_is_replayed(finished, replayed, shards,
 def test_another_question_is_asked_anew(finished, replayed, shards, teacher, change):
     finished[1](args=(teacher, shards), **change)
     assert len(replayed) == 2
+
+
+def test_tracks_of_other_code_are_not_taken_for_those_of_this(finished, replayed, shards, teacher, monkeypatch):
+    monkeypatch.setattr(evaluating, "code_sha256", lambda _: "another state")
+    finished[1](args=(teacher, shards))
+    assert len(replayed) == 2
+
+
+def test_while_one_job_scores_another_that_ends_does_not(finished, shards, teacher):
+    out, run = finished
+    (out / "results.json").unlink()
+    with held(out / "scoring.lock", wait=False):
+        assert run(args=(teacher, shards)) is None
+    assert not (out / "results.json").exists()
+    assert run(args=(teacher, shards)) is not None
 
 
 def test_a_clip_that_fails_leaves_the_finished_ones(monkeypatch, shards, teacher, tmp_path, replayed):

@@ -83,7 +83,7 @@ def test_every_ended_track_has_a_reason():
     both = Evidence(unmatched=frozenset({1}), empty=frozenset({2}))
     lives.observe([1, 2], Evidence())
     lives.observe([1, 2], both)
-    assert lives.observe([1, 2], both) == {1: "no detection in 2 of its first 3 frames"}
+    assert lives.observe([1, 2], both) == {1: "no detection that fits in 2 of its first 3 frames"}
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,21 @@ def test_bounded_drops_old_conditioning_frames_whole(prompt):
     assert set(conditioning) == {3, 9, 15, 21}
 
 
+@pytest.mark.parametrize("mode", ["exact", "bounded"])
+@pytest.mark.parametrize("window", [1, 2, 6])
+def test_a_shorter_window_holds_for_an_animal_that_is_conditioned_in_every_frame(prompt, mode, window):
+    policy = PruningPolicy(mode, window_frames=window)
+    session, _, conditioning = session_with(prompt, policy, conditioning=range(40))
+    session.prune(39)
+    assert set(conditioning) == with_memory(conditioning) == set(range(40 - window, 40))
+
+
+def test_a_shorter_window_leaves_an_animal_that_is_never_found_again_its_newest_conditioning_frame(prompt):
+    session, _, conditioning = session_with(prompt, PruningPolicy(window_frames=1), conditioning=[0, 3])
+    session.prune(39)
+    assert set(conditioning) == with_memory(conditioning) == {3}
+
+
 def test_a_kept_memory_does_not_keep_the_memories_of_the_other_animals(prompt):
     session, _, conditioning = session_with(prompt, "exact", conditioning=[0, 1])
     session.prune(20)

@@ -160,6 +160,14 @@ def test_the_limit_is_kept_and_said_once(model, prompt, preprocessing, clip, cap
     assert caplog.text.count("2 animals are tracked, the limit") == 1
 
 
+def test_the_limit_is_said_again_in_another_video(model, prompt, preprocessing, clip, caplog):
+    tracker = StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=None, max_objects=2))
+    run(tracker, clip(2))
+    tracker.reset()
+    run(tracker, clip(2))
+    assert caplog.text.count("2 animals are tracked, the limit") == 2
+
+
 def test_a_new_animal_does_not_disturb_the_memory_of_the_others(model, prompt, preprocessing, clip):
     def memory_of_the_first(policy, newcomer):
         tracker = StreamingTracker(model, prompt, preprocessing, policy)
@@ -196,6 +204,27 @@ def test_a_camera_that_drops_out_and_changes_its_size_is_survived(model, prompt,
     assert after[0].masks.shape[1:] == (48, 128)
     uninterrupted = StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=None))
     assert run(uninterrupted, pictures[:4])[3].ids == after[0].ids
+
+
+@pytest.mark.parametrize("blank", [False, True])
+@pytest.mark.parametrize(("resumed_s", "ends"), [(60.2, False), (61.0, True)])
+def test_all_tracks_end_with_a_long_pause_and_no_id_comes_back(
+    model, prompt, preprocessing, clip, caplog, blank, resumed_s, ends
+):
+    caplog.set_level(logging.INFO, logger="pl_distill.streaming.tracker")
+    never = Retirement(probation_frames=0, unmatched_frames=0, hidden_frames=0, empty_frames=0, pause_s=60)
+    tracker = StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=never))
+    pictures = list(clip(8))
+    before = run(tracker, pictures[:4])  # the last at 0.3 s
+    if blank:
+        assert len(tracker.update(np.zeros_like(pictures[0]), 30)) == 0
+    after = [tracker.update(picture, resumed_s + index / 10) for index, picture in enumerate(pictures[4:])]
+    assert before[-1].ids
+    assert after[0].ids
+    assert set(before[-1].ids).isdisjoint(after[0].ids) == ends
+    assert ("track 0 ends, a pause of 61 s" in caplog.text) == ends
+    if ends:
+        assert min(tracker.session.obj_ids) > max(before[-1].ids)
 
 
 def test_a_substituted_student_streams(model, teacher, prompt, preprocessing, clip):
