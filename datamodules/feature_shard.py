@@ -19,7 +19,7 @@ from datamodules.background import BackgroundQueue
 from datamodules.cache_manifest import CacheIdentity, FeatureShardEntry, write_ledger
 from datamodules.codecs import FLOAT16, Codec, Map
 from datamodules.errors import CacheError
-from datamodules.files import sync_directory, temporary_path
+from datamodules.files import sha256_of, sync_directory, temporary_path
 
 REDO_SHARD = "Delete {} and run `pl-distill predict` again: only this shard is made anew."
 
@@ -122,7 +122,7 @@ class FeatureShardWriter:
         self._hashing.close()  # or a thread would stay for every shard
         size = self._stream.tell()
         self._stream.close()
-        self._temporary.replace(self._path)
+        self._move_into_place()
         sync_directory(self._path.parent)
         channels, height, width = self._shape
         entry = FeatureShardEntry(
@@ -150,6 +150,20 @@ class FeatureShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _move_into_place(self) -> None:
+        """Give the file its name, unless another writer of the same shard took it for a leftover and was done first.
+
+        Raises:
+            CacheError: It is gone, and what stands in its place is none or another.
+        """
+        try:
+            self._temporary.replace(self._path)
+        except FileNotFoundError:
+            if not self._path.exists() or sha256_of(self._path) != self._digest.hexdigest():
+                found = "was deleted by another process that writes the same shard"
+                fix = "Wait until that has ended, then run `pl-distill predict` again."
+                raise CacheError(self._temporary, found, "one writer of a shard", fix) from None
 
     def _start_writeback(self) -> None:
         # Left alone the kernel waits until gigabytes are dirty; the sync in `commit` would then wait for all of them.

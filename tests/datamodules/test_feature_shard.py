@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 import tarfile
 import threading
@@ -103,6 +104,24 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     left.rename(left.with_name(".train-000000.tar.partial-another-host-1"))  # where it ran
     _write(tmp_path, _maps())
     assert len(list((tmp_path / "train").iterdir())) == 2
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_writer_whose_file_another_cleared_away_finds_the_shard_done(tmp_path, monkeypatch, refused, value):
+    """A writer that was given up for lost goes on, and a second one of the same shard is faster."""
+    zeros = np.zeros((1, 2, 2), np.float16)
+    first = _writer(tmp_path, samples=1)
+    first.append("a", zeros)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        with _writer(tmp_path, samples=1) as second:
+            second.append("a", zeros + value)
+            entry = second.commit()
+    if value == 0:
+        assert first.commit() == entry
+    else:
+        refused(CacheError, first.commit, found="was deleted by another process", fix="Wait")
+    first.close()
 
 
 def test_a_shard_with_too_few_maps_is_not_committed(tmp_path, refused):

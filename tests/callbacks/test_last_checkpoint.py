@@ -1,23 +1,40 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from callbacks.final_checkpoint import FinalCheckpoint
+from callbacks.last_checkpoint import LastCheckpoint
 
 
-def fit(folder, steps, **options):
+class Worsening(BoringModel):
+    """Whose loss rises from validation to validation, so that the first is the best."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", float(self.global_step))
+
+
+class Killed(Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 11:
+            raise KeyError("power cut")
+
+
+def step_of(path):
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+def fit(folder, steps, module=None, monitor=None, callbacks=(), **options):
     torch.manual_seed(0)
-    module = BoringModel()
-    best = ModelCheckpoint(folder, filename="best", save_last=True, enable_version_counter=False)
+    module = BoringModel() if module is None else module
+    best = ModelCheckpoint(folder, filename="best", monitor=monitor, save_last=True, enable_version_counter=False)
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
         limit_val_batches=1,
         check_val_every_n_epoch=None,
         val_check_interval=4,
-        callbacks=[best, FinalCheckpoint()],
+        callbacks=[best, LastCheckpoint(), *callbacks],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -42,3 +59,11 @@ def test_a_finished_training_goes_on_from_its_last_step(tmp_path):
     whole = fit(tmp_path / "whole", 10)
     assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["global_step"] == 10
     assert resumed.global_step == whole.global_step == 10
+
+
+def test_a_run_that_is_killed_on_a_plateau_goes_on_from_its_last_validation(tmp_path):
+    with pytest.raises(KeyError, match="power cut"):
+        fit(tmp_path, 20, Worsening(), monitor="val/loss", callbacks=[Killed()])
+    assert step_of(tmp_path / "last.ckpt") == 8
+    assert step_of(tmp_path / "best.ckpt") == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "best.ckpt"}

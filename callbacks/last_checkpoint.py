@@ -1,0 +1,45 @@
+"""`last.ckpt` is of the last validation and of the end; `ModelCheckpoint` alone writes it only with a new best.
+
+Source: Lightning 2.6, pytorch/callbacks/model_checkpoint.py, `on_validation_end`: "Only save last checkpoint if a
+checkpoint was actually saved in this step". On a plateau a killed run would go back to its best step, each time anew.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+class LastCheckpoint(Checkpoint):
+    """Bring ``last.ckpt`` of every `ModelCheckpoint` with `save_last` up to the step of each validation and of the end.
+
+    It is a `Checkpoint` so that Lightning calls it after the other callbacks, and after a `ModelCheckpoint` listed
+    before it.
+    """
+
+    def __init__(self) -> None:
+        self._saved_step = -1
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note what is written already."""
+        self._saved_step = trainer.global_step
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it where the validation found no new best."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._bring_up(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it: trainings rarely end with a validation."""
+        self._bring_up(trainer)
+
+    def _bring_up(self, trainer: Trainer) -> None:
+        if self._saved_step == trainer.global_step:
+            return
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.save_last:
+                assert callback.dirpath is not None, "set up"
+                name = f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
+                trainer.save_checkpoint(Path(callback.dirpath) / name, callback.save_weights_only)
