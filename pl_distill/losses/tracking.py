@@ -1,8 +1,8 @@
 """What SAM 3's tracker is trained on in each frame: masks, "can it be seen", and how good the mask is.
 
-Source: SAM 2 (arXiv 2408.00714, section D.2): focal + dice on masks, cross-entropy on occlusion, L1 on the predicted
-IoU, none but occlusion where the object is hidden. What differs: weighted cross-entropy instead of focal loss, which in
-short runs from scratch starts sooner.
+Source: SAM 2 (arXiv 2408.00714, section D.2): focal + dice on the best of several guessed masks, cross-entropy on
+occlusion, L1 on the predicted IoU of each guess, none but occlusion where the object is hidden. What differs: weighted
+cross-entropy instead of focal loss, which in short runs from scratch starts sooner.
 """
 
 from dataclasses import dataclass
@@ -49,9 +49,12 @@ class TrackingLoss:
         terms = {"score": F.binary_cross_entropy_with_logits(score, visible.to(score.dtype))}
         guesses = masks.shape[1]
         seen, true = masks[visible].flatten(0, 1), truth[visible].repeat_interleave(guesses, dim=0)
-        count = max(len(seen), 1)
-        terms["mask_bce"] = mask_bce(seen, true, positive_weight=self.mask_pixel_weight).sum() / count
-        terms["mask_dice"] = dice_loss(seen, true).sum() / count
-        terms["quality"] = (quality[visible].flatten() - mask_iou(seen, true)).abs().sum() / count
+        bce = mask_bce(seen, true, positive_weight=self.mask_pixel_weight).view(-1, guesses)
+        dice = dice_loss(seen, true).view(-1, guesses)
+        best = (self.mask_bce * bce + self.mask_dice * dice).detach().argmin(1, keepdim=True)
+        count = max(len(best), 1)
+        terms["mask_bce"] = bce.gather(1, best).sum() / count
+        terms["mask_dice"] = dice.gather(1, best).sum() / count
+        terms["quality"] = (quality[visible].flatten() - mask_iou(seen, true)).abs().sum() / (count * guesses)
         terms["loss"] = sum((getattr(self, name) * value for name, value in terms.items()), score.new_zeros(()))
         return terms

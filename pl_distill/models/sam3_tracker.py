@@ -52,16 +52,21 @@ class TrackerOutput:
     """What the tracker says about N objects in one frame.
 
     Args:
-        masks: (N, K, 4g, 4g) mask logits; K is 1 while tracking, 3 on a prompt.
+        masks: (N, K, 4g, 4g) mask logits; K is 3 on a prompt, and while tracking 3 or 1 by the configuration.
         quality: (N, K), predicted IoU of each mask, 0-1.
         score: (N,), logit of "the object can be seen".
-        pointer: (N, C), what later frames remember of the object besides its place.
+        pointer: (N, C), what later frames remember of the object besides its place: that of the best guess.
     """
 
     masks: Tensor
     quality: Tensor
     score: Tensor
     pointer: Tensor
+
+    @property
+    def best_masks(self) -> Tensor:
+        """(N, 4g, 4g), of each object the guess of the highest predicted IoU, which SAM 3 gives and remembers."""
+        return _best(self.masks, self.quality)
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,7 @@ def prompt(tracker: Any, features: TrackerFeatures, masks: Tensor) -> TrackerOut
         logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
     dense = tracker.prompt_encoder.mask_embed(logits)
     output = _decode(tracker, features.low, features, dense, several=True)
-    best = output.quality.argmax(1)
-    pointer = output.pointer[torch.arange(len(best), device=best.device), best]
+    pointer = _best(output.pointer, output.quality)
     visible = masks.flatten(1).any(1)
     return TrackerOutput(output.masks, output.quality, output.score, _blank(tracker, pointer, output.score, visible))
 
@@ -139,8 +143,8 @@ def track(tracker: Any, features: TrackerFeatures, memories: Mapping[int, FrameM
     )
     low = attended.squeeze(0).transpose(1, 2).reshape(features.low.shape)  # (1, N, g*g, C) -> (N, C, g, g)
     dense = tracker.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand_as(low)
-    output = _decode(tracker, low, features, dense, several=False)
-    pointer = _blank(tracker, output.pointer[:, 0], output.score, None)
+    output = _decode(tracker, low, features, dense, several=_several_while_tracking(tracker.config))
+    pointer = _blank(tracker, _best(output.pointer, output.quality), output.score, None)
     return TrackerOutput(output.masks, output.quality, output.score, pointer)
 
 
@@ -192,6 +196,21 @@ def _decode(tracker: Any, low: Tensor, features: TrackerFeatures, dense: Tensor,
         high_resolution_features=[features.high, features.middle],
     )
     return TrackerOutput(masks[:, 0], quality[:, 0], score[:, 0, 0], tracker.object_pointer_proj(tokens[:, 0]))
+
+
+def _several_while_tracking(config: Any) -> bool:
+    """Say whether SAM 3 makes three guesses in a frame without points, as `_use_multimask` of transformers does."""
+    several: bool = (
+        config.multimask_output_in_sam
+        and config.multimask_output_for_tracking
+        and config.multimask_min_pt_num <= 0 <= config.multimask_max_pt_num
+    )
+    return several
+
+
+def _best(guesses: Tensor, quality: Tensor) -> Tensor:
+    """Take of each object the guess of the highest predicted IoU: (N, K, ...) and (N, K) -> (N, ...)."""
+    return guesses[torch.arange(len(guesses), device=guesses.device), quality.argmax(1)]
 
 
 def _blank(tracker: Any, pointer: Tensor, score: Tensor, visible: Tensor | None) -> Tensor:

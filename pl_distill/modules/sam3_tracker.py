@@ -188,7 +188,7 @@ class Sam3TrackerModule(LightningModule):
                 sloppiness=None,
             )
             for step in steps[1:]:
-                self._score(step.output.masks[:, 0].float(), objects, step.frame, batch.times[number][step.frame])
+                self._score(step.output.best_masks.float(), objects, step.frame, batch.times[number][step.frame])
 
     def _score(self, masks: Tensor, objects: ObjectWindow, frame: int, time: int) -> None:
         visible = objects.visible[frame]

@@ -139,7 +139,7 @@ def unroll(
             logits = large * 20 - 10
         else:
             output = track(tracker, seen, memories, time)
-            logits = torch.where(output.score[:, None, None] > 0, output.masks[:, 0], HIDDEN)
+            logits = torch.where(output.score[:, None, None] > 0, output.best_masks, HIDDEN)
         steps.append(Step(frame, output))
         correct = frame > 0 and corrected[frame]
         if correct:  # transformers puts the detection's 0 and 1 in the place of logits

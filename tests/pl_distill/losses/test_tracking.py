@@ -35,6 +35,17 @@ def test_quality_learns_the_true_overlap_of_each_guess():
     assert terms["quality"].item() == pytest.approx((0.25 + 0.75) / 2)
 
 
+def test_of_several_guesses_the_best_alone_is_drawn_to_the_truth():
+    masks, truth = case()
+    guesses = torch.cat([-masks, masks / 20, -masks / 20], dim=1).requires_grad_()
+    terms = TrackingLoss()(guesses, torch.zeros(2, 3), torch.zeros(2), truth, torch.tensor([True, True]))
+    alone = TrackingLoss()(masks / 20, torch.zeros(2, 1), torch.zeros(2), truth, torch.tensor([True, True]))
+    assert terms["mask_bce"].item() == pytest.approx(alone["mask_bce"].item())
+    assert terms["mask_dice"].item() == pytest.approx(alone["mask_dice"].item())
+    terms["loss"].backward()
+    assert (guesses.grad.abs().sum((0, 2, 3)) > 0).tolist() == [False, True, False]
+
+
 def test_the_loss_is_the_weighted_sum():
     masks, truth = case()
     terms = TrackingLoss(2, 3, 4, 5)(-masks, torch.ones(2, 1), torch.zeros(2), truth, torch.tensor([True, False]))
