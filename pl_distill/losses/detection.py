@@ -58,9 +58,15 @@ class PromptTruth:
     masks: Tensor | None = None
 
 
+def object_counts(truth: list[PromptTruth], with_masks: Tensor) -> Tensor:
+    """Count the objects of P prompts, and those whose masks are compared: (2,)."""
+    sizes = torch.tensor([float(len(one.boxes)) for one in truth], device=with_masks.device)
+    return torch.stack([sizes.sum(), sizes[with_masks].sum()])
+
+
 @dataclass(frozen=True)
 class DetectionLoss:
-    """The sum of all terms over decoder layers, divided by the number of objects in the batch that they are about.
+    """The sum of all terms over decoder layers, divided by the number of objects that they are about.
 
     Args:
         cost: By what queries are assigned to objects, in every layer anew.
@@ -77,7 +83,12 @@ class DetectionLoss:
     near_iou: float = 0.3
 
     def __call__(
-        self, output: DetectorOutput, token_boxes: Tensor, truth: list[PromptTruth], with_masks: Tensor
+        self,
+        output: DetectorOutput,
+        token_boxes: Tensor,
+        truth: list[PromptTruth],
+        with_masks: Tensor,
+        counts: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compare the detector's answer with the truth.
 
@@ -87,12 +98,14 @@ class DetectionLoss:
                 distances from the token's centre to the box's left, top, right, bottom, in units of the image.
             truth: Of length P.
             with_masks: (P,), bool, as given to `detect`.
+            counts: (2,), as `object_counts` gives them; of several ranks, whose gradients are averaged, the mean of
+                theirs, so that every object counts alike. None: those of `truth`.
 
         Returns:
             The terms by name, unweighted, averaged over decoder layers, and ``loss``, their weighted sum.
         """
-        objects = max(sum(len(one.boxes) for one in truth), 1)
-        masked = max(sum(len(one.boxes) for one, wants in zip(truth, with_masks.tolist(), strict=True) if wants), 1)
+        counts = object_counts(truth, with_masks) if counts is None else counts
+        objects, masked = counts.clamp(min=1).unbind()
         terms: dict[str, Tensor] = dict.fromkeys(
             ("score", "l1", "giou", "near", "presence", "mask_bce", "mask_dice", "semantic", "tokens"),
             output.logits.new_zeros(()),

@@ -21,12 +21,12 @@ from torchvision.ops import box_iou
 from datamodules.windows import WindowBatch
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.average_precision import BoxScores
-from pl_distill.losses.detection import DetectionLoss, TokenBoxHead
+from pl_distill.losses.detection import DetectionLoss, TokenBoxHead, object_counts
 from pl_distill.losses.masks import mask_iou
 from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3_detector import DetectorOutput, detect
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
-from pl_distill.modules.all_ranks import from_all_ranks
+from pl_distill.modules.all_ranks import from_all_ranks, mean_over_ranks
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.prompt_sampling import Prompt, Vocabulary
 from pl_distill.modules.schedules import schedule
@@ -135,8 +135,10 @@ class Sam3DetectorModule(LightningModule):
         output, with_masks = self(batch.images.flatten(0, 1), prompts, mask_share)
         output = output.float()
         token_boxes = self.token_head(output.tokens).float()
+        truth = [prompt.truth for prompt in prompts]
+        counts = mean_over_ranks(object_counts(truth, with_masks))
         with torch.autocast(self.device.type, enabled=False):
-            terms = self.loss(output, token_boxes, [prompt.truth for prompt in prompts], with_masks)
+            terms = self.loss(output, token_boxes, truth, with_masks, counts)
         return output, terms
 
     def _log(self, stage: str, terms: dict[str, Tensor], size: int) -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pl_distill.losses.detection import DetectionLoss, DetectionWeights, PromptTruth, TokenBoxHead
+from pl_distill.losses.detection import DetectionLoss, DetectionWeights, PromptTruth, TokenBoxHead, object_counts
 from pl_distill.models.sam3_detector import DetectorOutput
 
 GRID, SIZE, QUERIES = 4, 16, 3
@@ -81,6 +81,21 @@ def test_the_loss_is_the_weighted_sum():
     names = ("score", "l1", "giou", "near", "presence", "mask_bce", "mask_dice", "semantic", "tokens")
     expected = sum(weight * terms[name] for weight, name in enumerate(names, start=1))
     torch.testing.assert_close(terms["loss"], expected)
+
+
+def test_objects_count_alike_on_whatever_rank_they_are():
+    """The mean over two ranks, one with an object and one with three, is the loss of all four in one batch."""
+    crowd = BOX + torch.tensor([[0.0], [0.1], [0.2]])
+    truth = [PromptTruth(BOX, mask_of(BOX)), PromptTruth(crowd, mask_of(crowd))]
+    together = compare(answer(2, masks=2, logit=0.0), truth, [True, True])
+    counts = torch.stack([object_counts([one], torch.tensor([True])) for one in truth]).mean(0)
+    assert counts.tolist() == [2, 2]
+    ranks = [
+        DetectionLoss()(answer(1, logit=0.0), nothing_in_tokens(1), [one], torch.tensor([True]), counts)
+        for one in truth
+    ]
+    for name in ("score", "l1", "giou", "near", "mask_bce", "mask_dice"):
+        assert sum(terms[name].item() for terms in ranks) / 2 == pytest.approx(together[name].item()), name
 
 
 def test_all_layers_count_alike():
