@@ -1,5 +1,6 @@
 """Stores the teacher's maps while `pl-distill predict` runs, one feature shard for each image shard."""
 
+import sys
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -7,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from datamodules.background import BackgroundQueue
 from datamodules.batch import ImageBatch
@@ -112,14 +114,13 @@ class FeatureCacheWriter(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Delete a shard that was limited away; write the manifest if no other job has shards to make."""
         self._stop()
-        trainer.strategy.barrier("feature cache")  # so that rank 0, which reports, sees what the others made
         assert self._data is not None
+        # No rank waits for another: their shares may end hours apart, and a barrier gives up after half an hour.
         manifest = finish_cache(self._data.cache, self._data.images, self._data.splits)
-        if manifest is None:
-            rank_zero_info(f"{self._data.cache} is not finished: another job, or another run, has shards to make")
-        else:
-            size_gib = manifest.bytes / 2**30
-            rank_zero_info(f"{self._data.cache} holds the maps of {manifest.samples} frames, {size_gib:.3f} GiB")
+        said = f"{self._data.cache} is not finished: another rank, job or run has shards to make"
+        if manifest is not None:
+            said = f"{self._data.cache} holds the maps of {manifest.samples} frames, {manifest.bytes / 2**30:.3f} GiB"
+        tqdm.write(said, file=sys.stderr)  # on whatever rank ends last
 
     def _store(self, maps: _Maps) -> None:
         assert self._data is not None

@@ -15,8 +15,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 class LastCheckpoint(Checkpoint):
     """Bring ``last.ckpt`` of every `ModelCheckpoint` with `save_last` up to the step of each validation and of the end.
 
-    It is a `Checkpoint` so that Lightning calls it after the other callbacks, and after a `ModelCheckpoint` listed
-    before it.
+    Without frames to validate on it is written as often as there would be a validation. It is a `Checkpoint` so
+    that Lightning calls it after the other callbacks, and after a `ModelCheckpoint` listed before it.
     """
 
     def __init__(self) -> None:
@@ -25,6 +25,15 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note what is written already."""
         self._saved_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write it where a validation is due and there is nothing to validate on."""
+        every = trainer.val_check_interval
+        due = isinstance(every, int) and trainer.global_step % every == 0
+        if due and not any(trainer.num_val_batches) and not trainer.fit_loop.epoch_loop._should_accumulate():
+            self._bring_up(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it where the validation found no new best."""

@@ -1,5 +1,7 @@
 """Boxes from annotation files: from left, top, width, height to what `datamodules.clip.Annotation` holds."""
 
+import numpy as np
+
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
@@ -16,4 +18,5 @@ def clip_box(left: float, top: float, box_width: float, box_height: float, *, wi
         height: Of the picture, in pixels.
     """
     box = (max(left, 0.0), max(top, 0.0), min(left + box_width, float(width)), min(top + box_height, float(height)))
-    return box if box[2] > box[0] and box[3] > box[1] else None
+    stored = np.array(box, np.float32)  # as annotations hold it: of a sliver nothing may be left
+    return box if stored[2] > stored[0] and stored[3] > stored[1] else None

@@ -35,6 +35,8 @@ class CacheIdentity:
         codec: How a map is stored, a name of `datamodules.codecs.CODECS`.
         basis_sha256: Of the file that the codec's basis is in; "" for a codec without one.
         views: `datamodules.cached_views.CachedViews.describe`: which parts of each training frame the teacher saw.
+        trunk_settings: What the trunk computes by its configuration and no tensor shows; empty in caches of versions
+            that did not ask, which are taken without.
     """
 
     trunk_sha256: str
@@ -47,6 +49,7 @@ class CacheIdentity:
     codec: str = "float16"
     basis_sha256: str = ""
     views: Mapping[str, Any] = field(default_factory=lambda: {"count": 1})
+    trunk_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def require(self, expected: "CacheIdentity", where: Path, *, same_libraries: bool) -> None:
         """Refuse a cache that others than the expected teacher and preprocessing have made.
@@ -56,6 +59,8 @@ class CacheIdentity:
         """
         for name, meaning in _MEANINGS.items():
             found, wanted = getattr(self, name), getattr(expected, name)
+            if name == "trunk_settings" and not (found and wanted):
+                continue
             if found != wanted and (name != "libraries" or same_libraries):
                 if name == "trunk_sha256":
                     found, wanted = f"{found} ({self.teacher})", f"{wanted} ({expected.teacher})"
@@ -64,6 +69,7 @@ class CacheIdentity:
 
 _MEANINGS = {
     "trunk_sha256": "a teacher whose trunk has SHA-256",
+    "trunk_settings": "a trunk of",
     "preprocessing": "the preprocessing",
     "level": "the level",
     "codec": "the codec",

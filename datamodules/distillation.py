@@ -6,7 +6,7 @@ another frame's map, every rank has as many batches, and a run that stops in mid
 Augmentation never moves a map: a view is one that the teacher has seen, too, and colour and blur are the student's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -168,6 +168,11 @@ class DistillationDataModule(LightningDataModule):
     def teacher_trunk_sha256(self) -> str:
         """Hash of the trunk that made the cache."""
         return self._open().cache.manifest.identity.trunk_sha256
+
+    @property
+    def trunk_settings(self) -> Mapping[str, Any]:
+        """What that trunk computed beside what its tensors tell; empty where the cache does not say."""
+        return self._open().cache.manifest.identity.trunk_settings
 
     @property
     def map_shape(self) -> tuple[int, int, int]:

@@ -83,7 +83,7 @@ def read_output(path: Path, video: VideoInfo, masks: Masks | None = None) -> dic
     steps: dict[int, dict[str, _Entry]] = {}
     for object_id, step, entry in _entries(path, content, video):
         animals = steps.setdefault(step, {})
-        if object_id not in animals or entry[:3] > animals[object_id][:3]:
+        if object_id not in animals or _rank(entry) > _rank(animals[object_id]):
             animals[object_id] = entry
     if not steps:
         return {}
@@ -101,6 +101,11 @@ def read_output(path: Path, video: VideoInfo, masks: Masks | None = None) -> dic
         step * frames_per_step: _annotation(path, step, animals, video, masks)
         for step, animals in sorted(steps.items())
     }
+
+
+def _rank(entry: _Entry) -> tuple[bool | int, ...]:
+    """Order the entries of one animal on one step: one without a box is passed over, whoever made it."""
+    return (entry.box is not None, *entry[:3])
 
 
 def read_masks(path: Path, video: VideoInfo) -> Masks:

@@ -26,6 +26,9 @@ from datamodules.shard_plan import PlannedShard, plan_shards
 from datamodules.shard_sample import SampleRecord, key_prefix, sample_key
 from datamodules.splits import PARTS, Part, Split
 
+MAX_NAME = 70
+"""Characters of a clip's name: a tar's names have 100, and frame, view and kind of a cached map follow."""
+
 
 def write_shards(
     clips: Sequence[Clip],
@@ -200,6 +203,14 @@ def _finished_folder(wanted: ShardManifest) -> ShardManifest | None:
 def _check_names(clips: Sequence[Clip]) -> None:
     if not clips:
         raise DataError("the clips to write", "are none", "at least one clip", "Check the folder that was read.")
+    for clip in clips:
+        if len(key_prefix(clip.name)) > MAX_NAME:
+            raise ShardError(
+                f"clip {clip.name}",
+                f"has a name of {len(key_prefix(clip.name))} characters",
+                f"at most {MAX_NAME}, which a tar's names have room for beside frame and kind",
+                "Rename its folder.",
+            )
     for prefix, count in Counter(key_prefix(clip.name) for clip in clips).items():
         if count > 1:
             names = [clip.name for clip in clips if key_prefix(clip.name) == prefix]

@@ -148,6 +148,9 @@ class TeacherImageDataModule(LightningDataModule):
             found = f"is {cache}" if cache is not None else f"is missing, and beside {shards} nothing can be written"
             raise UserError("data.cache", found, "a folder on a disk", "Give one, and copy it to the store afterwards.")
         self.cache = Path(cache) if cache is not None else default_cache(shards)
+        if not is_url(shards) and self.cache.resolve() == Path(shards).resolve():
+            found = f"is {self.cache}, the folder of the pictures"  # whose shards have the names of those of the maps
+            raise UserError("data.cache", found, "another folder", "Give one, or leave it out.")
         self.splits = splits
         self.batch_size = batch_size
         self.num_workers = num_workers

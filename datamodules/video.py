@@ -62,7 +62,7 @@ def probe_video(path: str | Path) -> VideoInfo:
     """
     path = Path(path)
     with _open_video(path) as (container, stream):
-        num_frames = sum(1 for _ in _whole_packets(path, container, stream))
+        num_frames = sum(not packet.is_discard for packet in _whole_packets(path, container, stream))
         rate = stream.average_rate or stream.guessed_rate
         if num_frames == 0 or rate is None:
             raise _no_video(path, "holds no frames")
@@ -97,7 +97,7 @@ class VideoFrames:
             stream.codec_context.thread_count = 1  # more threads hold more frames, and readers run one per core already
             told = container.format.name != "avi"  # it stores no times; FFmpeg's guesses are out of order with B-frames
             for packet in _whole_packets(path, container, stream):
-                packets += 1
+                packets += not packet.is_discard
                 for frame in packet.decode():
                     yield self._picture(frame, frames), frame.time if told else None
                     frames += 1
@@ -264,7 +264,11 @@ def _open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _whole_packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
-    """Yield every compressed frame that will be shown; refuse a file that ends before the last one its index names."""
+    """Yield every compressed frame; refuse a file that ends before the last one its index names.
+
+    One that is marked as discarded (before the cut of a video that was cut without encoding it again) is needed to
+    decode those after it; FFmpeg does not give its picture.
+    """
     size = path.stat().st_size
     index_end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
     if index_end > size:
@@ -274,8 +278,7 @@ def _whole_packets(path: Path, container: InputContainer, stream: VideoStream) -
             continue
         if packet.is_corrupt:
             raise _no_video(path, "breaks off inside a frame")
-        if not packet.is_discard:
-            yield packet
+        yield packet
 
 
 def to_rgb(frame: av.VideoFrame) -> Image:

@@ -12,6 +12,8 @@ from datamodules.distillation import DistillationDataModule
 from datamodules.files import write_json
 from datamodules.locks import held
 from datamodules.pen import EVALUATION_SEED
+from datamodules.shard_manifest import ShardManifest
+from datamodules.shard_sample import key_prefix
 from datamodules.splits import Part
 from pl_distill.commands.lightning import run_lightning
 from pl_distill.commands.steps import Steps
@@ -116,7 +118,8 @@ class Cell:
         run.model.save_pretrained(self.folder / "student")
         shards, cache = str(self.judge.shards), str(self.judge.cache)
         maps = DistillationDataModule(shards, cache, run.datamodule.batch_size, run.datamodule.num_workers)
-        shares = feature_shares(run.model, maps.val_dataloader(), run.trainer.strategy.root_device)
+        day_of = {key_prefix(name): clip.day for name, clip in ShardManifest.load(self.judge.shards).clips.items()}
+        shares = feature_shares(run.model, maps.val_dataloader(), day_of, run.trainer.strategy.root_device)
         write_json(
             self.folder / FEATURES,
             {name: {clip: asdict(share) for clip, share in clips.items()} for name, clips in shares.items()},

@@ -1,7 +1,7 @@
 """SAM 3 as this project uses it: the public names; each idea has a file of its own beside this one."""
 
 from pl_distill.models.sam3_config import Sam3Geometry, load_sam3_config, meta_sam3, shipped_configs
-from pl_distill.models.sam3_identity import read_sam3_sha256, read_trunk_sha256, trunk_sha256
+from pl_distill.models.sam3_identity import read_sam3_sha256, read_trunk_sha256, trunk_settings, trunk_sha256
 from pl_distill.models.sam3_load import (
     load_config,
     load_preprocessing,
@@ -32,6 +32,7 @@ __all__ = [
     "shipped_configs",
     "substitute",
     "trunk_map",
+    "trunk_settings",
     "trunk_sha256",
     "write_random_sam3",
 ]

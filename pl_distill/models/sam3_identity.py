@@ -1,6 +1,7 @@
 """Which trunk is it, and which SAM 3: hashes over tensors, from a loaded model or from the files alone."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,29 @@ from pl_distill.models.prompts import PROMPTS_FILE
 from pl_distill.models.sam3_source import find_file, weight_files
 
 TRUNK = "detector_model.vision_encoder.backbone."
+
+_UNSEEN = (
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "window_size",
+    "global_attn_indexes",
+    "image_size",
+    "pretrain_image_size",
+    "rope_parameters",
+)
+"""Fields of a trunk's configuration that change its map and leave no trace in names and shapes of its tensors."""
+
+
+def trunk_settings(config: Any) -> dict[str, Any]:
+    """Return what a trunk computes beside what its tensors tell: the other half of `trunk_sha256`.
+
+    Args:
+        config: `Sam3VideoConfig`.
+    """
+    trunk = config.detector_config.vision_config.backbone_config.to_dict()
+    found: dict[str, Any] = json.loads(json.dumps({name: trunk.get(name) for name in _UNSEEN}))
+    return found
 
 
 def trunk_sha256(model: Any) -> str:

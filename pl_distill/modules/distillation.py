@@ -22,7 +22,16 @@ from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss, Progress, pairs
 from pl_distill.losses.gradient_norms import gradient_norms, shares
 from pl_distill.models.checkpoints import check_fit
-from pl_distill.models.sam3 import Necks, Pyramids, load_necks, load_preprocessing, read_geometry, read_trunk_sha256
+from pl_distill.models.sam3 import (
+    Necks,
+    Pyramids,
+    load_necks,
+    load_preprocessing,
+    read_geometry,
+    read_trunk_sha256,
+    trunk_settings,
+)
+from pl_distill.models.sam3_load import load_config
 from pl_distill.models.student_io import Student, StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
 from pl_distill.modules.features import LEVEL_NAMES, Features
@@ -109,6 +118,15 @@ class DistillationModule(LightningModule):
         if made_by is not None and read_trunk_sha256(self.teacher) != made_by:
             found = f"is {self.teacher}, whose trunk has another hash than the one that made the cache"
             raise ConfigError("model.teacher", found, f"the teacher with {made_by}", "Give the teacher of this cache.")
+        settings = getattr(getattr(self._trainer, "datamodule", None), "trunk_settings", None)
+        if settings and (now := trunk_settings(load_config(self.teacher))) != settings:
+            differing = [name for name in now if now[name] != settings.get(name)]
+            raise ConfigError(
+                "model.teacher",
+                f"is {self.teacher}, whose trunk has {', '.join(f'{name} {now[name]}' for name in differing)}",
+                f"{', '.join(f'{name} {settings.get(name)}' for name in differing)}, with which the cache was made",
+                "Give the teacher as it was when it made this cache, or run `pl-distill predict` again.",
+            )
         cached = self.cached_preprocessing
         if cached is not None and (own := load_preprocessing(self.teacher)) != cached:
             raise ConfigError(

@@ -1,7 +1,7 @@
 """How well a student's levels agree with its teacher's, clip by clip: what a comparison of students is paired over."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -19,7 +19,7 @@ AGREEMENT = {"level_cosine": cosine, "level_relative_error": relative_error}
 
 @torch.no_grad()
 def feature_shares(
-    module: DistillationModule, batches: Iterable[DistillationBatch], device: torch.device
+    module: DistillationModule, batches: Iterable[DistillationBatch], day_of: Mapping[str, str], device: torch.device
 ) -> dict[str, dict[str, Share]]:
     """Score a student on frames of its cache, at the six levels that detector and tracker read.
 
@@ -27,7 +27,8 @@ def feature_shares(
 
     Args:
         module: With its student, which is put into eval mode.
-        batches: Frames with their maps, named ``<day>-<number>-f<frame>`` as in the shards; every fourth is scored.
+        batches: Frames with their maps, named ``<clip>-f<frame>`` as in the shards; every fourth is scored.
+        day_of: First part of the frames' names -> recording day of the clip.
         device: Where both networks run; Lightning takes a module back to the CPU after a fit.
 
     Returns:
@@ -52,6 +53,6 @@ def feature_shares(
                 values = [agreement(ours[frame], theirs[frame]).item() for ours, theirs in levels]
                 sums[name][clip].append(sum(values) / len(values))
     return {
-        name: {clip: Share(clip.partition("-")[0], sum(values), len(values)) for clip, values in clips.items()}
+        name: {clip: Share(day_of[clip], sum(values), len(values)) for clip, values in clips.items()}
         for name, clips in sums.items()
     }

@@ -12,7 +12,7 @@ from datamodules.batch import ImageBatch
 from datamodules.cache_manifest import CacheIdentity
 from datamodules.preprocessing import Preprocessing
 from pl_distill.errors import ConfigError
-from pl_distill.models.sam3 import load_preprocessing, load_sam3, trunk_map, trunk_sha256
+from pl_distill.models.sam3 import load_preprocessing, load_sam3, trunk_map, trunk_settings, trunk_sha256
 
 LIBRARIES = ("torch", "torchvision", "transformers")  # the resize and the trunk are theirs
 
@@ -59,6 +59,7 @@ class TeacherCacheModule(LightningModule):
             attention=str(self.model.config.detector_config.vision_config.backbone_config._attn_implementation),
             libraries={name: version(name) for name in LIBRARIES},
             teacher=self.teacher,
+            trunk_settings=trunk_settings(self.model.config),
         )
 
     def on_predict_start(self) -> None:

@@ -61,6 +61,16 @@ def test_a_finished_training_goes_on_from_its_last_step(tmp_path):
     assert resumed.global_step == whole.global_step == 10
 
 
+def test_a_run_without_anything_to_validate_on_is_saved_all_the_same(tmp_path):
+    class Blind(BoringModel):
+        def val_dataloader(self):
+            return []
+
+    with pytest.raises(KeyError, match="power cut"):
+        fit(tmp_path, 20, Blind(), monitor="val/loss", callbacks=[Killed()])
+    assert step_of(tmp_path / "last.ckpt") == 8
+
+
 def test_a_run_that_is_killed_on_a_plateau_goes_on_from_its_last_validation(tmp_path):
     with pytest.raises(KeyError, match="power cut"):
         fit(tmp_path, 20, Worsening(), monitor="val/loss", callbacks=[Killed()])

@@ -19,11 +19,15 @@ def test_a_box_that_only_touches_the_edge_is_outside():
     assert clip_box(0, 48, 5, 5, width=64, height=48) is None
 
 
+def test_a_sliver_that_single_precision_does_not_hold_is_outside():
+    assert clip_box(1279.99998, 1, 10, 10, width=1280, height=720) is None
+
+
 @given(edges, edges, sides, sides)
 def test_what_is_left_lies_in_the_picture_and_in_the_box(left, top, width, height):
     box = clip_box(left, top, width, height, width=1280, height=720)
     if box is None:
-        assert left >= 1280 or top >= 720 or left + width <= 0 or top + height <= 0
+        assert left > 1279.999 or top > 719.999 or left + width < 1e-3 or top + height < 1e-3
     else:
         assert 0 <= box[0] < box[2] <= 1280
         assert 0 <= box[1] < box[3] <= 720

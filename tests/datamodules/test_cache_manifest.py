@@ -14,6 +14,7 @@ from datamodules.errors import CacheError
 from datamodules.preprocessing import Preprocessing
 
 MADE_BY = CacheIdentity("abc", Preprocessing(112).describe(), "32-true", "sdpa", {"torch": "2.15"}, "runs/teacher")
+MADE_BY = replace(MADE_BY, trunk_settings={"window_size": 24})
 
 
 def _entry(number: int = 0, **changes) -> FeatureShardEntry:
@@ -42,6 +43,7 @@ def test_a_manifest_reads_back_as_it_was_written(tmp_path):
     [
         ({"trunk_sha256": "def"}, "a teacher whose trunk has SHA-256 abc (runs/teacher)", "def (runs/teacher)"),
         ({"preprocessing": Preprocessing(224).describe()}, "the preprocessing size 112, mean", "size 224, mean"),
+        ({"trunk_settings": {"window_size": 9}}, "a trunk of window_size 24", "window_size 9"),
         ({"precision": "bf16-mixed"}, "the precision 32-true", "bf16-mixed"),
         ({"attention": "eager"}, "the attention kernel sdpa", "eager"),
         ({"level": "neck"}, "the level trunk", "neck"),
@@ -59,6 +61,10 @@ def test_whatever_changes_the_maps_is_refused_by_name(change, found, expected, t
 def test_a_reader_does_not_mind_libraries_and_nobody_minds_where_the_teacher_lay(tmp_path):
     MADE_BY.require(replace(MADE_BY, libraries={"torch": "3"}), tmp_path, same_libraries=False)
     MADE_BY.require(replace(MADE_BY, teacher="/elsewhere"), tmp_path, same_libraries=True)
+
+
+def test_a_cache_that_does_not_say_what_its_trunk_computes_is_taken(tmp_path):
+    replace(MADE_BY, trunk_settings={}).require(MADE_BY, tmp_path, same_libraries=True)
 
 
 def test_a_shard_is_finished_when_tar_and_entry_agree(tmp_path):

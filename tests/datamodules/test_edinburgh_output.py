@@ -169,6 +169,12 @@ class TestDuplicates:
         assert self.kept(read_objects, guess, truth).boxes_xyxy[0, 0] == 1
         assert self.kept(read_objects, truth, entry(0, x=2)).boxes_xyxy[0, 0] == 1  # missing means interpolated
 
+    def test_an_entry_with_a_box_wins_over_ground_truth_without_one(self, read_objects, entry):
+        truth, guess = entry(0, isGroundTruth="1"), entry(0, x=2, isGroundTruth="0")
+        del truth["bbox"]
+        assert self.kept(read_objects, truth, guess).boxes_xyxy[0, 0] == 2
+        assert self.kept(read_objects, guess, truth).boxes_xyxy[0, 0] == 2
+
     def test_ground_truth_wins_over_visible_and_visible_over_hidden(self, read_objects, entry):
         hidden_truth = entry(0, x=1, isGroundTruth=True, visible=False)
         assert self.kept(read_objects, hidden_truth, entry(0, x=2)).boxes_xyxy[0, 0] == 1

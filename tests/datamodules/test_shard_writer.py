@@ -171,6 +171,12 @@ class TestRefusedBeforeWriting:
         )
         assert not (tmp_path / "out").exists()
 
+    def test_a_name_that_the_tars_of_a_cache_have_no_room_for(self, make_clip, tmp_path, refused):
+        clips = [make_clip(f"2026_01_01/{'n' * 60}")]
+        check = {"found": "has a name of 71 characters", "expected": "at most 70"}
+        refused(ShardError, lambda: write_shards(clips, PEN, tmp_path / "out"), **check)
+        assert not (tmp_path / "out").exists()
+
     def test_no_clips(self, tmp_path, refused):
         refused(DataError, lambda: write_shards([], PEN, tmp_path), found="are none", expected="at least one clip")
 

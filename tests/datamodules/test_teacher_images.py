@@ -106,3 +106,8 @@ def test_maps_are_written_to_a_disk_only(refused):
     url = "https://host/pen"
     refused(UserError, lambda: TeacherImageDataModule(url), where="data.cache", found="is missing", fix="Give one")
     refused(UserError, lambda: TeacherImageDataModule("pen", url), where="data.cache", found=f"is {url}")
+
+
+def test_maps_do_not_take_the_place_of_the_pictures(pen, refused):
+    same = str(pen.folder / ".." / pen.folder.name)
+    refused(UserError, lambda: TeacherImageDataModule(str(pen.folder), same), where="data.cache", found="the pictures")

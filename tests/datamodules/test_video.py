@@ -54,6 +54,28 @@ def test_frames_are_counted_where_the_header_does_not_tell_and_frames_are_stored
     assert len(list(VideoFrames(path))) == 15
 
 
+def test_a_video_that_was_cut_without_encoding_it_again_is_whole(tmp_path, picture, number_of):
+    """It begins with the key frame before the cut, to be decoded and not shown (an edit list)."""
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream("libx264", rate=6, options={"g": "12", "keyint_min": "12", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number % 10), format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(whole)) as source, av.open(str(cut), "w") as target:
+        stream = source.streams.video[0]
+        begin = int(3 / stream.time_base)  # frame 18; the key frame before it is the 12th
+        source.seek(begin, stream=stream)
+        copy = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.stream, packet.pts, packet.dts = copy, packet.pts - begin, packet.dts - begin
+                target.mux(packet)
+    assert probe_video(cut).num_frames == 12
+    assert [number_of(image) for image in VideoFrames(cut)] == [number % 10 for number in range(18, 30)]
+
+
 def test_a_source_starts_again_with_every_iteration(tmp_path, write_video, number_of):
     source = VideoFrames(write_video(tmp_path / "a.mp4"))
     first = iter(source)

@@ -29,10 +29,11 @@ FRAMES = 8
 class Maps(LightningDataModule):
     """Random pictures and maps of the teacher's shape; shuffled, resumable, the same at every start."""
 
-    def __init__(self, shape=(32, 8, 8), trunk_sha256=None, preprocessing=None) -> None:
+    def __init__(self, shape=(32, 8, 8), trunk_sha256=None, preprocessing=None, trunk_settings=None) -> None:
         super().__init__()
         self.teacher_trunk_sha256 = trunk_sha256
         self.preprocessing = preprocessing
+        self.trunk_settings = trunk_settings
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(FRAMES, 3, 32, 32, generator=generator)
         maps = torch.randn(FRAMES, *shape, generator=generator) + 2

@@ -9,7 +9,8 @@ from pl_distill.errors import ConfigError
 from pl_distill.losses.baselines import EfficientSAM3Loss, MeanSquaredErrorLoss, RelationalLoss
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss
-from pl_distill.models.sam3 import load_preprocessing, read_trunk_sha256
+from pl_distill.models.sam3 import load_preprocessing, read_trunk_sha256, trunk_settings
+from pl_distill.models.sam3_load import load_config
 from pl_distill.models.student_io import load_student
 from pl_distill.models.tinyvit_dual import TinyViTDualPyramid
 from pl_distill.modules.distillation import DistillationModule
@@ -180,6 +181,14 @@ def test_a_cache_of_another_teacher_is_refused(teacher, tmp_path):
         fit(teacher, tmp_path, data=stranger, max_steps=1)
     with pytest.raises(ConfigError, match=r"model\.teacher: is .*tiny, whose trunk has another hash"):
         trainer(tmp_path).validate(build(teacher), datamodule=stranger)
+
+
+def test_a_cache_of_a_trunk_that_computes_something_else_with_the_same_weights_is_refused(teacher, tmp_path):
+    own = trunk_settings(load_config(teacher))
+    fit(teacher, tmp_path, data=Maps(trunk_settings=own), max_steps=1)
+    found = rf"model\.teacher: is .*tiny, whose trunk has window_size {own['window_size']}, expected window_size 9"
+    with pytest.raises(ConfigError, match=found):
+        fit(teacher, tmp_path, data=Maps(trunk_settings={**own, "window_size": 9}), max_steps=1)
 
 
 def test_a_cache_of_another_preprocessing_is_refused(teacher, tmp_path):

@@ -26,17 +26,18 @@ def test_levels_by_hand_where_one_of_three_frames_is_wrong():
     module = DistillationModule("never read")
     module.adopt(nn.Identity(), Necks())
     right, wrong, unseen = ((3, 4), (3, 4)), ((4, 3), (3, 4)), ((-9, 1), (3, 4))
-    first, second = "2026_01_01-000000", "2026_01_02-000001"
+    first, second = "barn3-2026-01-31-cam2", "train-20260131_07"  # whose first parts are no days
     frames = {f"{first}-f00000{number}": unseen for number in (1, 2, 3)}  # the first of four is scored
     batches = [
         batch(**{f"{first}-f000000": right, **frames, f"{second}-f000000": wrong}),
         batch(**{f"{first}-f000004": right, f"{second}-f000001": unseen}),
     ]
-    shares = feature_shares(module, batches, torch.device("cpu"))
+    day_of = {first: "2026_01_31", second: "2026_01_30"}
+    shares = feature_shares(module, batches, day_of, torch.device("cpu"))
     cosine = (24 / 25 + 1) / 2  # of (4, 3) and (3, 4), and of (4) and (3)
     error = (math.sqrt(2) / 5 + 1 / 3) / 2
     for name, equal, differs in (("level_cosine", 1, cosine), ("level_relative_error", 0, error)):
         assert shares[name] == {
-            first: Share("2026_01_01", pytest.approx(2 * equal), 2),
-            second: Share("2026_01_02", pytest.approx(differs), 1),
+            first: Share("2026_01_31", pytest.approx(2 * equal), 2),
+            second: Share("2026_01_30", pytest.approx(differs), 1),
         }
