@@ -56,7 +56,8 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise RecordError(path, f"lacks the columns {', '.join(missing)}", ", ".join(COLUMNS), "Add them.")
-    days = pd.to_datetime(table["date"], errors="coerce")
+    # Without a format 03/02/2026 would be taken for the 2nd of March; a column of dates or times goes through as it is.
+    days = pd.to_datetime(table["date"], format="%Y-%m-%d", errors="coerce")
     values = pd.to_numeric(table["value"], errors="coerce")
     outcomes, wrong = [], []
     for number, (animal, kind, day, value) in enumerate(
@@ -81,8 +82,8 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise RecordError(
             path, "; ".join(wrong[:5]) + more,
-            f"animals of the record ({', '.join(sorted(animals)[:5])} ...), days {first} to {last}, kinds "
-            + ", ".join(KINDS),
+            f"animals of the record ({', '.join(sorted(animals)[:5])} ...), days {first} to {last} as YYYY-MM-DD, "
+            f"kinds {', '.join(KINDS)}",
             "Correct or remove these lines. After a `reid merge` the record has the new name alone.",
         )  # fmt: skip
     return outcomes

@@ -25,11 +25,23 @@ def test_a_table_is_read_from_csv_and_parquet(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "when",
+    [date(2026, 1, 5), pd.Timestamp("2026-01-05 07:30"), pd.Timestamp("2026-01-05 23:30", tz="Pacific/Auckland")],
+)
+def test_a_column_of_dates_or_times_needs_no_words(tmp_path, when):
+    path = tmp_path / "outcomes.parquet"
+    pd.DataFrame([{"animal": "rosa", "date": when, "kind": "lameness", "value": 2}]).to_parquet(path)
+    assert [one.day for one in read_outcomes(path, {"rosa"}, FIRST, LAST)] == [date(2026, 1, 5)]
+
+
+@pytest.mark.parametrize(
     ("line", "words"),
     [
         ("berta,2026-01-05,lameness,2", "line 2: animal 'berta' is not in the record"),
         ("rosa,2026-02-02,lameness,2", "line 2: date 2026-02-02 is outside of the record"),
         ("rosa,yesterday,lameness,2", "line 2: date 'yesterday' is none"),
+        ("rosa,01/02/2026,lameness,2", "line 2: date '01/02/2026' is none, expected .* as YYYY-MM-DD"),
+        ("rosa,2026-01-05 10:00,lameness,2", "line 2: date '2026-01-05 10:00' is none"),
         ("rosa,2026-01-05,limping,2", "line 2: kind 'limping' is unknown"),
         ("rosa,2026-01-05,growth,much", "line 2: value 'much' is no number"),
     ],
