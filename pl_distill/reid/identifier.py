@@ -12,7 +12,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 GalleryKind = Literal["mean", "sightings"]
 CALIBRATED: Mapping[GalleryKind, MatchPolicy] = {
-    "mean": MatchPolicy(),
-    "sightings": MatchPolicy(threshold=0.74, margin=0.105),  # as the other: the pen's embedder in `reid year`
+    "mean": MatchPolicy(threshold=0.71, margin=0.115),  # the pen's embedder in `reid year`: docs/animal-record.md
+    "sightings": MatchPolicy(threshold=0.74, margin=0.105),
 }
 CALIBRATED_EMBEDDER = "93d3e06ebeab8b0f913a6fced584857e0f1217e2caef9fad2706d98a7b65272c"
 """Identity of the embedder of which `CALIBRATED` was found: the shipped one."""
@@ -53,7 +53,7 @@ class IdentifierPolicy:
         half_life_days: Of a vector's weight in the mean; None lets all count alike.
         per_animal: The most sightings of one animal in memory.
         decay_per_day: What a day of age takes off a sighting's cosine.
-        match: Threshold, margin and size of the herd; None takes what the gallery was calibrated to.
+        match: Threshold, margin and size of the herd; what is not given is what the gallery was calibrated to.
     """
 
     evidence: int = 4
@@ -121,13 +121,13 @@ class Identifier:
         self._pool, self._camera, self._session = pool, camera, session
         self._policy = policy or IdentifierPolicy()
         self._lock = _lock_camera(pool.path, camera)
-        self._match = self._policy.match or CALIBRATED[self._policy.gallery]
-        if pool.embedder != CALIBRATED_EMBEDDER and _limits(self._match) in map(_limits, CALIBRATED.values()):
+        self._match = _completed(self._policy.match or MatchPolicy(), CALIBRATED[self._policy.gallery])
+        if pool.embedder != CALIBRATED_EMBEDDER and self._match.limits in [one.limits for one in CALIBRATED.values()]:
             log.warning(
                 "camera '%s' names animals by the threshold %g and the margin %g of the shipped embedder, but its "
                 "embeddings are of %s: names may mean nothing. Give --identify.match.threshold and margin; `pl-distill "
                 "reid year --embedder` finds them",
-                camera, self._match.threshold, self._match.margin, pool.embedder[:12],
+                camera, *self._match.limits, pool.embedder[:12],
             )  # fmt: skip
         self._gallery = self._policy.make_gallery()
         self._waiting: dict[int, _Waiting] = {}
@@ -287,8 +287,13 @@ class Identifier:
         self._learn(animal, waiting.times_s, waiting.vectors, before)
 
 
-def _limits(match: MatchPolicy) -> tuple[float, float]:
-    return match.threshold, match.margin
+def _completed(given: MatchPolicy, calibrated: MatchPolicy) -> MatchPolicy:
+    """Take threshold and margin from the calibration where they were not given."""
+    return replace(
+        given,
+        threshold=calibrated.threshold if given.threshold is None else given.threshold,
+        margin=calibrated.margin if given.margin is None else given.margin,
+    )
 
 
 def _lock_camera(folder: Path, camera: str) -> IO[str]:

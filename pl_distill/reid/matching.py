@@ -23,22 +23,39 @@ class MatchPolicy:
     """When a track is an animal of the gallery.
 
     Args:
-        threshold: Score from which on it is a known animal; below it is a new one.
+        threshold: Score from which on it is a known animal; below it is a new one. None takes what the gallery was
+            calibrated to.
         margin: By how much the animal must lead every other that is free; with less it is not sure. Of several tracks
-            at once: by how much they all together lead what they would be if this one were another animal.
+            at once: by how much they all together lead what they would be if this one were another animal. None as of
+            the threshold.
         herd: The most animals that there can be; beyond it no new one is made. None: any number.
     """
 
-    threshold: float = 0.71  # of means of the pen's embedder, by `reid year`: docs/animal-record.md
-    margin: float = 0.115
+    threshold: float | None = None
+    margin: float | None = None
     herd: int | None = None
 
     def __post_init__(self) -> None:
-        if not -1 <= self.threshold <= 1 or not 0 <= self.margin <= 2 or (self.herd is not None and self.herd < 1):
+        if (
+            (self.threshold is not None and not -1 <= self.threshold <= 1)
+            or (self.margin is not None and not 0 <= self.margin <= 2)
+            or (self.herd is not None and self.herd < 1)
+        ):
             raise ConfigError(
                 "matching", f"is {self}", "a threshold of -1 to 1, a margin of 0 to 2, a herd of 1 or more",
                 "Take what `reid year` or `calibrate` found.",
             )  # fmt: skip
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Threshold and margin.
+
+        Raises:
+            ConfigError: One of them was left to a gallery.
+        """
+        if self.threshold is None or self.margin is None:
+            raise ConfigError("matching", f"is {self}", "a threshold and a margin", "Give both.")
+        return self.threshold, self.margin
 
 
 @dataclass(frozen=True)
@@ -74,13 +91,14 @@ def match_frame(
     """
     free = np.array([index for index, name in enumerate(animals) if name not in taken], np.int64)
     tracks = len(scores)
+    threshold, least_margin = policy.limits
     if not len(free):
         full = policy.herd is not None and len(animals) >= policy.herd
         return [Match("unsure" if full else "new", None, float("nan"), float("inf")) for _ in range(tracks)]
     offered = np.asarray(scores, np.float64)[:, free]
     room = tracks if policy.herd is None else max(0, policy.herd - len(animals))
     # A column for each animal that may be new: it costs what the worst accepted match would give.
-    table = np.concatenate((offered, np.full((tracks, room), policy.threshold)), axis=1)
+    table = np.concatenate((offered, np.full((tracks, room), threshold)), axis=1)
     rows, columns = linear_sum_assignment(table, maximize=True)
     chosen = dict(zip(rows.tolist(), columns.tolist(), strict=True))
     matches = []
@@ -92,7 +110,7 @@ def match_frame(
             matches.append(Match("new", None, float(offered[track].max()), float("inf")))
         else:
             score, margin = float(offered[track, column]), _lead(table, chosen, track, len(free))
-            sure = margin >= policy.margin and (score >= policy.threshold or room == 0)
+            sure = margin >= least_margin and (score >= threshold or room == 0)
             matches.append(Match("known" if sure else "unsure", animals[int(free[column])], score, margin))
     return matches
 
@@ -142,10 +160,11 @@ def verdicts(
         truth: (Q,) columns of the right animals; -1 for an animal that is not in the gallery.
         policy: Threshold and margin.
     """
+    threshold, margin = policy.limits
     order = np.partition(scores, scores.shape[1] - 2, axis=1)
     best, second = order[:, -1], order[:, -2]
-    above = best >= policy.threshold
-    sure = best - second >= policy.margin
+    above = best >= threshold
+    sure = best - second >= margin
     return above & sure, above & sure & (scores.argmax(1) == truth), above & ~sure
 
 

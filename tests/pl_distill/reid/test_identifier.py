@@ -110,11 +110,13 @@ def test_an_animal_of_two_looks_is_met_by_either_only_in_single_sightings(tmp_pa
     assert names == {"mean": "animal-0002", "sightings": "animal-0001"}
 
 
+@pytest.mark.parametrize("match", [None, MatchPolicy(herd=8)])
 @pytest.mark.parametrize(("gallery", "name"), [("mean", "animal-0001"), ("sightings", "animal-0002")])
-def test_each_gallery_has_the_threshold_that_it_was_calibrated_to(open_pool, looks, gallery, name):
+def test_each_gallery_has_the_threshold_that_it_was_calibrated_to(open_pool, looks, gallery, name, match):
     here, beside = looks[0], normalised((looks[1] - (looks[1] @ looks[0]) * looks[0])[None])[0]
     alike = (0.725 * here + np.sqrt(1 - 0.725**2) * beside).astype(np.float32)  # a cosine of 0.725
-    with open_pool() as pool, Identifier(pool, "cam", "s", IdentifierPolicy(gallery=gallery)) as identifier:
+    policy = IdentifierPolicy(gallery=gallery, match=match)
+    with open_pool() as pool, Identifier(pool, "cam", "s", policy) as identifier:
         for frame in range(4):
             identifier.observe(60.0 * frame, [1], here[None])
         for frame in range(4):
