@@ -144,6 +144,7 @@ def associate(
     permutations: int = 999,
     level: float = 0.05,
     seed: int = 0,
+    timezone: str = "UTC",
 ) -> None:
     """Ask whether the record shows an outcome, and how many days before it was found.
 
@@ -159,13 +160,14 @@ def associate(
         permutations: How often outcomes are dealt out anew.
         level: Of significance, over all quantities and leads together.
         seed: Of the permutations.
+        timezone: Of the dates in `outcomes`, as Europe/Amsterdam: days of the record begin and end in it.
     """
     if days_before < 0 or permutations < 99 or not 0 < level < 1:
         raise ConfigError(
             "--permutations", f"is {permutations}, the lead {days_before}, the level {level}",
             "99 or more, 0 or more, between 0 and 1", "Correct them.",
         )  # fmt: skip
-    table = daily_table(read_hours(record))
+    table = daily_table(read_hours(record), timezone)
     happened = read_outcomes(outcomes, table.animals, table.days[0], table.days[-1])
     kinds: list[Kind] = (
         [one for one in KINDS if any(found.kind == one for found in happened)] if kind is None else [kind]
@@ -189,6 +191,7 @@ def plot(
     pool: Path | None = None,
     since: str | None = None,
     until: str | None = None,
+    timezone: str = "UTC",
 ) -> None:
     """Draw each animal's timeline, days by hours, drift with events, before and after; one page with all of them.
 
@@ -203,18 +206,19 @@ def plot(
             for TensorBoard's projector.
         since: First day, YYYY_MM_DD.
         until: Last day.
+        timezone: Of all days and hours, those of `outcomes` among them, as Europe/Amsterdam.
     """
     first = None if since is None else parse_day("--since", since)
     last = None if until is None else parse_day("--until", until)
     hours = read_hours(record, first, last)
-    table = daily_table(hours)
+    table = daily_table(hours, timezone)
     happened = [] if outcomes is None else read_outcomes(outcomes, table.animals, table.days[0], table.days[-1])
     if animal is not None and animal not in table.animals:
         raise ConfigError(
             f"--animal {animal}", "is not in the record", ", ".join(table.animals[:12]), "Correct the name."
         )
     chosen = [animal] if animal else list(dict.fromkeys(one.animal for one in happened))[:6] or list(table.animals[:6])
-    page = record_page.draw_page(out, hours, table, chosen, happened, pool)
+    page = record_page.draw_page(out, hours, table, chosen, happened, pool, timezone)
     print(f"{page} ({np.ceil(page.stat().st_size / 1e5) / 10:.1f} MB): open it in a browser, or send it")
     if pool is not None:
         print(f"projector tensorboard --logdir {out / 'projector'}")

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import date
+from datetime import UTC, date
 from html import escape
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from datamodules.clip import Image
 from datamodules.files import atomic_path, write_json
 from pl_distill.evaluation.record_plots import behaviours_in, canvas, draw_drift, draw_heat_map, draw_timeline
 from pl_distill.reid.association import Association
-from pl_distill.reid.daily import DailyTable
+from pl_distill.reid.daily import DailyTable, zone_of
 from pl_distill.reid.identities import events, former_names
 from pl_distill.reid.outcomes import Outcome
 from pl_distill.reid.pool import EmbeddingPool
@@ -72,6 +72,7 @@ def draw_page(
     animals: Sequence[str],
     outcomes: Sequence[Outcome],
     pool: Path | None,
+    timezone: str = "UTC",
 ) -> Path:
     """Draw every animal and put the pictures into one page.
 
@@ -82,6 +83,7 @@ def draw_page(
         animals: Whom to draw.
         outcomes: What to mark.
         pool: Folder of the pool, for pictures and events.
+        timezone: IANA name of the zone of the table's days.
     """
     changes: dict[str, list[tuple[np.datetime64, str]]] = {name: [] for name in animals}
     former: dict[str, list[str]] = {}
@@ -90,7 +92,8 @@ def draw_page(
             for event in events(opened):
                 for name in {*event.before.values(), *event.after.values()} & set(changes):
                     if event.kind != "link" and not event.undone:
-                        changes[name].append((np.datetime64(event.time), f"{event.kind}: {event.reason}"))
+                        when = event.time.replace(tzinfo=UTC).astimezone(zone_of(timezone)).replace(tzinfo=None)
+                        changes[name].append((np.datetime64(when), f"{event.kind}: {event.reason}"))
             former = former_names(opened)
             project(out / "projector", opened)
     sections = []
@@ -98,7 +101,11 @@ def draw_page(
         stem = "".join(character if character.isalnum() else "_" for character in name)
         pictures = [
             draw_timeline(out / f"timeline-{stem}.png", table, name, outcomes),
-            *([draw_heat_map(out / f"hours-{stem}.png", hours, name)] if behaviours_in(hours) else []),
+            *(
+                [draw_heat_map(out / f"hours-{stem}.png", hours, name, timezone=timezone)]
+                if behaviours_in(hours)
+                else []
+            ),
             draw_drift(out / f"drift-{stem}.png", table, name, outcomes, changes[name]),
         ]
         if pool is not None:
@@ -108,7 +115,7 @@ def draw_page(
         sections.append((name, pictures))
     page = out / PAGE
     with atomic_path(page) as temporary:
-        temporary.write_text(_html(sections, table), encoding="utf-8")
+        temporary.write_text(_html(sections, table, timezone), encoding="utf-8")
     return page
 
 
@@ -177,13 +184,13 @@ def project(folder: Path, pool: EmbeddingPool) -> None:
         )
 
 
-def _html(sections: Sequence[tuple[str, Sequence[Path]]], table: DailyTable) -> str:
+def _html(sections: Sequence[tuple[str, Sequence[Path]]], table: DailyTable, timezone: str) -> str:
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Animal record</title>",
         "<style>body{font:16px system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#22262c}"
         "img{width:100%;height:auto;margin:.6rem 0}nav a{margin-right:1rem}</style>",
-        f"<h1>Animal record</h1><p>{len(table.animals)} animals, {table.days[0]} to {table.days[-1]}; times are UTC. "
-        "Dashed red lines are outcomes of the farm's table.</p><nav>",
+        f"<h1>Animal record</h1><p>{len(table.animals)} animals, {table.days[0]} to {table.days[-1]}; times are of "
+        f"{escape(timezone)}, days of looks UTC. Dashed red lines are outcomes of the farm's table.</p><nav>",
         *(f"<a href='#{number}'>{escape(name)}</a>" for number, (name, _) in enumerate(sections)),
         "</nav>",
     ]

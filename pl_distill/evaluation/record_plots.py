@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from datamodules.files import atomic_path
 from pl_distill.reid.association import Association
-from pl_distill.reid.daily import NO_BEHAVIOURS, DailyTable
+from pl_distill.reid.daily import NO_BEHAVIOURS, DailyTable, local_hours
 from pl_distill.reid.outcomes import Outcome
 
 _COLOURS = {
@@ -80,7 +80,9 @@ def behaviours_in(hours: pd.DataFrame) -> list[str]:
     return [name.removesuffix("_s") for name in hours.columns if name.endswith("_s") and name not in NO_BEHAVIOURS]
 
 
-def draw_heat_map(path: Path, hours: pd.DataFrame, animal: str, behaviours: Sequence[str] = ()) -> Path:
+def draw_heat_map(
+    path: Path, hours: pd.DataFrame, animal: str, behaviours: Sequence[str] = (), timezone: str = "UTC"
+) -> Path:
     """Draw behaviours of an animal by day (across) and hour (down), in % of the tracked time.
 
     Args:
@@ -88,11 +90,12 @@ def draw_heat_map(path: Path, hours: pd.DataFrame, animal: str, behaviours: Sequ
         hours: The record.
         animal: Its name.
         behaviours: Columns without ``_s``, at least one; none: the three on which the animal spends most time.
+        timezone: IANA name of the zone of days and hours.
     """
     mine = hours[hours["animal"] == animal]
     known = behaviours_in(mine)
     chosen = list(behaviours) or sorted(known, key=lambda name: -float(mine[f"{name}_s"].sum()))[:3]
-    local = mine["hour"].dt.tz_convert(None)
+    local = local_hours(mine, timezone)
     days = pd.date_range(local.min().normalize(), local.max().normalize())
     with canvas(path, 11, 1 + 2.1 * len(chosen), len(chosen), sharex=True) as rows:
         for axes, name in zip(rows, chosen, strict=True):
@@ -106,7 +109,7 @@ def draw_heat_map(path: Path, hours: pd.DataFrame, animal: str, behaviours: Sequ
             image = axes.imshow(
                 grid, aspect="auto", extent=extent, cmap="viridis", vmin=0, vmax=top, interpolation="nearest"
             )
-            axes.set(ylabel="hour (UTC)", yticks=[0, 6, 12, 18, 24], title=f"{animal}: {_words(name)}")
+            axes.set(ylabel=f"hour ({timezone})", yticks=[0, 6, 12, 18, 24], title=f"{animal}: {_words(name)}")
             axes.get_figure().colorbar(image, ax=axes, label="% of tracked time", pad=0.01)
         rows[-1].xaxis_date()
         _date_axis(rows[-1])

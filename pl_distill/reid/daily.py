@@ -1,11 +1,14 @@
 """From hours to days: one table of daily quantities, and how far each animal is from its own past."""
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, timedelta, tzinfo
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from pl_distill.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
@@ -42,10 +45,43 @@ class DailyTable:
         return (day - self.days[0]).days
 
 
-def daily_table(hours: pd.DataFrame) -> DailyTable:
-    """Add the hours of each animal and day up, over all cameras."""
+def zone_of(name: str) -> tzinfo:
+    """Give a time zone.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name == "UTC":  # known also where no table of zones is installed
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:  # unknown; leads out of the folder of zones; is a folder of them
+        raise ConfigError(
+            f"--timezone {name}", "is no known time zone", "an IANA name such as Europe/Amsterdam", "Correct it."
+        ) from error
+
+
+def local_hours(hours: pd.DataFrame, timezone: str) -> pd.Series:
+    """Give the begin of each row's hour by the clock of a time zone; hours of zones like India's begin at half past.
+
+    Raises:
+        ConfigError: The time zone is unknown.
+    """
+    return hours["hour"].dt.tz_convert(zone_of(timezone)).dt.tz_localize(None)
+
+
+def daily_table(hours: pd.DataFrame, timezone: str = "UTC") -> DailyTable:
+    """Add the hours of each animal and day up, over all cameras.
+
+    Args:
+        hours: The record.
+        timezone: IANA name of the zone in which days begin and end: that of the dates that are compared with them.
+
+    Raises:
+        ConfigError: The time zone is unknown.
+    """
     animal_codes, animals = pd.factorize(hours["animal"], sort=True)
-    day_number = hours["hour"].dt.tz_convert(None).to_numpy().astype("datetime64[D]").astype(np.int64)
+    day_number = local_hours(hours, timezone).to_numpy().astype("datetime64[D]").astype(np.int64)
     first, last = int(day_number.min()), int(day_number.max())
     span = last - first + 1
     cell = animal_codes * span + (day_number - first)

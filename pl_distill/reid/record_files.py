@@ -123,13 +123,14 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 
 def query(record: Path, sql: str) -> pd.DataFrame:
-    """Ask a record in SQL; its rows are the table ``hours``.
+    """Ask a record in SQL; its rows are the table ``hours``, days and hours of day are UTC.
 
     Raises:
         RecordError: There is no record, or DuckDB does not understand the question.
     """
     hours = read_hours(record)
     with duckdb.connect(config={"enable_external_access": False, "threads": 1}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")  # of the machine otherwise: hour::DATE would differ between two
         connection.register("hours", pa.Table.from_pandas(hours, preserve_index=False))
         try:
             return connection.sql(sql).to_df()

@@ -149,6 +149,7 @@ def test_sequences_whose_name_is_no_number_follow_each_other(tmp_path, capsys):
     [
         (("associate", "--outcomes", "TABLE", "--kind", "disease"), "3 animals with it or more"),
         (("associate", "--outcomes", "absent.csv"), "cannot be read"),
+        (("associate", "--outcomes", "TABLE", "--timezone", "Mars"), "--timezone Mars: is no known time zone"),
         (("plot", "--out", "OUT", "--animal", "berta"), "--animal berta: is not in the record"),
         (("plot", "--out", "OUT", "--since", "2027_01_01"), "days from 2027-01-01"),
         (("query", "--sql", "DROP TABLE hours; SELECT 1"), "--sql"),

@@ -1,7 +1,10 @@
+from datetime import date
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from pl_distill.errors import ConfigError
 from pl_distill.reid.daily import daily_table, own_change
 
 
@@ -34,6 +37,25 @@ def test_days_are_rates_over_the_tracked_time_of_all_cameras():
     assert value["drift"][0, 0] == pytest.approx((0.2 + 3 * 0.6) / 4)
     assert np.isnan(value["drift"][1]).all()
     assert np.isnan(table.values[:, 0, 2]).all()
+
+
+def test_days_begin_and_end_where_the_farm_is():
+    rows = hours(
+        ("a", "2026-01-01 10:00", 3600, 10, 0, None, 0, 0.0),
+        ("a", "2026-01-01 11:00", 3600, 40, 0, None, 0, 0.0),  # midnight in Auckland
+    )
+    for zone, ways in (
+        ("UTC", {date(2026, 1, 1): 25}),
+        ("Pacific/Auckland", {date(2026, 1, 1): 10, date(2026, 1, 2): 40}),
+    ):
+        table = daily_table(rows, zone)
+        assert dict(zip(table.days, table.values[table.names.index("distance_m"), 0], strict=True)) == ways
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "Europe", "../etc", ""])
+def test_an_unknown_time_zone_is_refused(zone):
+    with pytest.raises(ConfigError, match=f"--timezone {zone}: is no known time zone"):
+        daily_table(hours(("a", "2026-01-01 10:00", 3600, 10, 0, None, 0, 0.0)), zone)
 
 
 def test_hours_in_which_no_head_named_behaviours_are_unknown_not_nothing():

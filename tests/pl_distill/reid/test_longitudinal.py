@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from datetime import UTC, date, datetime
 
 import duckdb
@@ -197,6 +198,18 @@ def test_a_question_in_sql_reads_the_rows_and_nothing_else(tmp_path):
         query(tmp_path, "SELECT way FROM hours")
     with pytest.raises(RecordError, match="disabled"):
         query(tmp_path, "SELECT * FROM read_csv('/etc/passwd')")
+
+
+def test_days_of_a_question_are_utc_on_every_machine(tmp_path, monkeypatch):
+    write(tmp_path, [[Sighting("rosa", box(1, 1))]] * 3, start=NINE + 11 * 3600)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        found = query(tmp_path, "SELECT hour::DATE::VARCHAR AS day, hour::VARCHAR AS hour FROM hours")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found.to_dict("records") == [{"day": "2026-03-01", "hour": "2026-03-01 20:00:00+00"}]
 
 
 def test_a_truncated_day_is_refused_by_name_and_left_alone(tmp_path):
