@@ -148,7 +148,8 @@ def associate(
 ) -> None:
     """Ask whether the record shows an outcome, and how many days before it was found.
 
-    Nothing after the day in question enters what is said of it. Refuses with too few animals.
+    Nothing after the day in question enters what is said of it. Refuses with too few animals; without --kind only
+    where that is so of every kind in the table.
     Example: pl-distill record associate --record runs/record --outcomes outcomes.csv --kind lameness
 
     Args:
@@ -173,12 +174,22 @@ def associate(
         [one for one in KINDS if any(found.kind == one for found in happened)] if kind is None else [kind]
     )
     results: list[Association] = []
+    refused: list[ConfigError] = []
     for one in kinds:
-        found = test_association(table, happened, one, tuple(range(days_before + 1)), permutations, level, seed)
+        try:
+            found = test_association(table, happened, one, tuple(range(days_before + 1)), permutations, level, seed)
+        except ConfigError as error:
+            refused.append(error)
+            continue
         results.append(found)
         print(record_page.describe(found))
         if out is not None and found.findings:
             print(f"picture   {draw_lead_times(out / f'lead-{one}.png', found)}")
+    last = None if results else refused.pop()
+    for other in refused:
+        print(f"not tested: {other}")
+    if last is not None:
+        raise last
     if out is not None:
         print(f"numbers   {record_page.write_associations(out / 'associations.json', results)}")
 

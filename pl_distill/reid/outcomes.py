@@ -46,8 +46,8 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
         last: Its last day.
 
     Raises:
-        RecordError: The file is absent or unreadable, lacks a column, names an unknown animal or kind, has no number
-            where one belongs, or a day outside of the record. All wrong lines are named, up to five.
+        RecordError: The file is absent or unreadable, lacks a column, has no line, names an unknown animal or kind, has
+            no number where one belongs, or a day outside of the record. All wrong lines are named, up to five.
     """
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
@@ -56,6 +56,8 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise RecordError(path, f"lacks the columns {', '.join(missing)}", ", ".join(COLUMNS), "Add them.")
+    if table.empty:
+        raise RecordError(path, "has no line below its header", "an outcome or more", "Add them.")
     # Without a format 03/02/2026 would be taken for the 2nd of March; a column of dates or times goes through as it is.
     days = pd.to_datetime(table["date"], format="%Y-%m-%d", errors="coerce")
     values = pd.to_numeric(table["value"], errors="coerce")

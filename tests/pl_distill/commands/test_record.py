@@ -45,6 +45,26 @@ def test_a_planted_lameness_is_found_from_files_and_told_in_words(simulated, tmp
     assert cv2.imread(str(tmp_path / "lead-lameness.png")) is not None
 
 
+def test_a_kind_that_is_too_rare_is_told_and_the_others_are_tested(simulated, tmp_path, capsys):
+    table = tmp_path / "outcomes.csv"
+    head, *lame = (simulated / "outcomes.csv").read_text().splitlines()
+    rare = [f"animal-0001,2026-02-20,{kind},1" for kind in ("disease", "reproduction")]
+    table.write_text("\n".join([head, *rare, *lame]) + "\n")
+    few = ("--permutations", 99, "--days_before", 1)
+    words = ("record", "associate", "--record", simulated, "--outcomes", table, *few)
+    assert run(*words, "--out", tmp_path) == 0
+    told = capsys.readouterr().out
+    assert "not tested: kind 'disease': has 1 animals with an outcome among 12" in told
+    assert "lameness: 4 of 12 animals" in told
+    found = json.loads((tmp_path / "associations.json").read_text())["associations"]
+    assert [one["kind"] for one in found] == ["lameness"]
+    table.write_text("\n".join([head, *rare]) + "\n")
+    assert run(*words) == 1
+    captured = capsys.readouterr()
+    assert "not tested: kind 'disease'" in captured.out
+    assert "kind 'reproduction': has 1 animals" in captured.err
+
+
 def test_the_page_shows_every_picture_and_needs_no_other_file(simulated, tmp_path, capsys):
     table = simulated / "outcomes.csv"
     animal = table.read_text().splitlines()[1].split(",")[0]

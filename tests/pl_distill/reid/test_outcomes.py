@@ -56,7 +56,9 @@ def test_many_wrong_lines_are_counted(tmp_path):
         read(tmp_path, HEAD + "berta,2026-01-05,lameness,2\n" * 8)
 
 
-def test_a_missing_column_or_file_is_refused(tmp_path):
+def test_a_missing_column_line_or_file_is_refused(tmp_path):
+    with pytest.raises(RecordError, match="has no line below its header"):
+        read(tmp_path, HEAD)
     with pytest.raises(RecordError, match="lacks the columns kind, value"):
         read(tmp_path, "animal,date\nrosa,2026-01-05\n")
     with pytest.raises(RecordError, match="cannot be read"):
