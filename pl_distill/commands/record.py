@@ -17,11 +17,11 @@ from pl_distill.evaluation.record_plots import draw_lead_times
 from pl_distill.evaluation.simulated_record import draw_outcomes, simulate_hours
 from pl_distill.reid.association import Association
 from pl_distill.reid.association import associate as test_association
-from pl_distill.reid.daily import daily_table
+from pl_distill.reid.daily import between, daily_table
 from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
 from pl_distill.reid.outcomes import KINDS, Kind, read_outcomes
+from pl_distill.reid.record_files import day_file, drop_rows, holds_record, read_hours
 from pl_distill.reid.record_files import query as ask
-from pl_distill.reid.record_files import read_hours
 
 DEFAULT_MAP = PenMap()
 
@@ -43,7 +43,7 @@ def build(
 
     Args:
         clips: Folder of recordings: day folders (Edinburgh, drawn pens) or sequences (MOTChallenge).
-        out: Folder of the record; hours that are there already are replaced.
+        out: Folder of the record; what it has of these clips on their day is replaced, other clips stay.
         camera: Name of the camera.
         map: Feeder, drinkers and scale in its picture.
         first_hour: Time of day at which clip 000000 begins, UTC.
@@ -63,6 +63,8 @@ def build(
                 raise ClipError(clip.name, found_out, expected, "Number them from 0, or give their --clip_minutes.")
             day = parse_day(clip.name, clip.day)
             begin = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=hours)
+            writer.check(begin)
+            drop_rows(day_file(out, camera, day), f"{clip.name}:")
             for index, animals in sorted(clip.annotations.items()):
                 sightings = [
                     Sighting(f"{clip.name}:{name}", box, behaviour)
@@ -91,7 +93,7 @@ def simulate(
     Example: pl-distill record simulate --out runs/simulated
 
     Args:
-        out: Gets the record and outcomes.csv.
+        out: Gets the record and outcomes.csv; a folder that has a record is refused.
         animals: How many.
         days: How long.
         cases: How many become lame.
@@ -101,6 +103,10 @@ def simulate(
     """
     if not 0 <= cases <= animals or not days >= 1:
         raise ConfigError("--cases", f"is {cases} of {animals} animals", "as many or fewer", "Choose another value.")
+    if holds_record(out):
+        raise ConfigError(
+            f"--out {out}", "holds a record already", "a new folder", "Name another: herds would be mixed."
+        )
     outcomes = draw_outcomes(animals, days, cases, seed)
     first = date(2026, 1, 1)
     lame = {int(one.animal[-4:]) - 1: (one.day - first).days - lead_days for one in outcomes}
@@ -215,15 +221,21 @@ def plot(
         outcomes: CSV or Parquet; marked in the plots.
         pool: Folder of the pool: adds pictures before and after, merges and splits, and in out/projector the embeddings
             for TensorBoard's projector.
-        since: First day, YYYY_MM_DD.
+        since: First day, YYYY_MM_DD; outcomes of other days are left out.
         until: Last day.
         timezone: Of all days and hours, those of `outcomes` among them, as Europe/Amsterdam.
     """
     first = None if since is None else parse_day("--since", since)
     last = None if until is None else parse_day("--until", until)
-    hours = read_hours(record, first, last)
+    everything = read_hours(record)
+    hours = between(everything, first, last, timezone)
     table = daily_table(hours, timezone)
-    happened = [] if outcomes is None else read_outcomes(outcomes, table.animals, table.days[0], table.days[-1])
+    happened = []
+    if outcomes is not None:  # the farm's table is of the whole record, however few days of it are drawn
+        whole = daily_table(everything, timezone)
+        for one in read_outcomes(outcomes, whole.animals, whole.days[0], whole.days[-1]):
+            if one.animal in table.animals and table.days[0] <= one.day <= table.days[-1]:
+                happened.append(one)
     if animal is not None and animal not in table.animals:
         raise ConfigError(
             f"--animal {animal}", "is not in the record", ", ".join(table.animals[:12]), "Correct the name."

@@ -44,9 +44,10 @@ def describe(found: Association) -> str:
     ]
     for one in found.significant:
         before = found.shown_before(one.quantity)
+        shown = "" if before is None else f"; shown from {before} days before"
         lines.append(
             f"  {one.quantity}: {one.effect:+.2f} SD ({one.low:+.2f} to {one.high:+.2f}) {one.lead_days} days before, "
-            f"p {one.p_corrected:.3f} after correction; shown from {before} days before"
+            f"p {one.p_corrected:.3f} after correction{shown}"
         )
     if not found.significant:
         best = min(found.findings, key=lambda one: one.p_corrected, default=None)

@@ -70,6 +70,27 @@ def local_hours(hours: pd.DataFrame, timezone: str) -> pd.Series:
     return hours["hour"].dt.tz_convert(zone_of(timezone)).dt.tz_localize(None)
 
 
+def between(hours: pd.DataFrame, since: date | None, until: date | None, timezone: str = "UTC") -> pd.DataFrame:
+    """Keep the rows of some days.
+
+    Args:
+        hours: The record.
+        since: The first day; None: that of the record.
+        until: The last day; None: that of the record.
+        timezone: IANA name of the zone in which days begin and end.
+
+    Raises:
+        ConfigError: There are none, or the time zone is unknown.
+    """
+    days = local_hours(hours, timezone).dt.normalize()
+    first, last = days.min(), days.max()
+    kept = hours[days.between(pd.Timestamp(since or first), pd.Timestamp(until or last))]
+    if kept.empty:
+        found, wanted = f"has {first:%Y_%m_%d} to {last:%Y_%m_%d}", f"days from {since} to {until}"
+        raise ConfigError("the record", found, wanted, "Correct --since and --until.")
+    return kept
+
+
 def daily_table(hours: pd.DataFrame, timezone: str = "UTC") -> DailyTable:
     """Add the hours of each animal and day up, over all cameras.
 

@@ -71,13 +71,30 @@ def require_behaviours(path: Path, behaviours: Sequence[str]) -> None:
         raise RecordError(path, f"names the behaviours {found}", str(list(behaviours)), fix)
 
 
-def read_hours(record: Path, since: date | None = None, until: date | None = None) -> pd.DataFrame:
-    """Read a record.
+def drop_rows(path: Path, prefix: str) -> None:
+    """Take rows out of a day's file: those that no session began and whose animal had a name that begins so.
 
-    Args:
-        record: Its folder.
-        since: The first day.
-        until: The last day.
+    Raises:
+        RecordError: The file is damaged.
+    """
+    if not path.exists():
+        return
+    table = read_file(path)
+    stay = [bool(row.get("began_in")) or not written_as(row).startswith(prefix) for row in table.to_pylist()]
+    if not any(stay):
+        path.unlink()
+    elif not all(stay):
+        with atomic_path(path) as temporary:
+            pq.write_table(table.filter(pa.array(stay)), temporary, compression="zstd")
+
+
+def holds_record(folder: Path) -> bool:
+    """Whether a folder has hours of a record in it."""
+    return any((folder / HOURS).glob("*/*.parquet"))
+
+
+def read_hours(record: Path) -> pd.DataFrame:
+    """Read a record.
 
     Returns:
         One row for each animal, hour, camera and name that the animal had then, the oldest first. Rows of whom has no
@@ -89,13 +106,7 @@ def read_hours(record: Path, since: date | None = None, until: date | None = Non
     files = sorted((record / HOURS).glob("*/*.parquet"))
     if not files:
         raise RecordError(record, "holds no record", f"{HOURS}/<camera>/<day>.parquet", "Make one: `record build`.")
-    first, last = ("0000" if since is None else f"{since:%Y_%m_%d}"), ("9999" if until is None else f"{until:%Y_%m_%d}")
-    tables = [read_file(path) for path in files if first <= path.stem <= last]
-    if not tables:
-        raise RecordError(
-            record, f"has {files[0].stem} to {files[-1].stem}", f"days from {since} to {until}", "Correct the days."
-        )
-    table = pa.concat_tables(tables, promote_options="default")
+    table = pa.concat_tables([read_file(path) for path in files], promote_options="default")
     frame: pd.DataFrame = table.drop_columns([name for name in ORIGIN if name in table.schema.names]).to_pandas()
     frame = frame[frame["animal"] != UNKNOWN]
     if frame.empty:

@@ -9,6 +9,8 @@ import pytest
 from datamodules.images import encode_jpeg
 from datamodules.pen import PenConfig, draw_pen
 from pl_distill.cli import main
+from pl_distill.evaluation.record_page import describe
+from pl_distill.reid.association import Association, Finding
 from pl_distill.reid.daily import daily_table, own_change
 from pl_distill.reid.identities import link, merge
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
@@ -94,6 +96,34 @@ def test_the_page_shows_every_picture_and_needs_no_other_file(simulated, tmp_pat
     assert "http" not in page.split("base64")[0]
 
 
+def test_a_few_days_are_drawn_with_the_farms_whole_table_by_its_own_calendar(simulated, tmp_path, capsys):
+    table = tmp_path / "outcomes.csv"
+    days = ("2026-01-20", "2026-02-27", "2026-03-02")  # the last hours of the record are of the 2nd of March there
+    table.write_text(
+        "animal,date,kind,value\n" + "".join(f"animal-000{n},{day},growth,1\n" for n, day in enumerate(days, 1))
+    )
+    words = ("record", "plot", "--record", simulated, "--outcomes", table, "--since", "2026_02_26", "--out", tmp_path)
+    assert run(*words, "--timezone", "Pacific/Auckland") == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "2026-02-26 to 2026-03-02; times are of Pacific/Auckland" in page
+    assert sorted(one.stem for one in tmp_path.glob("drift-*.png")) == ["drift-animal_0002", "drift-animal_0003"]
+    assert run(*words) == 1
+    assert "date 2026-03-02 is outside of the record" in capsys.readouterr().err
+
+
+def test_a_second_herd_is_not_mixed_into_a_record(simulated, capsys):
+    assert run("record", "simulate", "--out", simulated) == 1
+    assert "holds a record already, expected a new folder" in capsys.readouterr().err
+
+
+def test_an_effect_that_is_gone_on_the_day_itself_is_told_without_a_beginning():
+    ahead = Finding("walk_percent", 1, -2.0, -3.0, -1.0, 0.001, 0.01, 4)
+    found = Association("lameness", 12, 4, 0, 0.05, 1.5, [replace(ahead, lead_days=0, p_corrected=0.2), ahead])
+    assert describe(found).splitlines()[-1].endswith("1 days before, p 0.010 after correction")
+    always = replace(found, findings=[replace(ahead, lead_days=0), ahead])
+    assert describe(always).splitlines()[-1].endswith("shown from 1 days before")
+
+
 def test_a_question_is_answered_on_the_screen_or_in_a_file(simulated, tmp_path, capsys):
     sql = "SELECT animal, count(*) AS n FROM hours GROUP BY 1 ORDER BY 1 LIMIT 2"
     assert run("record", "query", "--record", simulated, "--sql", sql) == 0
@@ -160,6 +190,16 @@ def test_sequences_whose_name_is_no_number_follow_each_other(tmp_path, capsys):
         "barn3-2026-01-31-cam2": "2026-01-31 08",
         "barn3-2026-02-01-cam1": "2026-02-01 07",
     }
+    corrected = tmp_path / "clips" / "barn3-2026-01-31-cam1" / "gt" / "gt.txt"
+    corrected.write_text(corrected.read_text().replace(",7,", ",9,"))
+    (tmp_path / "clips" / "barn3-2026-02-01-cam1").rename(tmp_path / "elsewhere")
+    assert run(*build, "--clip_minutes", 120) == 0
+    again = read_hours(tmp_path / "record")
+    assert [f"{animal} {hour:%d %H}" for animal, hour in zip(again["animal"], again["hour"], strict=True)] == [
+        "barn3-2026-01-31-cam1:9 31 07",  # nobody was 7
+        "barn3-2026-01-31-cam2:7 31 09",
+        "barn3-2026-02-01-cam1:7 01 07",
+    ]
     assert run(*build, "--clip_minutes", 1200) == 1
     assert "cam2: would begin 27 hours into 2026_01_31" in capsys.readouterr().err
 

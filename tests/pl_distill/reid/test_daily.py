@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pl_distill.errors import ConfigError
-from pl_distill.reid.daily import daily_table, own_change
+from pl_distill.reid.daily import between, daily_table, own_change
 
 
 def hours(*rows):
@@ -50,6 +50,16 @@ def test_days_begin_and_end_where_the_farm_is():
     ):
         table = daily_table(rows, zone)
         assert dict(zip(table.days, table.values[table.names.index("distance_m"), 0], strict=True)) == ways
+
+
+def test_days_are_cut_out_by_the_clock_of_the_farm():
+    rows = hours(*(("a", f"2026-01-0{day} 11:00", 3600, day, 0, None, 0, 0.0) for day in (1, 2, 3)))
+    second = date(2026, 1, 2)
+    assert between(rows, second, second)["distance_m"].tolist() == [2]
+    assert between(rows, second, second, "Pacific/Auckland")["distance_m"].tolist() == [1]
+    assert between(rows, second, None)["distance_m"].tolist() == [2, 3]
+    with pytest.raises(ConfigError, match="has 2026_01_01 to 2026_01_03, expected days from None to 2025-12-31"):
+        between(rows, None, date(2025, 12, 31))
 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "Europe", "../etc", ""])
