@@ -97,15 +97,12 @@ def draw_heat_map(
     chosen = list(behaviours) or sorted(known, key=lambda name: -float(mine[f"{name}_s"].sum()))[:3]
     local = local_hours(mine, timezone)
     days = pd.date_range(local.min().normalize(), local.max().normalize())
+    mine = mine.assign(day=local.dt.normalize(), hour_of_day=local.dt.hour)
     with canvas(path, 11, 1 + 2.1 * len(chosen), len(chosen), sharex=True) as rows:
         for axes, name in zip(rows, chosen, strict=True):
-            grid = np.full((24, len(days)), np.nan)
-            sums = mine.groupby([local.dt.normalize(), local.dt.hour])[[f"{name}_s", "seen_s"]].sum()
-            for (day, hour), (seconds, seen) in zip(sums.index, sums.to_numpy(), strict=True):
-                if seen > 0:
-                    grid[hour, (day - days[0]).days] = 100 * seconds / seen
+            grid = _percent_by_hour(mine, name, days)
             extent = (_number(days[0]), _number(days[-1]) + 1, 24, 0)
-            top = max(1.0, float(np.nanpercentile(grid, 99)))
+            top = max(1.0, float(np.nanpercentile(grid, 99))) if np.isfinite(grid).any() else 1.0
             image = axes.imshow(
                 grid, aspect="auto", extent=extent, cmap="viridis", vmin=0, vmax=top, interpolation="nearest"
             )
@@ -114,6 +111,17 @@ def draw_heat_map(
         rows[-1].xaxis_date()
         _date_axis(rows[-1])
     return path
+
+
+def _percent_by_hour(mine: pd.DataFrame, behaviour: str, days: pd.DatetimeIndex) -> NDArray[np.float64]:
+    """Share of a behaviour in the tracked time, (24, T) in %; NaN where the animal, or a head to name it, was away."""
+    grid = np.full((24, len(days)), np.nan)
+    asked = mine[mine[f"{behaviour}_s"].notna()]
+    sums = asked.groupby(["day", "hour_of_day"])[[f"{behaviour}_s", "seen_s"]].sum()
+    for (day, hour), (seconds, seen) in zip(sums.index, sums.to_numpy(), strict=True):
+        if seen > 0:
+            grid[hour, (day - days[0]).days] = 100 * seconds / seen
+    return grid
 
 
 def draw_drift(

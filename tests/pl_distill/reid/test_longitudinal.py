@@ -2,11 +2,9 @@ import subprocess
 import sys
 import time
 from datetime import UTC, date, datetime
+from pathlib import Path
 
-import duckdb
 import numpy as np
-import pandas as pd
-import polars
 import pytest
 
 from pl_distill.errors import ConfigError
@@ -179,14 +177,23 @@ def test_a_kill_finds_a_row_of_everybody_who_was_seen_in_the_hour(tmp_path):
     assert rows()[2:] == [(10, "rosa", 61)]
 
 
-def test_others_read_the_files_and_find_what_each_column_means(tmp_path):
-    write(tmp_path, [[Sighting("rosa", box(1, 1), "eat")]] * 3)
-    pattern = str(tmp_path / "hours" / "*" / "*.parquet")
-    ours = read_hours(tmp_path)
-    assert duckdb.sql(f"SELECT animal, eat_s FROM '{pattern}'").fetchall() == [("rosa", 2.0)]
-    theirs = pd.read_parquet(tmp_path / "hours")
-    assert theirs["eat_s"].tolist() == ours["eat_s"].tolist()
-    assert polars.read_parquet(pattern)["animal"].to_list() == ["rosa"]
+@pytest.mark.parametrize("heads", [((), ("eat", "walk")), (("eat", "walk"), ()), (("walk",), ("eat", "walk"))])
+def test_others_read_the_files_as_the_docs_say_and_find_what_each_column_means(tmp_path, monkeypatch, heads):
+    for day, head in enumerate(heads):
+        at = NINE + 86_400 * day
+        write(tmp_path / "record", [[Sighting("rosa", box(1, 1), "eat")]] * 3, start=at, behaviours=head)
+    docs = Path("docs/animal-record.md").read_text().partition("## The record")[2]
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(docs.split("```python")[1].split("```")[0], found)
+    expected = [2.0 if "eat" in head else None for head in heads]
+    assert [None if np.isnan(eaten) else eaten for eaten in found["by_pandas"]["eat_s"]] == expected
+    assert found["by_polars"].sort("hour")["eat_s"].to_list() == expected
+    in_order = found["by_duckdb"].order("hour")
+    assert [eaten for (eaten,) in in_order.project("eat_s").fetchall()] == expected
+    assert in_order.project("hour::DATE").fetchall() == [(date(2026, 3, 1),), (date(2026, 3, 2),)]
+    ours = query(Path("record"), "SELECT eat_s FROM hours ORDER BY hour")["eat_s"]
+    assert [None if np.isnan(eaten) else eaten for eaten in ours] == expected
     assert all(b"meaning" in field.metadata for field in record_schema())
 
 

@@ -1,0 +1,47 @@
+import warnings
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+
+from pl_distill.evaluation.record_plots import draw_heat_map
+
+
+@pytest.fixture
+def grids(monkeypatch):
+    """What is drawn, one (24, T) for each behaviour."""
+    drawn = []
+    draw = Axes.imshow
+    monkeypatch.setattr(Axes, "imshow", lambda axes, grid, **how: (drawn.append(grid), draw(axes, grid, **how))[1])
+    return drawn
+
+
+def hours(*rows):
+    frame = pd.DataFrame(rows, columns=["animal", "hour", "seen_s", "sleep_s"])
+    return frame.assign(hour=pd.to_datetime(frame["hour"], utc=True), sleep_s=frame["sleep_s"].astype(float))
+
+
+def test_hours_without_a_behaviour_head_are_blank_and_no_zero(tmp_path, grids):
+    rows = hours(
+        ("rosa", "2026-01-01 08:00", 1000.0, None),
+        ("rosa", "2026-01-02 08:00", 1000.0, None),  # of one camera, whose head is away
+        ("rosa", "2026-01-02 08:00", 1000.0, 500.0),
+        ("rosa", "2026-01-02 09:00", 1000.0, 0.0),
+        ("emma", "2026-01-01 08:00", 1000.0, None),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as of a mean of nothing
+        path = draw_heat_map(tmp_path / "rosa.png", rows, "rosa")
+        draw_heat_map(tmp_path / "emma.png", rows, "emma")
+    assert cv2.imread(str(path)) is not None
+    rosa, emma = grids
+    assert (rosa[8, 1], rosa[9, 1]) == (50, 0)
+    assert np.isnan(rosa[:, 0]).all()
+    assert np.isnan(emma).all()
+
+
+def test_hours_are_drawn_where_the_clock_of_the_farm_has_them(tmp_path, grids):
+    draw_heat_map(tmp_path / "a.png", hours(("rosa", "2026-01-01 20:00", 10.0, 5.0)), "rosa", timezone="Asia/Tokyo")
+    assert np.argwhere(np.isfinite(grids[0])).tolist() == [[5, 0]]
