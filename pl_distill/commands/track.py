@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from datamodules.sources import open_source
+from datamodules.sources import PictureFiles, open_source
 from pl_distill.deploy.envelope import check, load_envelope
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.devices import choose_device
@@ -111,6 +111,12 @@ def track(
     profile = None if envelope is None else load_envelope(envelope)  # a wrong name shows now, not after days
     planned = plan_model(model, teacher)
     source = open_source(video, picture_fps=picture_fps, patience_s=patience_s, file_pause_s=file_pause_s)
+    if pool is not None and isinstance(source, PictureFiles) and picture_fps * place.max_gap_s < 1:
+        raise ConfigError(
+            f"--picture_fps {picture_fps}", f"puts {1 / picture_fps:.1f} s between pictures",
+            f"at most --place.max_gap_s ({place.max_gap_s:g} s), above which a record counts nothing",
+            "Raise --place.max_gap_s.",
+        )  # fmt: skip
     opened = open_model(planned, prompt, choose_device(device), DTYPES[precision])
     for note in opened.notes:
         print(f"note: {note}")

@@ -5,10 +5,13 @@ neighbours, drift of the embedding. The running hour is written when an animal i
 seconds too, and taken up again after a restart.
 """
 
+import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,11 @@ from pl_distill.reid.record_files import (
 )
 from pl_distill.reid.record_schema import BEHAVIOURS, behaviour_column, record_schema
 from pl_distill.reid.storage import Vectors
+
+log = logging.getLogger(__name__)
+
+_JUDGED = 20
+"""So many steps between frames are looked at together: one pause, or a pen that is empty for a while, is not slow."""
 
 Box = tuple[float, float, float, float]
 
@@ -141,6 +149,9 @@ class RecordWriter:
         self._tallies: dict[str, _Tally] = {}
         self._memory: dict[str, _Memory] = {}
         self._flushed_s = -np.inf
+        self._observed_s: float | None = None
+        self._steps_s: deque[float] = deque(maxlen=_JUDGED)
+        self._is_slow = False
 
     def __enter__(self) -> "RecordWriter":
         return self
@@ -155,6 +166,7 @@ class RecordWriter:
             time_s: Seconds since 1970 (UTC), rising.
             sightings: The recognised animals.
         """
+        self._judge_pace(time_s)
         seen = {one.animal: one for one in sightings}
         centres = {name: self._centre_m(one) for name, one in seen.items()}
         hour = begin_of_hour(time_s)
@@ -202,6 +214,23 @@ class RecordWriter:
         """Write what is left."""
         self.flush()
         self._tallies.clear()
+
+    def _judge_pace(self, time_s: float) -> None:
+        """Warn once where most steps are so long that nothing of them is counted."""
+        if self._observed_s is not None:
+            self._steps_s.append(time_s - self._observed_s)
+        self._observed_s = time_s
+        if self._is_slow or len(self._steps_s) < _JUDGED:
+            return
+        typical = median_low(self._steps_s)
+        if typical > self._pen.max_gap_s:
+            self._is_slow = True
+            log.warning(
+                "camera '%s': observations come about %.1f s apart, and the record counts nothing of steps above %g s: "
+                "its seconds and metres will be 0. Raise --place.max_gap_s (of `record build` --map.max_gap_s), or "
+                "take a faster camera or device",
+                self._camera, typical, self._pen.max_gap_s,
+            )  # fmt: skip
 
     def _add(
         self, tally: _Tally, memory: _Memory, one: Sighting, centres: Mapping[str, NDArray[np.float64]], step_s: float,

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from datamodules.images import encode_jpeg
 from datamodules.masks import decode_masks
 from datamodules.video import VideoWriter
 from pl_distill.cli import main
@@ -50,6 +51,18 @@ def track(video, model, out, *options) -> int:
         *options,
     ]
     return main(words)
+
+
+def test_pictures_too_far_apart_for_a_record_are_refused(model, tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "1.jpg").write_bytes(encode_jpeg(np.zeros((48, 64, 3), np.uint8), 80))
+    options = (f"--pool={tmp_path / 'pool'}", "--picture_fps=0.4")
+    assert track(str(pictures), model, tmp_path / "out", *options) == 1
+    assert "--picture_fps 0.4: puts 2.5 s between pictures, expected at most --place.max_gap_s (2 s)" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "pool").exists()
 
 
 def test_every_tracked_animal_is_described_and_who_has_a_name_is_kept_over_a_restart(model, video, tmp_path, capsys):

@@ -71,6 +71,20 @@ def test_time_unseen_is_not_counted_nor_the_jump_over_it(tmp_path):
     assert (row["seen_s"], row["standing_s"], row["distance_m"]) == pytest.approx((2, 2, 0))
 
 
+@pytest.mark.parametrize(
+    ("steps_s", "warnings"),
+    [((2.5,) * 60, 1), ((2.0,) * 60, 0), ((0.2, 0.2, 60.0) * 20, 0), ((0.2, 300.0) * 30, 0)],
+    ids=["slow", "just in time", "with pauses", "clips of two frames"],
+)
+def test_frames_too_far_apart_to_count_anything_are_warned_of_once(tmp_path, caplog, steps_s, warnings):
+    with RecordWriter(tmp_path, "cam", PEN) as writer:
+        for after_s in np.cumsum(steps_s):
+            writer.observe(NINE + after_s, [Sighting("rosa", box(1, 1))])
+    assert len(caplog.messages) == warnings
+    assert all("cam': observations come about 2.5 s apart" in one for one in caplog.messages)
+    assert all("--place.max_gap_s" in one for one in caplog.messages)
+
+
 def test_hours_and_days_get_rows_of_their_own(tmp_path):
     with RecordWriter(tmp_path, "cam", PEN) as writer:
         for hour in (0, 1, 16):
