@@ -7,7 +7,7 @@ returns: a kill loses at most the call that ran.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +16,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pl_distill.reid.errors import PoolError
+from pl_distill.reid.errors import PoolError, told_as_fault
 from pl_distill.reid.pool_file import (
     POOL_FILE,
     PoolMeta,
     check_meta,
     connect,
-    create_tables,
-    damaged,
+    create_file,
     from_blobs,
     read_meta,
     to_blobs,
@@ -61,7 +60,8 @@ class EmbeddingPool:
         read_only: Whether nothing will be written.
 
     Raises:
-        PoolError: There is no pool, it is damaged, in use, or of another embedder, dimension or storage.
+        PoolError: There is no pool, it is damaged, in use, or of another embedder, dimension or storage; also from any
+            method: the file turned out to be damaged, or its disk is full.
     """
 
     def __init__(
@@ -75,27 +75,23 @@ class EmbeddingPool:
     ) -> None:
         self.path = Path(path)
         self._file = self.path / POOL_FILE
-        is_new = not self._file.exists()
-        if is_new and (embedder is None or dimension is None or read_only):
-            raise PoolError(self.path, "holds no pool", POOL_FILE, "Name the folder given to `track --pool`.")
-        self.path.mkdir(parents=True, exist_ok=True)
+        if not self._file.exists():
+            if embedder is None or dimension is None or read_only:
+                raise PoolError(self.path, "holds no pool", POOL_FILE, "Name the folder given to `track --pool`.")
+            create_file(self._file, PoolMeta(embedder, dimension, sampling or SamplingPolicy()))
         self._connection = connect(self._file, read_only)
         try:
-            if is_new:
-                assert embedder is not None
-                assert dimension is not None
-                create_tables(self._connection, PoolMeta(embedder, dimension, sampling or SamplingPolicy()))
             found = read_meta(self._connection, self._file)
             check_meta(found, self._file, embedder, dimension, sampling)
             self.embedder, self.dimension = found.embedder, found.dimension
             self.sampling = sampling or found.sampling
             self._depth = 0
-            ((newest,),) = self._connection.execute("SELECT max(id) FROM vectors").fetchall()
+            ((newest,),) = self.rows("SELECT max(id) FROM vectors")
             self._next_id = 0 if newest is None else int(newest) + 1
             self._last_before = self._next_id - 1
             self._newest: dict[str, int] = {}
             self._moves: Counter[str] = Counter()
-            self._book = TrackBook(self._connection, self.sampling)
+            self._book = TrackBook(self.rows, self.sampling)
         except BaseException:
             self._connection.close()
             raise
@@ -188,12 +184,8 @@ class EmbeddingPool:
         }
         if self.sampling.storage == "int8":
             columns["scale"] = scale
-        table = pa.table(columns)
-        self._connection.register("new_rows", table)
-        try:
-            self._connection.execute("INSERT INTO vectors SELECT * FROM new_rows")
-        finally:
-            self._connection.unregister("new_rows")
+        with self._given("new_rows", pa.table(columns)):
+            self.rows("INSERT INTO vectors SELECT * FROM new_rows")
         self._next_id += number
         for track in set(tracks.tolist()):
             self._book.with_vectors.add(track)
@@ -206,7 +198,7 @@ class EmbeddingPool:
         if known is not None:
             return known
         track = len(self._book.number_of)
-        self._connection.execute("INSERT INTO tracks VALUES (?, ?, ?, ?, ?)", [track, *key, animal])
+        self.rows("INSERT INTO tracks VALUES (?, ?, ?, ?, ?)", [track, *key, animal])
         self._book.add(key, track, animal)
         return track
 
@@ -215,23 +207,19 @@ class EmbeddingPool:
         for track in tracks:
             if track in self._book.with_vectors and (before := self._book.animal_of[track]) != animal:
                 self._moves.update((before, animal))
-            self._connection.execute("UPDATE tracks SET animal = ? WHERE track = ?", [animal, track])
+            self.rows("UPDATE tracks SET animal = ? WHERE track = ?", [animal, track])
             self._book.assign([track], animal)
 
     def delete(self, ids: NDArray[np.int64]) -> int:
         """Delete rows for good; `thinning` decides which may go. The file shrinks with `compact`."""
-        self._connection.register("old_rows", pa.table({"id": ids}))
-        try:
-            with self.transaction():
-                self._connection.execute("DELETE FROM vectors WHERE id IN (SELECT id FROM old_rows)")
-        finally:
-            self._connection.unregister("old_rows")
+        with self._given("old_rows", pa.table({"id": ids})), self.transaction():
+            self.rows("DELETE FROM vectors WHERE id IN (SELECT id FROM old_rows)")
         return len(ids)
 
     def compact(self) -> None:
         """Write the file anew without what was deleted: beside the old one first, then in its place."""
-        self._connection = write_compacted(self._connection, self._file)
-        self._book = TrackBook(self._connection, self.sampling)  # the old one asks the connection that was closed
+        with told_as_fault(self._file):
+            self._connection = write_compacted(self._connection, self._file)
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -240,13 +228,16 @@ class EmbeddingPool:
             yield self._connection
             return
         self._depth += 1
-        self._connection.begin()
         try:
-            yield self._connection
-            self._connection.commit()
+            with told_as_fault(self._file):
+                self._connection.begin()
+                yield self._connection
+                self._connection.commit()
         except BaseException:
-            self._connection.rollback()
-            self._book = TrackBook(self._connection, self.sampling)
+            with suppress(duckdb.Error):  # a commit that failed has ended the transaction: nothing is left to take back
+                self._connection.rollback()
+            with suppress(PoolError):  # of a file that cannot be read any more; the first error says why
+                self._book = TrackBook(self.rows, self.sampling)
             raise
         finally:
             self._depth -= 1
@@ -280,10 +271,8 @@ class EmbeddingPool:
 
     def count(self) -> dict[str, int]:
         """How many vectors each animal has."""
-        rows = self._connection.execute(
-            "SELECT animal, count(*) FROM vectors JOIN tracks USING (track) GROUP BY animal ORDER BY animal"
-        ).fetchall()
-        return {animal: int(number) for animal, number in rows}
+        query = "SELECT animal, count(*) FROM vectors JOIN tracks USING (track) GROUP BY animal ORDER BY animal"
+        return {animal: int(number) for animal, number in self.rows(query)}
 
     def first_seen(self) -> dict[str, float]:
         """Time of the oldest vector of each known animal, in seconds since 1970 (UTC)."""
@@ -320,8 +309,9 @@ class EmbeddingPool:
             f"JOIN tracks USING (track) WHERE {where}{limit} ORDER BY animal, time, id"
         )
         kind = np.dtype(NUMPY_TYPE[self.sampling.storage])
-        table = self._guarded(lambda: self._connection.sql(query, params=values).to_arrow_table())
-        stored = self._guarded(lambda: from_blobs(table["vector"], self.dimension, kind))
+        with told_as_fault(self._file):
+            table = self._connection.sql(query, params=values).to_arrow_table()
+            stored = from_blobs(table["vector"], self.dimension, kind)
         return Stored(
             table["id"].to_numpy(),
             np.array(table["animal"].to_pylist(), dtype=np.str_),
@@ -329,14 +319,15 @@ class EmbeddingPool:
             decode(stored, table["scale"].to_numpy(), self.sampling.storage),
         )
 
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Ask the file itself, in SQL."""
-        found: list[tuple[Any, ...]] = self._guarded(lambda: self._connection.execute(query).fetchall())
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Ask the file itself, in SQL; `values` take the places of its question marks."""
+        with told_as_fault(self._file):
+            found: list[tuple[Any, ...]] = self._connection.execute(query, values).fetchall()
         return found
 
     def size_bytes(self) -> int:
         """Bytes of the pool on disk, everything included, after its log is written into the file."""
-        self._connection.execute("CHECKPOINT")
+        self.rows("CHECKPOINT")
         return sum(file.stat().st_size for file in self.path.iterdir() if file.name.startswith(POOL_FILE))
 
     def bytes_per_animal_year(self) -> float:
@@ -347,8 +338,12 @@ class EmbeddingPool:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _guarded(self, read: Any) -> Any:
-        try:
-            return read()
-        except (duckdb.Error, pa.ArrowException) as error:
-            raise damaged(self._file, error) from error
+    @contextmanager
+    def _given(self, name: str, table: pa.Table) -> Iterator[None]:
+        """Let queries name a table in memory."""
+        with told_as_fault(self._file):
+            self._connection.register(name, table)
+            try:
+                yield
+            finally:
+                self._connection.unregister(name)

@@ -4,7 +4,10 @@ Why DuckDB and not LanceDB, sqlite-vec or usearch is measured by ``python -m tes
 docs/animal-record.md.
 """
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datamodules.files import temporary_path
-from pl_distill.reid.errors import PoolError
+from datamodules.files import sync_directory, temporary_path
+from pl_distill.reid.errors import PoolError, fault, first_line, told_as_fault
 from pl_distill.reid.sampling import SamplingPolicy
 
 POOL_FILE = "pool.duckdb"
@@ -25,23 +28,18 @@ Blocks of 64 kB leave the least slack: 1 to 3 % around vectors of 384 values, 16
 
 
 def connect(file: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
-    """Open a pool's file, or make an empty one.
+    """Open a pool's file.
 
     Raises:
-        PoolError: It is damaged, truncated, or in use by another process.
+        PoolError: It is damaged, truncated, in use by another process, or the disk is full.
     """
     if file.exists() and file.stat().st_size < 12288:  # DuckDB's three headers of 4096 bytes
-        raise damaged(file, f"{file.stat().st_size} bytes")
-    connection = duckdb.connect(config={"threads": 1, "autoload_known_extensions": False})
+        raise fault(file, f"{file.stat().st_size} bytes")
+    query = "SELECT total_blocks * block_size FROM pragma_database_size() WHERE database_name = 'pool'"
     try:
-        mode = "READ_ONLY" if read_only else _LAYOUT
-        connection.execute(f"ATTACH '{_quoted(file)}' AS pool ({mode})")
-        connection.execute("USE pool")
-        row = connection.execute(
-            "SELECT total_blocks * block_size FROM pragma_database_size() WHERE database_name = 'pool'"
-        ).fetchone()
+        connection = _attached(file, "READ_ONLY" if read_only else _LAYOUT)
+        ((size,),) = connection.execute(query).fetchall()
     except duckdb.Error as error:
-        connection.close()
         holder = re.search(r"PID (\d+)", str(error))
         if "set lock" in str(error):
             who = f"process {holder[1]}" if holder else "another process"
@@ -49,20 +47,23 @@ def connect(file: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
                 file, f"is in use by {who}", "one process that writes a pool",
                 "Wait for it or stop it, or give each camera's process a pool of its own.",
             ) from error  # fmt: skip
-        raise damaged(file, error) from error
-    assert row is not None
-    if file.stat().st_size < int(row[0]):
+        raise fault(file, error) from error
+    if file.stat().st_size < int(size):
         connection.close()
-        raise damaged(file, f"{file.stat().st_size} of {int(row[0])} bytes")
+        raise fault(file, f"{file.stat().st_size} of {int(size)} bytes")
     return connection
 
 
-def damaged(file: Path, reason: object) -> PoolError:
-    """Make the error of a file that cannot be read."""
-    return PoolError(
-        file, f"is truncated or damaged ({_first_line(reason)})", "a whole pool",
-        "It was not changed: copy it back from a backup, or move it away and start another pool.",
-    )  # fmt: skip
+def _attached(file: Path, mode: str) -> duckdb.DuckDBPyConnection:
+    """Open a file, or make one, by DuckDB's own words for how."""
+    connection = duckdb.connect(config={"threads": 1, "autoload_known_extensions": False})
+    try:
+        connection.execute(f"ATTACH '{_quoted(file)}' AS pool ({mode})")
+        connection.execute("USE pool")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,58 @@ class PoolMeta:
     sampling: SamplingPolicy
 
 
-def create_tables(connection: duckdb.DuckDBPyConnection, meta: PoolMeta) -> None:
-    """Make the tables of an empty pool."""
+def create_file(file: Path, meta: PoolMeta) -> None:
+    """Make the file of an empty pool under another name first: a kill or a full disk leaves none, or a whole one.
+
+    Where another process was quicker, its file stays.
+
+    Raises:
+        PoolError: The disk is full, or the log of another pool lies there.
+    """
+    log = _log_of(file)
+    if log.exists() and not file.exists():  # in this order: who writes a log has made the file before
+        raise PoolError(
+            log, f"lies there without {file.name}", "both, or neither",
+            f"Put the {file.name} back that it belongs to; where that is lost, move it away.",
+        )  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(file) as temporary:
+        with told_as_fault(file), closing(_attached(temporary, _LAYOUT)) as connection:
+            _create_tables(connection, meta)
+        _give_name(temporary, file)
+
+
+@contextmanager
+def _temporary(file: Path) -> Iterator[Path]:
+    """Give another name beside a file, under which nothing is left, nor was by a killed process of the same number."""
+    temporary = temporary_path(file)
+    names = (temporary, _log_of(temporary))
+    for name in names:
+        name.unlink(missing_ok=True)
+    try:
+        yield temporary
+    finally:
+        for name in names:
+            name.unlink(missing_ok=True)
+
+
+def _give_name(temporary: Path, file: Path) -> None:
+    """Name a file, but never in the place of another: somebody may have that open."""
+    try:
+        os.link(temporary, file)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        temporary.rename(file)
+    sync_directory(file.parent)
+
+
+def _log_of(file: Path) -> Path:
+    """Where DuckDB keeps what it has committed and not yet written into a file."""
+    return file.with_name(f"{file.name}.wal")
+
+
+def _create_tables(connection: duckdb.DuckDBPyConnection, meta: PoolMeta) -> None:
     scale = ", scale FLOAT" if meta.sampling.storage == "int8" else ""
     execute = connection.execute
     connection.begin()
@@ -114,7 +165,7 @@ def read_meta(connection: duckdb.DuckDBPyConnection, file: Path) -> PoolMeta:
         schema = int(meta["schema"])
     except (duckdb.Error, KeyError, ValueError) as error:
         raise PoolError(
-            file, f"is no pool ({_first_line(error)})", "a file that a pool wrote", "Name another folder."
+            file, f"is no pool ({first_line(error)})", "a file that a pool wrote", "Name another folder."
         ) from error
     if schema != SCHEMA:
         raise PoolError(file, f"has schema {schema}", str(SCHEMA), "Use the version that wrote it.")
@@ -151,23 +202,21 @@ def write_compacted(connection: duckdb.DuckDBPyConnection, file: Path) -> duckdb
     """Write a file anew without what was deleted, beside the old one first; give the connection to it.
 
     Args:
-        connection: To the file; closed.
+        connection: To the file; closed, or left as it is where there is an error.
         file: Is replaced.
     """
-    temporary = temporary_path(file)
-    temporary.unlink(missing_ok=True)
-    try:
+    connection.execute("CHECKPOINT")  # a log that is left would not match the new file
+    with _temporary(file) as temporary:
         connection.execute(f"ATTACH '{_quoted(temporary)}' AS compacted ({_LAYOUT})")
-        for table in ("meta", "tracks", "events", "vectors"):
-            order = " ORDER BY id" if table == "vectors" else ""
-            connection.execute(f"CREATE TABLE compacted.{table} AS SELECT * FROM {table}{order}")
-        connection.execute("DETACH compacted")
+        try:
+            for table in ("meta", "tracks", "events", "vectors"):
+                order = " ORDER BY id" if table == "vectors" else ""
+                connection.execute(f"CREATE TABLE compacted.{table} AS SELECT * FROM {table}{order}")
+        finally:
+            connection.execute("DETACH compacted")
         connection.close()
         temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-        reopened = connect(file, read_only=False)
-    return reopened
+    return connect(file, read_only=False)
 
 
 def to_blobs(stored: NDArray[np.generic]) -> pa.BinaryArray:
@@ -191,10 +240,6 @@ def from_blobs(column: pa.ChunkedArray, dimension: int, kind: np.dtype[np.generi
         flat = np.frombuffer(rows.buffers()[1], kind, len(rows) * dimension, rows.offset * width)
         parts.append(flat.reshape(-1, dimension))
     return parts[1] if len(parts) == 2 else np.concatenate(parts)
-
-
-def _first_line(reason: object) -> str:
-    return str(reason).strip().splitlines()[0][:160]
 
 
 def _quoted(path: Path) -> str:

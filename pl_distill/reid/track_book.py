@@ -1,14 +1,16 @@
 """The tracks of a pool in memory: whose they are, and how far the slots of each animal are filled."""
 
-from collections.abc import Iterable
-
-import duckdb
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from pl_distill.reid.samples import Sample
 from pl_distill.reid.sampling import SamplingPolicy
 
 UNKNOWN = ""
 """Animal of a track that nobody has recognised yet."""
+
+Ask = Callable[..., Sequence[tuple[Any, ...]]]
+"""Gives the rows of a query in SQL and the values for its question marks; see `EmbeddingPool.rows`."""
 
 TrackName = tuple[str, str, int]
 """Camera, session, and the tracker's number."""
@@ -18,7 +20,7 @@ class TrackBook:
     """Mirrors the table of tracks; whoever changes the one changes the other.
 
     Args:
-        connection: To the pool's file, which is read once.
+        ask: Asks the pool's file, which is read once.
         sampling: Says which slot a time lies in.
 
     Attributes:
@@ -28,20 +30,18 @@ class TrackBook:
         filled: The last slot of each animal that has an embedding; of an unknown track, under ``track <number>``.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, sampling: SamplingPolicy) -> None:
-        self._connection = connection
+    def __init__(self, ask: Ask, sampling: SamplingPolicy) -> None:
+        self._ask = ask
         self._sampling = sampling
         self._older: dict[tuple[str, int], bool] = {}  # what was asked of slots before the last one
-        rows = connection.execute("SELECT track, camera, session, number, animal FROM tracks").fetchall()
+        rows = ask("SELECT track, camera, session, number, animal FROM tracks")
         self.number_of: dict[TrackName, int] = {
             (camera, session, int(number)): int(track) for track, camera, session, number, _ in rows
         }
         self.animal_of = {int(row[0]): str(row[4]) for row in rows}
         self.with_vectors: set[int] = set()
         self.filled: dict[str, int] = {}
-        for track, time_s in connection.execute(
-            "SELECT track, epoch_us(max(time)) / 1e6 FROM vectors GROUP BY track"
-        ).fetchall():
+        for track, time_s in ask("SELECT track, epoch_us(max(time)) / 1e6 FROM vectors GROUP BY track"):
             self.with_vectors.add(int(track))
             animal = self.animal_of[int(track)]
             self.fill(animal if animal != UNKNOWN else f"track {track}", float(time_s))
@@ -78,11 +78,11 @@ class TrackBook:
             return slot == last
         if (owner, slot) not in self._older:
             begin_ms, end_ms = (self._sampling.begin_ms(one) for one in (slot, slot + 1))
-            ((found,),) = self._connection.execute(
+            ((found,),) = self._ask(
                 "SELECT count(*) FROM vectors JOIN tracks USING (track) "
                 "WHERE animal = ? AND time >= make_timestamp(?) AND time < make_timestamp(?)",
                 [owner, 1000 * begin_ms, 1000 * end_ms],
-            ).fetchall()
+            )
             self._older[owner, slot] = found > 0
         return self._older[owner, slot]
 

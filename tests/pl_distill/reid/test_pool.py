@@ -1,6 +1,10 @@
+import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -9,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from pl_distill.reid import pool_file
 from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identities import link
 from pl_distill.reid.pool import EmbeddingPool
@@ -168,6 +173,104 @@ def test_a_kill_loses_nothing_that_was_reported_and_leaves_no_half_of_a_call(tmp
         ((rows, steps),) = pool.rows("SELECT count(*), count(DISTINCT time) FROM vectors")
     assert steps in (last + 1, last + 2)  # the last call may have been committed and not printed
     assert rows == 4 * steps
+
+
+@contextmanager
+def full_disk(size):
+    """No file may grow beyond so many bytes, which DuckDB takes like a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_as_such_and_what_was_committed_before_is_whole(open_pool, sample):
+    with open_pool() as pool:
+        pool.append([sample(0, number) for number in range(3)])
+        with full_disk(150_000), pytest.raises(PoolError, match=r"File too large.*Free space") as raised:
+            pool.append([sample(1000.0 * step, 2 + step % 2) for step in range(2000)])
+        assert "rollback" not in str(raised.value.__cause__)
+        assert len(pool.track_names()) == 3
+        pool.append([sample(1000, number) for number in (3, 4)])  # there is room again
+    with open_pool() as pool:
+        assert pool.count() == {"": 5}
+        assert sorted(pool.track_names()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("size", [0, 4096, 12288, 100_000])
+def test_a_full_disk_leaves_no_half_of_a_new_pool(open_pool, tmp_path, size):
+    with full_disk(size), pytest.raises(PoolError, match=r"pool/pool.duckdb: cannot be written.*Free space"):
+        open_pool()
+    assert list((tmp_path / "pool").iterdir()) == []
+    open_pool().close()
+
+
+def test_compacting_on_a_full_disk_changes_nothing(pool, sample):
+    pool.append([sample(1000.0 * step) for step in range(500)])
+    pool.size_bytes()
+    with full_disk(50_000), pytest.raises(PoolError, match="Free space"):
+        pool.compact()
+    assert [file.name for file in pool.path.iterdir()] == [POOL_FILE]
+    pool.append([sample(1e6)])
+    pool.compact()
+    assert pool.count() == {"": 501}
+
+
+def test_whatever_is_asked_of_a_file_that_lost_its_disk_is_answered_by_name(pool, sample):
+    pool.append([sample(1000.0 * step) for step in range(500)])
+    with full_disk(50_000), pytest.raises(PoolError, match="Free space"):
+        pool.size_bytes()
+    asked = (
+        pool.count, pool.first_seen, pool.vectors, pool.compact, lambda: pool.append([sample(1e6)]),
+        lambda: pool.offer([sample(1e6)]), lambda: pool.add_track("cam", "s", 99), lambda: pool.delete(np.arange(3)),
+        lambda: pool.assign([0], "rosa"), lambda: link(pool, [0], "rosa"),
+    )  # fmt: skip
+    for ask in asked:
+        with pytest.raises(PoolError, match="Free space"):
+            ask()
+
+
+KILLED = """
+import os, signal, sys
+from pl_distill.reid import pool_file
+from pl_distill.reid.pool import EmbeddingPool
+pool_file._create_tables = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+EmbeddingPool(sys.argv[1], "a" * 64, 16)
+"""
+
+
+def test_a_kill_while_a_pool_is_made_leaves_room_for_another(tmp_path, open_pool):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "pool")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with open_pool() as pool:
+        assert pool.count() == {}
+
+
+def test_who_makes_a_pool_later_than_another_process_gets_that_ones(tmp_path, open_pool, sample, monkeypatch):
+    with open_pool() as pool:
+        pool.append([sample(0)])
+    other = shutil.move(tmp_path / "pool" / POOL_FILE, tmp_path / "other")
+    create = pool_file._create_tables
+
+    def slowly(*values):
+        create(*values)
+        shutil.move(other, tmp_path / "pool" / POOL_FILE)
+
+    monkeypatch.setattr(pool_file, "_create_tables", slowly)
+    with open_pool() as pool:
+        assert pool.count() == {"": 1}
+    assert [file.name for file in (tmp_path / "pool").iterdir()] == [POOL_FILE]
+
+
+def test_a_log_without_its_pool_is_left_for_the_user(tmp_path, open_pool):
+    log = tmp_path / "pool" / f"{POOL_FILE}.wal"
+    log.parent.mkdir()
+    log.write_bytes(b"a log")
+    with pytest.raises(PoolError, match=re.escape(f"lies there without {POOL_FILE}")):
+        open_pool()
+    assert [file.name for file in log.parent.iterdir()] == [log.name]
 
 
 def test_thinning_keeps_what_nothing_can_replace(pool, sample, unit):
