@@ -81,7 +81,7 @@ def split(pool: Path, tracks: list[int], new: str, reason: str = "") -> None:
 
 
 def undo(pool: Path, event: int) -> None:
-    """Take a link, merge or split back.
+    """Take a link, merge or split back; of a renaming also what came to the new name since.
 
     Example: pl-distill reid undo --pool runs/pool --event 4
 

@@ -25,6 +25,7 @@ class Event:
         before: Animal of each track that it moved, before.
         after: The same, after.
         undone: Whether it was undone.
+        renames: Whether it was a merge into a name that nobody had.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Event:
     before: dict[int, str]
     after: dict[int, str]
     undone: bool
+    renames: bool = False
 
 
 def link(pool: EmbeddingPool, tracks: Sequence[int], animal: str, reason: str = "") -> int:
@@ -50,7 +52,8 @@ def merge(pool: EmbeddingPool, animal: str, into: str, reason: str = "") -> int:
     _check_known(pool, animal)
     if not into or animal == into:
         raise PoolError(f"animal '{animal}'", f"would be merged into '{into}'", "another animal", "Correct the name.")
-    return _move(pool, "merge", dict.fromkeys(pool.tracks_of(animal), into), reason)
+    moved = dict.fromkeys(pool.tracks_of(animal), into)
+    return _move(pool, "merge", moved, reason, renames=into not in pool.animals)
 
 
 def split(pool: EmbeddingPool, tracks: Iterable[int], new: str, reason: str = "") -> int:
@@ -70,6 +73,9 @@ def split(pool: EmbeddingPool, tracks: Iterable[int], new: str, reason: str = ""
 
 def undo(pool: EmbeddingPool, number: int) -> None:
     """Take an event back: its tracks return to where they were.
+
+    After a renaming, tracks that came to the new name since are the same animal's: they get the old name, too, by a
+    merge of their own in the log.
 
     Raises:
         PoolError: There is no such event, it was undone, or a later one moved the same tracks.
@@ -92,6 +98,10 @@ def undo(pool: EmbeddingPool, number: int) -> None:
         for track, animal in event.before.items():
             pool.assign([track], animal)
         connection.execute("UPDATE events SET undone = true WHERE event = ?", [number])
+        if event.renames:
+            (old,), (new,) = set(event.before.values()), set(event.after.values())
+            if since := pool.tracks_of(new):
+                _move(pool, "merge", dict.fromkeys(since, old), f"event {number}, a renaming, was undone")
 
 
 def events(pool: EmbeddingPool) -> list[Event]:
@@ -101,7 +111,8 @@ def events(pool: EmbeddingPool) -> list[Event]:
     for number, time, kind, detail, undone in rows:
         content = json.loads(detail)
         before, after = ({int(track): name for track, name in content[key].items()} for key in ("before", "after"))
-        found.append(Event(int(number), time, kind, content["reason"], before, after, bool(undone)))
+        renames = content.get("renames", False)  # older logs do not say
+        found.append(Event(int(number), time, kind, content["reason"], before, after, bool(undone), renames))
     return found
 
 
@@ -129,9 +140,9 @@ def former_names(pool: EmbeddingPool) -> dict[str, list[str]]:
     }
 
 
-def _move(pool: EmbeddingPool, kind: Kind, after: dict[int, str], reason: str) -> int:
+def _move(pool: EmbeddingPool, kind: Kind, after: dict[int, str], reason: str, renames: bool = False) -> int:
     before = {track: pool.animal_of(track) for track in after}
-    detail = json.dumps({"reason": reason, "before": before, "after": after})
+    detail = json.dumps({"reason": reason, "before": before, "after": after, "renames": renames})
     with pool.transaction() as connection:
         ((number,),) = connection.execute("SELECT count(*) FROM events").fetchall()
         connection.execute(

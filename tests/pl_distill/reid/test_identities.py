@@ -1,7 +1,7 @@
 import pytest
 
 from pl_distill.reid.errors import PoolError
-from pl_distill.reid.identities import events, link, merge, new_name, split, undo
+from pl_distill.reid.identities import events, former_names, link, merge, new_name, split, undo
 from pl_distill.reid.track_book import UNKNOWN
 
 
@@ -19,6 +19,31 @@ def test_merging_moves_every_track_and_undoing_brings_each_back(herd):
     assert herd.count() == {"": 1, "emma": 3}
     undo(herd, number)
     assert (herd.tracks_of("rosa"), herd.tracks_of("emma")) == ([0, 1], [2])
+
+
+def test_undoing_a_renaming_takes_along_what_came_to_the_new_name_since(herd, sample):
+    renaming = merge(herd, "rosa", into="sow-17")
+    herd.append([sample(5000, 4), sample(6000, 5)])
+    link(herd, [4, 5], "sow-17")
+    merge(herd, "emma", into="sow-17")
+    gone = split(herd, [5], "lisa")
+    undo(herd, renaming)
+    assert (herd.tracks_of("rosa"), herd.tracks_of("lisa"), herd.animals) == ([0, 1, 2, 4], [5], ["lisa", "rosa"])
+    assert former_names(herd)["rosa"] == ["emma", "sow-17"]  # its pictures of that time
+    follower = events(herd)[-1]
+    assert (follower.kind, follower.before, follower.renames) == ("merge", {2: "sow-17", 4: "sow-17"}, False)
+    undo(herd, follower.number)
+    assert herd.tracks_of("sow-17") == [2, 4]
+    undo(herd, gone)
+    assert herd.tracks_of("sow-17") == [2, 4, 5]
+
+
+def test_undoing_a_merge_into_another_leaves_that_one_what_came_to_it_since(herd, sample):
+    number = merge(herd, "rosa", into="emma")
+    herd.append([sample(5000, 4)])
+    link(herd, [4], "emma")
+    undo(herd, number)
+    assert (herd.tracks_of("rosa"), herd.tracks_of("emma")) == ([0, 1], [2, 4])
 
 
 def test_splitting_takes_tracks_to_a_new_animal_and_can_be_undone(herd):
