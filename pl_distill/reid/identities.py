@@ -1,7 +1,6 @@
 """Who is who: linking, merging and splitting animals of a pool; every change is logged, and can be undone."""
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -118,12 +117,7 @@ def events(pool: EmbeddingPool) -> list[Event]:
 
 def new_name(pool: EmbeddingPool) -> str:
     """Give a name that no animal has or had: animal-0001 and so on."""
-    names = [
-        *pool.animals,
-        *(name for event in events(pool) for name in (*event.before.values(), *event.after.values())),
-    ]
-    numbers = [int(found[1]) for found in map(re.compile(r"animal-(\d+)").fullmatch, names) if found]
-    return f"animal-{max(numbers, default=0) + 1:04d}"
+    return f"animal-{pool.highest_number + 1:04d}"
 
 
 def former_names(pool: EmbeddingPool) -> dict[str, list[str]]:

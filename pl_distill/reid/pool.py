@@ -249,6 +249,11 @@ class EmbeddingPool:
         """Names of the animals that have a track."""
         return self._book.animals
 
+    @property
+    def highest_number(self) -> int:
+        """The highest N of all names animal-N that an animal has or had; 0 without one."""
+        return self._book.highest_number
+
     def tracks_of(self, animal: str) -> list[int]:
         """Numbers of an animal's tracks."""
         return sorted(track for track, name in self._book.animal_of.items() if name == animal)

@@ -1,5 +1,7 @@
 """The tracks of a pool in memory: whose they are, and how far the slots of each animal are filled."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,6 +13,8 @@ UNKNOWN = ""
 
 Ask = Callable[..., Sequence[tuple[Any, ...]]]
 """Gives the rows of a query in SQL and the values for its question marks; see `EmbeddingPool.rows`."""
+
+_NUMBERED = re.compile(r"animal-(\d+)")
 
 TrackName = tuple[str, str, int]
 """Camera, session, and the tracker's number."""
@@ -39,6 +43,8 @@ class TrackBook:
             (camera, session, int(number)): int(track) for track, camera, session, number, _ in rows
         }
         self.animal_of = {int(row[0]): str(row[4]) for row in rows}
+        self._tracks = Counter(self.animal_of.values())  # of each animal how many: none is listed that has none
+        self._highest: int | None = None
         self.with_vectors: set[int] = set()
         self.filled: dict[str, int] = {}
         for track, time_s in ask("SELECT track, epoch_us(max(time)) / 1e6 FROM vectors GROUP BY track"):
@@ -49,20 +55,37 @@ class TrackBook:
     @property
     def animals(self) -> list[str]:
         """Names of the animals that have a track."""
-        return sorted({animal for animal in self.animal_of.values() if animal != UNKNOWN})
+        return sorted(self._tracks.keys() - {UNKNOWN})
+
+    @property
+    def highest_number(self) -> int:
+        """The highest N of all names animal-N that an animal has or had, 0 without one; the log is read once."""
+        if self._highest is None:
+            query = """SELECT DISTINCT unnest(regexp_extract_all(detail, '"(animal-[0-9]+)"', 1)) FROM events"""
+            self._highest = 0
+            for name in (*self._tracks, *(name for (name,) in self._ask(query))):
+                self._raise_highest(name)
+        return self._highest
 
     def add(self, name: TrackName, track: int, animal: str) -> None:
         """Write a new track down under its number."""
         self.number_of[name], self.animal_of[track] = track, animal
+        self._tracks[animal] += 1
+        self._raise_highest(animal)
 
     def assign(self, tracks: Iterable[int], animal: str) -> None:
         """Give tracks to an animal, and the slots that they have filled."""
         self._older.clear()
         for track in tracks:
-            self.animal_of[track] = animal
+            before, self.animal_of[track] = self.animal_of[track], animal
+            self._tracks[animal] += 1
+            self._tracks[before] -= 1
+            if not self._tracks[before]:
+                del self._tracks[before]
             filled = self.filled.get(f"track {track}", -1)
             if animal != UNKNOWN and filled > self.filled.get(animal, -1):
                 self.filled[animal] = filled
+        self._raise_highest(animal)
 
     def fill(self, owner: str, time_s: float) -> None:
         """Write down that the slot of a time is filled."""
@@ -94,3 +117,7 @@ class TrackBook:
         if animal != UNKNOWN:
             return animal
         return f"track {name}" if track is None else f"track {track}"
+
+    def _raise_highest(self, animal: str) -> None:
+        if self._highest is not None and (found := _NUMBERED.fullmatch(animal)):
+            self._highest = max(self._highest, int(found[1]))

@@ -1,6 +1,7 @@
 """The pool and its gallery at the size of a year: bytes, commits, opening, the best match against a matrix product.
 
-The start of `track` on a pool of that size too: until it can ask, until it has named the first animal.
+The start of `track` on a pool of that size too: until it can ask, until it has named the first animal. What a frame
+costs when years of short tracks lie behind it.
 """
 
 import tempfile
@@ -16,6 +17,7 @@ from pl_distill.models.embedder_load import load_embedder
 from pl_distill.monitor_sinks import open_pool
 from pl_distill.reid.gallery import SightingsGallery
 from pl_distill.reid.identifier import Identifier, IdentifierPolicy
+from pl_distill.reid.identities import new_name
 from pl_distill.reid.longitudinal import PenMap
 from pl_distill.reid.matching import MatchPolicy
 from pl_distill.reid.pool import EmbeddingPool
@@ -35,6 +37,7 @@ def measure() -> Iterator[Figure]:
         yield from _queries(rng, name, animals, each, dimension)
     yield from _store(rng)
     yield from track_start(rng)
+    yield from many_tracks(rng)
     yield from _int8(rng)
 
 
@@ -113,6 +116,37 @@ def track_start(rng: np.random.Generator, each: int = 61_320, animals: int = 8) 
     yield Figure("reid.track_first_match_ms", matches[1], "ms")
     yield Figure("reid.track_query_ms", queries[1], "ms")
     yield Figure("reid.track_query_full_over_hundredth", queries[1] / queries[0], "ratio", "<= 1.5")
+
+
+def many_tracks(rng: np.random.Generator, tracks: int = 200_000, animals: int = 8) -> Iterator[Figure]:
+    """Ask pools of a hundredth and of all tracks, each linked by an event, as a frame with a track in doubt does.
+
+    Args:
+        rng: Draws the vectors.
+        tracks: In the full pool.
+        animals: How many.
+    """
+    looks = normalised(rng.standard_normal((animals, DIMENSION), dtype=np.float32))
+    policy = IdentifierPolicy(match=MatchPolicy(threshold=0.5, margin=0.2))
+    queries, names = [], []
+    for number in (tracks // 100, tracks):
+        with tempfile.TemporaryDirectory() as folder:
+            with EmbeddingPool(folder, "a" * 64, DIMENSION) as pool, pool.transaction() as connection:
+                own = np.array([pool.add_track("cam", "now", one, f"sow-{one}") for one in range(animals)])
+                pool.append_arrays(own, np.zeros(animals), looks)
+                connection.execute(
+                    f"INSERT INTO tracks SELECT {animals} + i, 'cam', 'past', i, 'sow-' || i % {animals} "
+                    f"FROM range({number}) p(i)"
+                )
+                detail = """'{"reason": "", "before": {"' || i || '": ""}, "after": {"' || i || '": "animal-0001"}}'"""
+                connection.execute(
+                    f"INSERT INTO events SELECT i, now()::TIMESTAMP, 'link', {detail}, false FROM range({number}) p(i)"
+                )
+            with EmbeddingPool(folder) as pool, Identifier(pool, "cam", "now", policy) as identifier:
+                queries.append(_query_ms(identifier, looks))
+                names.append(median_ms(lambda pool=pool: [new_name(pool) for _ in range(100)], rounds=50) / 100)
+    yield Figure("reid.query_of_100_times_the_tracks_over_one", queries[1] / queries[0], "ratio", "<= 1.5")
+    yield Figure("reid.new_name_of_100_times_the_tracks_over_one", names[1] / names[0], "ratio", "<= 1.5")
 
 
 def _first_match_ms(rng: np.random.Generator, identifier: Identifier, looks: Vectors, evidence: int) -> float:

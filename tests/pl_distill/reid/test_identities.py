@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 
 from pl_distill.reid.errors import PoolError
@@ -99,3 +101,28 @@ def test_a_name_is_never_given_twice(pool, sample):
     link(pool, [0], first)
     merge(pool, first, into="rosa")
     assert (first, new_name(pool)) == ("animal-0001", "animal-0002")
+    assert new_name(pool) == "animal-0002"
+    link(pool, [1], "animal-0002")
+    assert new_name(pool) == "animal-0003"
+
+
+def test_a_name_that_is_only_in_the_log_is_not_given_after_a_restart(open_pool, sample):
+    with open_pool() as pool:
+        pool.append([sample(0)])
+        link(pool, [0], "animal-0041", reason='looks like "animal-0099"')
+        merge(pool, "animal-0041", into="rosa")
+    with open_pool() as pool:
+        assert new_name(pool) == "animal-0042"
+        with suppress(RuntimeError), pool.transaction():
+            link(pool, [0], "animal-0042")
+            raise RuntimeError
+        assert new_name(pool) == "animal-0042"
+
+
+def test_neither_animals_nor_names_read_every_track_or_event(herd, monkeypatch):
+    """They are asked for in frames of a camera, over years."""
+    new_name(herd)
+    monkeypatch.setattr(herd, "rows", None)
+    herd._book._ask, herd._book.animal_of = None, None
+    assert herd.animals == ["emma", "rosa"]
+    assert new_name(herd) == "animal-0001"
