@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
@@ -53,6 +54,15 @@ def write_json_lines(path: Path, records: Iterable[Any]) -> None:
     """Write one line of JSON for each of `records`, all or none."""
     with atomic_path(path) as temporary:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def file_name_of(name: str) -> str:
+    """Return a name of a file or folder for any name: letters, digits, '-' and '_' of ASCII stay, others become '_'.
+
+    Where a character had to go, a hash of the whole name makes sure that two names stay two.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def sha256_of(path: Path) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from datamodules.clip import Image
-from datamodules.files import atomic_path, write_json
+from datamodules.files import atomic_path, file_name_of, write_json
 from pl_distill.evaluation.record_plots import behaviours_in, canvas, draw_drift, draw_heat_map, draw_timeline
 from pl_distill.reid.association import Association
 from pl_distill.reid.daily import DailyTable, zone_of
@@ -99,7 +99,7 @@ def draw_page(
             project(out / "projector", opened)
     sections = []
     for name in animals:
-        stem = "".join(character if character.isalnum() else "_" for character in name)
+        stem = file_name_of(name)
         pictures = [
             draw_timeline(out / f"timeline-{stem}.png", table, name, outcomes),
             *(

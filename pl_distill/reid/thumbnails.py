@@ -3,7 +3,6 @@
 JPEG of at most 96 pixels a side, about 2 kB: 0.7 MB for an animal and year.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 
 from datamodules.clip import Image
-from datamodules.files import atomic_path
+from datamodules.files import atomic_path, file_name_of
 from datamodules.images import encode_jpeg, read_image
 
 FOLDER = "thumbnails"
@@ -67,4 +66,4 @@ class Thumbnails:
         return [animal, *self._former.get(animal, ())]
 
     def _path(self, animal: str, day: date) -> Path:
-        return self._folder / re.sub(r"[^A-Za-z0-9-]", "_", animal) / f"{day:%Y_%m_%d}.jpg"
+        return self._folder / file_name_of(animal) / f"{day:%Y_%m_%d}.jpg"

@@ -47,3 +47,17 @@ def test_a_merged_animal_has_the_pictures_of_both_names(herd):
     assert pictures.days("rosa") == [date(1970, 1, 1), date(1970, 1, 2)]
     assert pictures.read("rosa", date(1970, 1, 1)).mean() == pytest.approx(128, abs=2)
     assert pictures.read("rosa", date(1970, 1, 2)).mean() == pytest.approx(64, abs=2)
+
+
+@pytest.mark.parametrize("names", [("小花", "大花"), ("sow 17", "sow_17"), ("a/b", "a.b")])
+def test_two_names_never_share_a_picture(tmp_path, names):
+    pictures = Thumbnails(tmp_path)
+    for value, name in zip((50, 200), names, strict=True):
+        assert pictures.offer(name, 0.0, np.full((8, 8, 3), value, np.uint8))
+    assert [pictures.read(name, date(1970, 1, 1)).mean() for name in names] == pytest.approx([50, 200], abs=2)
+
+
+@pytest.mark.parametrize("name", ["animal-0001", "sow_17"])
+def test_a_plain_name_is_that_of_its_folder(tmp_path, name):
+    Thumbnails(tmp_path).offer(name, 0.0, np.full((8, 8, 3), 128, np.uint8))
+    assert (tmp_path / "thumbnails" / name / "1970_01_01.jpg").exists()
