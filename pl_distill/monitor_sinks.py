@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +143,7 @@ def open_pool(
         embedder: Makes the embeddings; a pool of another one is refused.
         behaviour: Names the classes of the record.
         camera: Its name; another process that has it is refused.
-        started: When observations count from 0; names the session, too.
+        started: When observations count from 0, of any time zone; in UTC it names the session, too.
         place: Where things are in the picture.
         identify: When a track is asked about, and with what it is compared.
         sampling: Which embeddings are kept; None keeps to that of the pool, or to the default for a new one.
@@ -153,21 +153,36 @@ def open_pool(
         RecordError: The camera's name is no name of a folder, or the day's record names other behaviours.
     """
     classes = () if behaviour is None else behaviour.classes
-    session = started.isoformat(timespec="milliseconds")
+    session = _session(started)
     with (
         EmbeddingPool(folder, embedder.identity, embedder.dimension, sampling) as pool,
         Identifier(pool, camera, session, identify) as identifier,
     ):
-        if any(name[:2] == (camera, session) for name in pool.track_names().values()):
+        runs = {name for own, name, _ in pool.track_names().values() if own == camera}
+        if session in map(_in_utc, runs):
             raise PoolError(
                 f"camera '{camera}'", f"has a run in the pool that began at {session}", "each recording once",
-                "Its tracks would take the names of that run's, and its hours would count twice: give another --camera "
-                "or --began where it is another recording, or another --pool.",
+                "Its tracks would take the names of that run's, and its hours would count twice. Where it is another "
+                "recording, give another --camera or --began. Where the run was killed, use a video tool to cut off "
+                "the frames that its run.json counts, and give the rest its own --began; or take another --pool.",
             )  # fmt: skip
         follow_identities(folder / RECORD, pool)  # a `reid merge` may have been killed before it was done
         record = RecordWriter(folder / RECORD, camera, place, classes, first_days(pool), session=session)
         record.check(started)
         yield PoolSink(identifier, record, started.timestamp(), Thumbnails(folder))
+
+
+def _session(started: datetime) -> str:
+    """Name a run after its instant: the same in every time zone."""
+    return started.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _in_utc(session: str) -> str:
+    """Name a session as today: older pools kept the time zone that was given."""
+    try:
+        return _session(datetime.fromisoformat(session))
+    except ValueError:  # named by other means than `track`
+        return session
 
 
 def first_days(pool: EmbeddingPool) -> dict[str, Vectors]:

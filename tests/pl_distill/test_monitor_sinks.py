@@ -1,6 +1,6 @@
 """Frames and tracks that are known, through `Monitor` into a pool, twice: who is who, the record, the pictures."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -13,8 +13,9 @@ from pl_distill.models.dinov3 import TransformersBackbone
 from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Monitor
 from pl_distill.monitor_sinks import open_pool
+from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identifier import IdentifierPolicy
-from pl_distill.reid.identities import merge
+from pl_distill.reid.identities import link, merge
 from pl_distill.reid.longitudinal import PenMap
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import read_hours
@@ -92,3 +93,20 @@ def test_a_run_finds_the_rows_of_the_runs_before_it_under_the_names_of_today(wat
     hours = read_hours(tmp_path / "pool" / "record")
     found = sorted(zip(hours["hour"].dt.hour, hours["animal"], hours["nearest"], strict=True))
     assert found == [pair for hour in (8, 9) for pair in ((hour, first[1], "sow-17"), (hour, "sow-17", first[1]))]
+
+
+def test_one_instant_in_two_time_zones_is_one_recording(watch):
+    watch(MORNING, (1,), (0,))
+    with pytest.raises(
+        PoolError, match=r"began at 2026-01-26T08:00:00.000\+00:00.*cut off the frames that its run.json counts"
+    ):
+        watch(MORNING.astimezone(timezone(timedelta(hours=1))), (1,), (0,))
+
+
+def test_a_recording_of_an_older_pool_is_known_by_its_instant(watch, embedder, tmp_path):
+    with EmbeddingPool(tmp_path / "pool", embedder.identity, embedder.dimension) as pool:
+        for number, session in enumerate(("2026-01-26T09:00:00.000+01:00", "by hand")):
+            link(pool, [pool.add_track("cam", session, number)], "rosa")
+    with pytest.raises(PoolError, match="each recording once"):
+        watch(MORNING, (1,), (0,))
+    watch(LATER, (1,), (0,))
