@@ -106,7 +106,7 @@ def test_a_few_days_are_drawn_with_the_farms_whole_table_by_its_own_calendar(sim
     assert run(*words, "--timezone", "Pacific/Auckland") == 0
     page = (tmp_path / "report.html").read_text()
     assert "2026-02-26 to 2026-03-02; times are of Pacific/Auckland" in page
-    assert sorted(one.stem for one in tmp_path.glob("drift-*.png")) == ["drift-animal_0002", "drift-animal_0003"]
+    assert sorted(one.stem for one in tmp_path.glob("drift-*.png")) == ["drift-animal-0002", "drift-animal-0003"]
     assert run(*words) == 1
     assert "date 2026-03-02 is outside of the record" in capsys.readouterr().err
 
