@@ -64,7 +64,11 @@ def compute_prompts(source: str | Path, words: Sequence[str]) -> list[PromptEmbe
 
 @torch.no_grad()
 def embed_words(model: Any, tokenizer: Any, words: Sequence[str]) -> list[PromptEmbedding]:
-    """Embed words with a model that has its text encoder and the tokenizer that belongs to it."""
+    """Embed words with a model that has its text encoder, on any device, and the tokenizer that belongs to it.
+
+    The embeddings come back on the CPU.
+    """
+    device = next(model.detector_model.text_encoder.parameters()).device
     prompts = []
     for word in words:
         tokens = tokenizer(word, return_tensors="pt", padding="max_length", max_length=TOKENS)
@@ -72,9 +76,9 @@ def embed_words(model: Any, tokenizer: Any, words: Sequence[str]) -> list[Prompt
         if count > TOKENS:
             raise ConfigError("prompt", f"{word!r} has {count} tokens", f"at most {TOKENS}", "Shorten it.")
         features = model.detector_model.get_text_features(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, return_dict=True
+            input_ids=tokens.input_ids.to(device), attention_mask=tokens.attention_mask.to(device), return_dict=True
         )
-        prompts.append(PromptEmbedding(word, features.pooler_output, tokens.attention_mask))
+        prompts.append(PromptEmbedding(word, features.pooler_output.cpu(), tokens.attention_mask))
     return prompts
 
 

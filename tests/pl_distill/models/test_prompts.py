@@ -2,11 +2,20 @@ import shutil
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import Sam3VideoProcessor
 
 from pl_distill.errors import CheckpointError, ConfigError
-from pl_distill.models.prompts import PROMPTS_FILE, choose_prompt, compute_prompts, load_prompts, save_prompts
+from pl_distill.models.prompts import (
+    PROMPTS_FILE,
+    choose_prompt,
+    compute_prompts,
+    embed_words,
+    load_prompts,
+    save_prompts,
+)
 from pl_distill.models.sam3 import load_preprocessing, load_sam3
+from pl_distill.models.sam3_training import open_sam3
 from pl_distill.streaming import PruningPolicy, StreamingTracker
 
 
@@ -45,6 +54,15 @@ def test_prompts_survive_the_disk_bit_for_bit(teacher, tmp_path):
     assert stored["pig"].embedding.shape == (1, 32, 128)
     assert int(stored["pig"].attention_mask.sum()) == 3  # start, pig, end: the padding is kept
     assert torch.equal(stored["pig"].embedding, load_prompts(teacher)["pig"].embedding)
+
+
+def test_a_model_on_a_gpu_embeds_words_and_hands_them_over_on_the_cpu():
+    opened = open_sam3("tiny")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        opened.model.detector_model.to("cuda")  # a training of the detector leaves the rest where it was
+        (prompt,) = embed_words(opened.model, opened.processor.tokenizer, ["pig"])
+        assert prompt.embedding.shape == (1, 32, 128)
+        assert prompt.embedding.device.type == prompt.attention_mask.device.type == "cpu"
 
 
 def test_an_unknown_word_lists_the_stored_ones(teacher):
