@@ -134,12 +134,16 @@ def test_a_recipe_for_the_real_sam3_trains_a_tiny_one_goes_on_and_exports(stage,
     words = ["fit", "--config", str(tmp_path / "recipe.yaml"), f"--model.sam3={data.teacher}"]
     words += [f"--data.shards={data.shards}", "--data.image_size=112", "--data.mask_size=32", "--data.num_workers=0"]
     words += ["--trainer.accelerator=cpu", "--trainer.val_check_interval=1", "--trainer.limit_val_batches=1"]
+    words += ["--trainer.strategy=auto"]  # a launcher would run pytest again
     words += ["--trainer.enable_model_summary=false", f"--trainer.default_root_dir={tmp_path / 'run'}"]
     if stage == "tracker":
         words += ["--data.offsets=[[0,1,2]]", "--data.val_offsets=[0,1,2]"]  # the clips have eight frames
     assert run_lightning([*words, "--trainer.max_steps=1"]).trainer.global_step == 1
     again = run_lightning([*words, "--trainer.max_steps=2", "--ckpt_path=last"])
     assert again.trainer.global_step == 2
+    idle = [name for name, weight in again.model.named_parameters() if weight.requires_grad and weight.grad is None]
+    assert any("fpn_layers.3." in name for name in idle)
+    assert recipe["trainer"]["strategy"] == "ddp_find_unused_parameters_true", "plain DDP waits for their gradients"
     before, after = (load_sam3(folder).state_dict() for folder in (data.teacher, tmp_path / "run" / "sam3"))
     moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert all(torch.isfinite(after[name]).all() for name in moved)
