@@ -7,7 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pl_distill.errors import ConfigError
-from pl_distill.evaluation.models import STUDENT, count_parameters, is_student, open_model, plan_model, plan_models
+from pl_distill.evaluation.models import (
+    STUDENT,
+    count_parameters,
+    is_student,
+    open_model,
+    plan_model,
+    plan_models,
+    trunk_notes,
+)
 from pl_distill.models.bundle import BUNDLE, LICENCE_FILES, is_bundle, write_bundle
 from pl_distill.models.prompts import load_prompts
 from pl_distill.models.sam3 import load_necks, load_sam3
@@ -72,6 +80,9 @@ def package(model: str, out: Path, teacher: str | None = None, prompts: list[str
         raise ConfigError("--prompts", f"has {unknown}", f"words of {sorted(stored)}", "Store them beside the teacher.")
     taken = {word: prompt for word, prompt in stored.items() if prompts is None or word in prompts}
     sam3 = load_sam3(origin)
+    notes = trunk_notes(student, sam3, origin)
+    for note in notes:
+        print(f"note: {note}")
     heads = count_parameters(sam3) - count_parameters(sam3.detector_model.vision_encoder, sam3.tracker_neck)
     learned = count_parameters(student)
     versions = {name: version(name) for name in ("torch", "transformers", "timm")}
@@ -92,6 +103,7 @@ def package(model: str, out: Path, teacher: str | None = None, prompts: list[str
         print(f"warning: no LICENSE lies beside {origin}: put that of its weights into the bundle", file=sys.stderr)
     licences = LICENCES.format(teacher=origin, missing="" if licensed else ": there was none")
     about = {"teacher": origin, "words": list(taken), "parameters": learned + heads, "versions": versions}
+    about |= {"notes": list(notes)}
     write_bundle(out, sam3, student, origin, taken, {"README.md": card, "LICENCES.md": licences}, about)
     began = time.perf_counter()
     open_model(plan_model(str(out), None), next(iter(taken)), "cpu")

@@ -10,7 +10,7 @@ import torch
 from datamodules.preprocessing import Preprocessing
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.results import ModelIdentity
-from pl_distill.models.bundle import is_bundle, verify_bundle
+from pl_distill.models.bundle import is_bundle, read_bundle, verify_bundle
 from pl_distill.models.prompts import PromptEmbedding, choose_prompt, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, substitute, trunk_sha256
 from pl_distill.models.sam3_source import find_file
@@ -134,17 +134,31 @@ def open_model(
         verify_bundle(sam3_source)
     sam3 = load_sam3(sam3_source, trunk=not bundled)
     notes: tuple[str, ...] = ()
-    if student is not None and not bundled:
-        learned_from = student.origin["teacher_trunk_sha256"]
-        if learned_from is not None and learned_from != trunk_sha256(sam3):
-            notes = (
-                f"The student learned from another trunk ({learned_from[:12]}) than that of {source.teacher}: "
-                "its features are not those that this SAM 3 expects.",
-            )
+    if bundled and source.source == sam3_source:  # the trunk was compared when it was still there
+        notes = tuple(read_bundle(sam3_source).get("notes", ()))
+    elif student is not None and not bundled:
+        notes = trunk_notes(student, sam3, sam3_source)
     if student is not None:
         sam3 = substitute(sam3, student)
     sam3 = sam3.to(device, dtype).eval()
     return OpenedModel(sam3, identify(sam3, source, student, preprocessing), prompt_embedding, preprocessing, notes)
+
+
+def trunk_notes(student: Student, sam3: Any, teacher: str) -> tuple[str, ...]:
+    """Say so where a student learned from another trunk than that of the SAM 3 it is put into.
+
+    Args:
+        student: Whose origin may be unknown: nothing is said then.
+        sam3: Still with its trunk.
+        teacher: What the note calls `sam3`.
+    """
+    learned_from = student.origin["teacher_trunk_sha256"]
+    if learned_from is None or learned_from == trunk_sha256(sam3):
+        return ()
+    return (
+        f"The student learned from another trunk ({learned_from[:12]}) than that of {teacher}: "
+        "its features are not those that this SAM 3 expects.",
+    )
 
 
 def identify(sam3: Any, source: ModelSource, student: Student | None, preprocessing: Preprocessing) -> ModelIdentity:

@@ -32,7 +32,7 @@ def video(tmp_path_factory):
     return path
 
 
-def make_student(kind, teacher, folder):
+def make_student(kind, teacher, folder, trunk_sha256=None):
     if kind == "pyramids":
         necks = load_necks(teacher)
         channels = necks.detector_neck.config.fpn_hidden_size
@@ -42,7 +42,7 @@ def make_student(kind, teacher, folder):
         if kind == "necks":
             necks = load_necks(teacher)
             student.attach_necks(necks.detector_neck, necks.tracker_neck)
-    student.save_pretrained(folder, teacher=str(teacher))
+    student.save_pretrained(folder, str(teacher), trunk_sha256)
     return folder
 
 
@@ -75,7 +75,7 @@ def test_trunk_and_text_encoder_stay_behind(bundle):
         parts = {key.split(".")[0] + "." + key.split(".")[1] for key in file.keys()}  # noqa: SIM118
     assert not any("vision_encoder" in part or "text" in part or "geometry" in part for part in parts)
     content = json.loads((bundle / "bundle.json").read_text())
-    assert content["words"] == ["pig"]
+    assert (content["words"], content["notes"]) == (["pig"], [])
     assert set(content["files"]) == {path.name for path in bundle.iterdir()} - {"bundle.json"}
     assert {"README.md", "LICENCES.md"} <= set(content["files"])
 
@@ -108,6 +108,17 @@ def test_a_bundle_that_changed_on_its_way_is_refused(bundle, video, tmp_path, ca
     (broken / "student.safetensors").write_bytes(content)
     assert main(["track", str(video), "--model", str(broken), "--out", str(tmp_path / "out")]) == 1
     assert "student.safetensors: has another SHA-256" in capsys.readouterr().err
+
+
+def test_a_bundle_with_the_heads_of_another_teacher_says_so_wherever_it_runs(teacher, video, tmp_path, capsys):
+    student = make_student("necks", teacher, tmp_path / "student", "f" * 64)
+    assert main(["package", "--model", str(student), "--out", str(tmp_path / "bundle")]) == 0
+    note = f"The student learned from another trunk (ffffffffffff) than that of {teacher}: "
+    assert f"note: {note}" in capsys.readouterr().out
+    options = ["--annotated=false", "--device=cpu", "--max_frames=1", "--out", str(tmp_path / "out")]
+    assert main(["track", str(video), "--model", str(tmp_path / "bundle"), *options]) == 0
+    assert f"note: {note}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["notes"][0].startswith(note)
 
 
 @pytest.mark.parametrize("verb", ["track", "export"])
