@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from pl_distill.errors import CheckpointError
-from pl_distill.evaluation.model_card import ModelCard, write_model
+from pl_distill.evaluation.model_card import ModelCard, write_model, write_student
 from pl_distill.evaluation.words import WordScores
 from pl_distill.models.prompts import load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, write_random_sam3
 from pl_distill.models.sam3_training import open_sam3, save_sam3
+from pl_distill.models.student_io import load_student
+from tests.pl_distill.evaluation.conftest import small_student
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +73,15 @@ def test_a_weight_too_large_for_half_precision_is_named(trained, card, tmp_path)
     with pytest.raises(CheckpointError, match=r"proj1\.bias.*1e\+05"):
         write_model(folder, tmp_path / "model", replace(card, words=None))
     assert not (tmp_path / "model").exists()
+
+
+def test_a_student_of_more_steps_than_half_precision_counts_is_written(card, tmp_path):
+    student = small_student()
+    counters = {name for name, buffer in student.named_buffers() if name.endswith("num_batches_tracked")}
+    for name in counters:
+        student.get_buffer(name).fill_(70_000)
+    student.save_pretrained(tmp_path / "student")
+    folder = write_student(tmp_path / "student", tmp_path / "out", card)
+    written = load_student(folder).state_dict()
+    assert counters
+    assert all(written[name] == 70_000 for name in counters)
