@@ -10,7 +10,7 @@ import torch
 from datamodules.preprocessing import Preprocessing
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.results import ModelIdentity
-from pl_distill.models.bundle import is_bundle, read_bundle, verify_bundle
+from pl_distill.models.bundle import is_bundle, verify_bundle
 from pl_distill.models.prompts import PromptEmbedding, choose_prompt, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, substitute, trunk_sha256
 from pl_distill.models.sam3_source import find_file
@@ -126,16 +126,15 @@ def open_model(
         ConfigError: The prompt is not stored.
     """
     sam3_source = source.source if source.teacher is None else source.teacher
+    bundled = is_bundle(sam3_source)
+    bundle = verify_bundle(sam3_source) if bundled else {}  # before anything of it is read: student.json names code
     student: Student | None = None if source.teacher is None else load_student(source.source)
     prompt_embedding = choose_prompt(load_prompts(sam3_source), prompt)
     preprocessing = load_preprocessing(sam3_source)
-    bundled = is_bundle(sam3_source)
-    if bundled:
-        verify_bundle(sam3_source)
     sam3 = load_sam3(sam3_source, trunk=not bundled)
     notes: tuple[str, ...] = ()
     if bundled and source.source == sam3_source:  # the trunk was compared when it was still there
-        notes = tuple(read_bundle(sam3_source).get("notes", ()))
+        notes = tuple(bundle.get("notes", ()))
     elif student is not None and not bundled:
         notes = trunk_notes(student, sam3, sam3_source)
     if student is not None:

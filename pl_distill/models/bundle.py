@@ -16,14 +16,16 @@ from safetensors.torch import save_file
 
 from datamodules.files import sha256_of, sync_directory, temporary_path, write_json
 from pl_distill.errors import CheckpointError, ConfigError
-from pl_distill.models.prompts import PromptEmbedding, save_prompts
+from pl_distill.models.prompts import PROMPTS_FILE, PromptEmbedding, save_prompts
 from pl_distill.models.sam3_source import WEIGHTS, find_file
-from pl_distill.models.student_io import Student
+from pl_distill.models.student_io import DESCRIPTION, Student
+from pl_distill.models.student_io import WEIGHTS as STUDENT_WEIGHTS
 
 BUNDLE = "bundle.json"
 SCHEMA = 1
 LICENCE_FILES = ("LICENSE", "LICENSE.txt")
 COPIED = ("config.json", "preprocessor_config.json", "processor_config.json", *LICENCE_FILES)
+NEEDED = frozenset({"config.json", WEIGHTS, PROMPTS_FILE, DESCRIPTION, STUDENT_WEIGHTS})
 NOT_NEEDED = ("detector_model.vision_encoder.", "tracker_neck.")
 
 
@@ -36,32 +38,40 @@ def read_bundle(source: str | Path) -> dict[str, Any]:
     """Read what a bundle says of itself.
 
     Raises:
-        CheckpointError: It is damaged, of another schema, or a file is not there.
+        CheckpointError: It is damaged, of another schema, or a file is not named or not there.
     """
     path = Path(source) / BUNDLE
     fix = "Write it again with `pl-distill package`, or copy the whole folder."
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(path, f"is not JSON ({error})", "a bundle's description", fix) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(path, f"holds a {type(content).__name__}", "a bundle's description", fix)
     if content.get("schema") != SCHEMA:
         raise CheckpointError(path, f"has schema {content.get('schema')!r}", f"schema {SCHEMA}", fix)
-    for name in content.get("files", {}):
+    files = content.get("files")
+    missing = sorted(NEEDED.difference(files)) if isinstance(files, dict) else sorted(NEEDED)
+    if missing:
+        raise CheckpointError(path, f"has no SHA-256 of {', '.join(missing)}", "one of every file", fix)
+    for name in files:
         if Path(name).name != name or not (path.parent / name).is_file():
             raise CheckpointError(path.parent / Path(name).name, "is not there", f"a file that {BUNDLE} names", fix)
     return content
 
 
-def verify_bundle(source: str | Path) -> None:
-    """Compare every file of a bundle with its SHA-256.
+def verify_bundle(source: str | Path) -> dict[str, Any]:
+    """Compare every file of a bundle with its SHA-256, and return what the bundle says of itself.
 
     Raises:
-        CheckpointError: One differs.
+        CheckpointError: One differs, or as for `read_bundle`.
     """
-    for name, digest in read_bundle(source)["files"].items():
+    content = read_bundle(source)
+    for name, digest in content["files"].items():
         if sha256_of(Path(source) / name) != digest:
             fix = "Copy the bundle again."
             raise CheckpointError(Path(source) / name, "has another SHA-256", f"that of {BUNDLE}", fix)
+    return content
 
 
 def write_bundle(

@@ -1,6 +1,7 @@
 """`pl-distill package` and what runs from the bundle alone."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,9 @@ from safetensors import safe_open
 
 from datamodules.video import VideoWriter
 from pl_distill.cli import main
-from pl_distill.evaluation.models import ModelSource, plan_models
+from pl_distill.errors import CheckpointError
+from pl_distill.evaluation.models import ModelSource, open_model, plan_model, plan_models
+from pl_distill.models.bundle import verify_bundle
 from pl_distill.models.sam3 import load_necks, write_random_sam3
 from pl_distill.models.tinyvit_dual import TinyViTDualPyramid
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
@@ -119,6 +122,34 @@ def test_a_bundle_with_the_heads_of_another_teacher_says_so_wherever_it_runs(tea
     assert main(["track", str(video), "--model", str(tmp_path / "bundle"), *options]) == 0
     assert f"note: {note}" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "run.json").read_text())["notes"][0].startswith(note)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds a list"),
+        ('{"schema": 1}', "has no SHA-256 of config.json, model.safetensors, prompts.safetensors, student.json, "),
+        ('{"schema": 1, "files": ["config.json"]}', "has no SHA-256 of config.json"),
+        ('{"schema": 1, "files": {}}', "has no SHA-256 of config.json"),
+        ('{"schema": 1, "files": {"config.json": "0"}}', "has no SHA-256 of model.safetensors"),
+    ],
+)
+def test_a_damaged_description_is_refused(tmp_path, content, found):
+    (tmp_path / "bundle.json").write_text(content)
+    with pytest.raises(CheckpointError, match=re.escape(f"bundle.json: {found}")):
+        verify_bundle(tmp_path)
+
+
+def test_no_code_that_a_changed_bundle_names_is_imported(bundle, tmp_path, monkeypatch):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    content = json.loads((broken / "student.json").read_text())
+    (broken / "student.json").write_text(json.dumps({**content, "class_path": "stranger.Network"}))
+    (tmp_path / "stranger.py").write_text("raise AssertionError('was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CheckpointError, match=r"student\.json: has another SHA-256"):
+        open_model(plan_model(str(broken), None), "pig", "cpu")
 
 
 @pytest.mark.parametrize("verb", ["track", "export"])
