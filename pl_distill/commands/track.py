@@ -65,7 +65,7 @@ def track(
     who it is, over gaps, days and restarts.
     Example: pl-distill track pen.mp4 --model runs/demo/student --out runs/pen
     Example: pl-distill track pen.mp4 --model pen_teacher --out runs/pen --pool runs/pool --behaviour pen_behaviour
-    Example: pl-distill track rtsp://user:password@10.0.0.7/pen --model facebook/sam3 --prompt pig --out runs/camera
+    Example: pl-distill track rtsp://user:password@10.0.0.7/pen --model sam3 --prompt pig --out runs/camera
 
     Args:
         video: A video, a picture, a folder of pictures, a pattern in quotes ('day/*.mp4': one stream), the address of a

@@ -20,7 +20,7 @@ from pl_distill.evaluation.tuning import (
     write_variant,
 )
 from pl_distill.models.sam3_load import load_config
-from pl_distill.models.sam3_source import find_file
+from pl_distill.models.sam3_source import check_source
 from pl_distill.streaming import PruningPolicy
 
 
@@ -46,7 +46,7 @@ def tune(
     Example: pl-distill tune --model pen_teacher --data SHARDS --out runs/tune --grid.new_det_thresh=[0.4,0.5]
 
     Args:
-        model: A SAM 3: folder, hub name or shipped model.
+        model: A SAM 3: folder or shipped model.
         data: Folder of shards.
         out: Folder of everything that is made, a folder for each combination.
         grid: Name of a number in config.json -> values to try, such as new_det_thresh, high_conf_thresh,
@@ -65,15 +65,17 @@ def tune(
         raise ConfigError("--grid", "is empty", "a threshold with values", "Try --grid.new_det_thresh=[0.3,0.4,0.5].")
     if jobs < 1:
         raise ConfigError("--jobs", f"is {jobs}", "at least 1", "Choose another value.")
-    load_config(model)  # refuses what is no SAM 3, by name
-    config = find_file(model, CONFIG)
-    assert config is not None
-    arms = combinations(json.loads(config.read_text(encoding="utf-8")), grid or {})
+    folder = Path(check_source(model))
+    if not folder.is_dir():  # the hub's cache has of a model only the files that something has asked for
+        fix = f"Run `hf download {model} --local-dir {folder.name}`."
+        raise ConfigError("--model", f"is {model!r}, a name on the hub", "a local folder or a shipped model", fix)
+    load_config(folder)  # refuses what is no SAM 3, by name
+    arms = combinations(json.loads((folder / CONFIG).read_text(encoding="utf-8")), grid or {})
     common = {"data": data, "prompt": prompt, "split": split, "seed": seed}
     common |= {"max_frames": max_frames, "device": device, "video": False}
     evaluations = {}
     for arm, change in arms.items():
-        variant = str(write_variant(config.parent, out / arm / "model", change))
+        variant = str(write_variant(folder, out / arm / "model", change))
         evaluations[arm] = {**common, "model": variant, "policy": policy, "out": out / arm}
     for arm, other in (without_switches(policy) if switches else {}).items():
         evaluations[arm] = {**evaluations[AS_IT_IS], "policy": other, "out": out / arm}

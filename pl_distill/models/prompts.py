@@ -106,7 +106,7 @@ def load_prompts(source: str | Path) -> dict[str, PromptEmbedding]:
             source,
             f"has no {PROMPTS_FILE}",
             "the embeddings of its words",
-            "Make them once with pl_distill.models.prompts.compute_prompts and save_prompts.",
+            _how_to_store(source),
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -117,6 +117,17 @@ def load_prompts(source: str | Path) -> dict[str, PromptEmbedding]:
             }
     except SafetensorError as error:
         raise CheckpointError(path, f"is damaged ({error})", "stored prompts", "Make the file again.") from error
+
+
+def _how_to_store(source: str | Path) -> str:
+    """Say how words get beside a model; one of the hub needs a folder of its own first."""
+    if Path(source).is_dir():
+        folder, before = str(source), "Make them once"
+    else:
+        folder = str(source).rpartition("/")[2]
+        before = f"Run `hf download {source} --local-dir {folder}`, name {folder} instead, and make them once"
+    call = f"save_prompts(Path({folder!r}), compute_prompts({folder!r}, ['pig']))"
+    return f"{before} in Python, with pl_distill.models.prompts: {call}."
 
 
 def choose_prompt(prompts: Mapping[str, PromptEmbedding], word: str) -> PromptEmbedding:

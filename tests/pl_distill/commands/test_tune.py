@@ -72,6 +72,15 @@ def test_what_is_no_sam3_is_refused(words, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_on_the_hub_is_refused_before_anything_is_asked_of_it(words, tmp_path, capsys):
+    words = [*words, "--model", "facebook/sam3", "--out", str(tmp_path / "out"), "--switches=true"]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "--model: is 'facebook/sam3', a name on the hub, expected a local folder or a shipped model." in error
+    assert "hf download facebook/sam3 --local-dir sam3" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_combinations_are_all_but_the_one_that_is_there():
     config = {"a": 0.5, "n": 16, "on": True, "name": "x"}
     arms = combinations(config, {"a": [0.4, 0.5], "n": [16.0, 1.0]})

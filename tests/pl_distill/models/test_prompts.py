@@ -75,9 +75,21 @@ def test_a_prompt_that_is_too_long_is_refused(teacher):
         compute_prompts(teacher, ["q" * 40])
 
 
+def test_the_hubs_sam3_has_no_prompts_and_the_error_says_how_it_gets_some(monkeypatch):
+    monkeypatch.setattr("pl_distill.models.prompts.find_file", lambda *_: None)
+    with pytest.raises(CheckpointError) as caught:
+        load_prompts("facebook/sam3")
+    for step in (
+        "`hf download facebook/sam3 --local-dir sam3`",
+        "name sam3 instead",
+        "save_prompts(Path('sam3'), compute_prompts('sam3', ['pig']))",
+    ):
+        assert step in str(caught.value)
+
+
 def test_a_model_without_prompts_or_with_a_damaged_file_is_refused(teacher, tmp_path):
     shutil.copy(teacher / "config.json", tmp_path)
-    with pytest.raises(CheckpointError, match=r"has no prompts\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"has no prompts\.safetensors.* Make them once .*save_prompts\("):
         load_prompts(tmp_path)
     (tmp_path / PROMPTS_FILE).write_bytes(b"not safetensors")
     with pytest.raises(CheckpointError, match="is damaged"):
