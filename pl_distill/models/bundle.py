@@ -50,8 +50,9 @@ def read_bundle(source: str | Path) -> dict[str, Any]:
         raise CheckpointError(path, f"holds a {type(content).__name__}", "a bundle's description", fix)
     if content.get("schema") != SCHEMA:
         raise CheckpointError(path, f"has schema {content.get('schema')!r}", f"schema {SCHEMA}", fix)
-    files = content.get("files")
-    missing = sorted(NEEDED.difference(files)) if isinstance(files, dict) else sorted(NEEDED)
+    told = content.get("files")
+    files = told if isinstance(told, dict) else {}
+    missing = sorted(NEEDED.difference(files))
     if missing:
         raise CheckpointError(path, f"has no SHA-256 of {', '.join(missing)}", "one of every file", fix)
     for name in files:
