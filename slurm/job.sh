@@ -68,13 +68,15 @@ finish_with() {
 # Ask SLURM for another start, unless somebody has cancelled the job or SLURM requeues it by itself.
 # A job that ends is COMPLETING whatever ends it; only the reason tells its time limit from `scancel`.
 requeue() {
-    local state
-    state=$(scontrol show job "$SLURM_JOB_ID" 2> /dev/null \
+    local job=$SLURM_JOB_ID state
+    # One job of an array has the array's own number, by which SLURM would understand all of them.
+    if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
+    state=$(scontrol show job "$job" 2> /dev/null \
         | sed -n 's/.*JobState=\([A-Z_]*\) Reason=\([A-Za-z_]*\).*/\1 \2/p' | head -n 1)
     case $state in
         RUNNING\ * | TIMEOUT\ * | COMPLETING\ TimeLimit)
             say "$1; asking for a requeue"
-            if scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi  # SLURM ends this script
+            if scontrol requeue "$job"; then sleep 60; fi  # SLURM ends this script
             ;;
         *) say "$1; no requeue, the job is $state" ;;
     esac

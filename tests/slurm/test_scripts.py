@@ -39,18 +39,19 @@ def test_without_a_folder_a_script_says_how_it_is_called():
         assert re.search(r"_FOLDER is missing: sbatch .*slurm/" + script.name, ran.stderr)
 
 
-def finish(tmp_path, step, state="RUNNING", crashes=0):
-    """Run `finish_with` over a step, with a scontrol that writes down what it is asked for."""
+def finish(tmp_path, step, state="RUNNING", crashes=0, **more):
+    """Run `finish_with` over a step, with a scontrol that writes down what it is asked for; `more` is environment."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir(exist_ok=True)
     scontrol.write_text(
-        f'#!/bin/bash\nif [ "$1" = show ]; then echo "JobId=7 JobState={state} Reason=None"; exit; fi\n'
+        f'#!/bin/bash\nif [ "$1" = show ]; then echo "${{@: -1}}" >> {tmp_path}/shown\n'
+        f'echo "JobId=7 JobState={state} Reason=None"; exit; fi\n'
         f'echo "$@" >> {tmp_path}/asked\nexit 1\n'
     )
     scontrol.chmod(0o755)
     (tmp_path / "crashes.log").write_text("killed\n" * crashes)
     code = f"run={tmp_path}; interrupted=; source {FOLDER}/job.sh; trap 'interrupted=yes' USR1; {step} & finish_with $!"
-    environment = {**os.environ, "PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    environment = {**os.environ, "PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", **more}
     ran = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment, timeout=30)
     asked = tmp_path / "asked"
     return ran.returncode, asked.read_text().split() if asked.exists() else [], ran.stdout
@@ -63,6 +64,12 @@ def test_saved_and_killed_jobs_are_requeued_and_no_others(code, requeued, tmp_pa
     found, asked, _ = finish(tmp_path, f"(exit {code})")
     assert found == code
     assert asked == (["requeue", "7"] if requeued else [])
+
+
+def test_of_an_array_one_job_alone_is_asked_for(tmp_path):
+    _, asked, _ = finish(tmp_path, "(exit 75)", SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="3")
+    assert asked == ["requeue", "7_3"]
+    assert (tmp_path / "shown").read_text().split() == ["7_3"]
 
 
 @pytest.mark.parametrize(("state", "requeued"), [("running", True), ("done", False)])
