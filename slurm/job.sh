@@ -33,16 +33,31 @@ free_port() {
     done
 }
 
+# Take a signal to the script: hear SIGNAL
+# `step` is the process of a step that saves, if any; srun passes USR1 on to its tasks, but TERM makes it kill them.
+# After its time limit SLURM kills this script with its tasks, which block SIGTERM: who waits for them asks too late.
+hear() {
+    asked=$1 interrupted=yes
+    if [ -n "${step:-}" ]; then kill -s USR1 "$step" 2> /dev/null; fi
+    if [ "$1" = TERM ]; then requeue "asked by SIGTERM" ENDING; fi
+}
+
 # Wait for a step and decide what becomes of the job: finish_with PID
 # 75: it saved and asks to be started again. Above 128: a task was killed (its node, its memory, a colleague's mistake);
 # the run goes on from its last checkpoint, MAX_CRASHES times in all. Anything else is an error that would come back.
 finish_with() {
-    local code=127 now
-    interrupted=yes
+    local code=127 interrupted=yes now
+    trap 'hear USR1' USR1
+    trap 'hear TERM' TERM
+    if [ -n "$asked" ]; then hear "$asked"; fi
     while [ -n "$interrupted" ]; do  # a trapped signal ends `wait`, not the step
         interrupted=
         wait "$1"; now=$?
-        if [ "$now" -ne 127 ]; then code=$now; fi  # 127: bash has told the code already
+        case $now in
+            127) ;;  # bash has told the code already
+            -1) code=143 ;;  # bash 5.2 has lost the code of a step that ended as a signal came
+            *) code=$now ;;
+        esac
     done
     # Of a step whose node is lost srun may say 0 (22.05 does): only the run itself knows that it has not ended.
     if [ "$code" -eq 0 ] && grep -qs '"state": "running"' "$run/run_state.json"; then code=143; fi
@@ -50,7 +65,7 @@ finish_with() {
         0) say "done" ;;
         75) requeue "saved after a signal" ;;
         *)
-            if [ "$code" -gt 128 ] && [ -n "${asked:-}" ]; then
+            if [ "$code" -gt 128 ] && [ -n "$asked" ]; then
                 requeue "asked by SIG$asked and killed before it had saved; goes on from the last checkpoint"
             elif [ "$code" -gt 128 ]; then
                 say "a task was killed (exit code $code)" | tee -a "$run/crashes.log"
@@ -65,19 +80,21 @@ finish_with() {
     exit "$code"
 }
 
-# Ask SLURM for another start, unless somebody has cancelled the job or SLURM requeues it by itself.
-# A job that ends is COMPLETING whatever ends it; only the reason tells its time limit from `scancel`.
+# Ask SLURM for another start, unless somebody has cancelled the job or SLURM requeues it by itself: requeue WHY [ENDING]
+# A job that ends is COMPLETING whatever ends it: only the reason tells its time limit from `scancel`, and only the date
+# of a preemption tells PreemptMode=CANCEL. With ENDING only a job that is ended for one of them is asked for.
 requeue() {
-    local job=$SLURM_JOB_ID state
+    local job=$SLURM_JOB_ID told state
     # One job of an array has the array's own number, by which SLURM would understand all of them.
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
-    state=$(scontrol show job "$job" 2> /dev/null \
-        | sed -n 's/.*JobState=\([A-Z_]*\) Reason=\([A-Za-z_]*\).*/\1 \2/p' | head -n 1)
+    told=$(scontrol show job --oneliner "$job" 2> /dev/null | head -n 1)
+    state=$(sed -n 's/.*JobState=\([A-Z_]*\) Reason=\([A-Za-z_]*\).*/\1 \2/p' <<< "$told")
+    case $told in *\ PreemptTime=[0-9]*) state+=" preempted" ;; esac
     case $state in
-        RUNNING\ * | TIMEOUT\ * | COMPLETING\ TimeLimit)
-            say "$1; asking for a requeue"
-            if scontrol requeue "$job"; then sleep 60; fi  # SLURM ends this script
-            ;;
-        *) say "$1; no requeue, the job is $state" ;;
+        COMPLETING\ TimeLimit* | COMPLETING\ *\ preempted | TIMEOUT\ * | PREEMPTED\ *) ;;
+        RUNNING\ *) if [ -n "${2:-}" ]; then return; fi ;;
+        *) if [ -z "${2:-}" ]; then say "$1; no requeue, the job is $state"; fi; return ;;
     esac
+    say "$1; asking for a requeue"
+    if scontrol requeue "$job"; then sleep 60; fi  # SLURM ends this script
 }

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def wait(job, seconds=300):
     raise TimeoutError(f"job {job}: {said}")
 
 
+def wait_until(condition, what, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain until {what}"
+        time.sleep(0.3)
+
+
 def drill(cluster, out, strategy, nodes, *options):
     """Run the drill; return what it says about its one trial, and the job's log."""
     words = [sys.executable, ROOT / "slurm" / "drill.py", "--out", out, "--strategies", strategy]
@@ -119,12 +127,24 @@ def test_a_job_that_makes_a_mistake_or_is_cancelled_is_not_started_again(slurm, 
     monkeypatch.setenv("PL_DISTILL_CONTAINER", str(pulled))
     other = run(*words, tmp_path / "cancelled", "--config", "distill/pen.yaml").stdout.strip()
     log = tmp_path / f"{other}.log"
-    end = time.monotonic() + 120
-    while not pulled.with_name("pull.began").exists():
-        assert time.monotonic() < end, log.read_text() if log.exists() else "no log"
-        time.sleep(0.2)
+    wait_until(pulled.with_name("pull.began").exists, f"the job begins, see {log}")
     cancelled = run("scancel", other)
     assert cancelled.returncode == 0, cancelled.stderr
     state, said = wait(other)
     assert state == "CANCELLED", said + log.read_text()
     assert "Restarts=0" in said
+
+
+def test_a_training_that_does_not_answer_comes_back_after_its_time_limit(slurm, tmp_path, monkeypatch):
+    deaf = tmp_path / "deaf"
+    deaf.write_text('#!/bin/sh\n[ "$1" = --version ] || exec sleep 600\n')
+    deaf.chmod(0o755)
+    monkeypatch.setenv("PL_DISTILL", str(deaf))
+    words = ["sbatch", "--parsable", "--ntasks-per-node=1", "--time=10", f"--output={tmp_path}/%j.log"]
+    job = run(*words, ROOT / "slurm/train.sbatch", tmp_path / "run").stdout.strip()
+    wait_until(lambda: f"{job}.0" in run("squeue", "--noheader", "--steps", "--jobs", job).stdout, "the step runs")
+    # Sooner than a time limit of whole minutes; SLURM looks every 30 seconds.
+    run("scontrol", "update", f"JobId={job}", f"EndTime={datetime.now():%FT%T}")
+    wait_until(lambda: "Restarts=1" in run("scontrol", "show", "job", "-o", job).stdout, "it comes back")
+    run("scancel", job)
+    assert "DUE TO TIME LIMIT" in (tmp_path / f"{job}.log").read_text()

@@ -39,18 +39,18 @@ def test_without_a_folder_a_script_says_how_it_is_called():
         assert re.search(r"_FOLDER is missing: sbatch .*slurm/" + script.name, ran.stderr)
 
 
-def finish(tmp_path, step, state="RUNNING", crashes=0, **more):
+def finish(tmp_path, step, state="RUNNING", crashes=0, reason="None", preempted="None", **more):
     """Run `finish_with` over a step, with a scontrol that writes down what it is asked for; `more` is environment."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir(exist_ok=True)
     scontrol.write_text(
         f'#!/bin/bash\nif [ "$1" = show ]; then echo "${{@: -1}}" >> {tmp_path}/shown\n'
-        f'echo "JobId=7 JobState={state} Reason=None"; exit; fi\n'
+        f'echo "JobId=7 JobState={state} Reason={reason} PreemptTime={preempted}"; exit; fi\n'
         f'echo "$@" >> {tmp_path}/asked\nexit 1\n'
     )
     scontrol.chmod(0o755)
     (tmp_path / "crashes.log").write_text("killed\n" * crashes)
-    code = f"run={tmp_path}; interrupted=; source {FOLDER}/job.sh; trap 'interrupted=yes' USR1; {step} & finish_with $!"
+    code = f"run={tmp_path}; asked=; source {FOLDER}/job.sh; trap 'asked=TERM' TERM; {step} & finish_with $!"
     environment = {**os.environ, "PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", **more}
     ran = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment, timeout=30)
     asked = tmp_path / "asked"
@@ -103,6 +103,23 @@ def test_a_preemption_that_gave_no_time_to_save_is_no_crash(tmp_path):
     assert (tmp_path / "crashes.log").read_text() == "killed\n" * 3
 
 
+@pytest.mark.parametrize(
+    ("told", "events"),
+    [
+        ({"state": "COMPLETING", "reason": "TimeLimit"}, "requeue 7 ended requeue 7"),  # it was refused the first time
+        ({"state": "COMPLETING", "preempted": "2026-01-21T12:00:00"}, "requeue 7 ended requeue 7"),
+        ({"state": "COMPLETING"}, "ended"),  # scancel
+        ({"state": "RUNNING", "preempted": "2026-01-21T12:00:00"}, "ended requeue 7"),  # GraceTime: the step may save
+    ],
+)
+def test_a_job_that_is_ended_for_its_time_asks_before_it_is_killed_with_its_step(told, events, tmp_path):
+    until = f"for _ in {{1..100}}; do [ -s {tmp_path}/shown ] && break; sleep 0.1; done"
+    then = f"for _ in {{1..10}}; do [ -s {tmp_path}/asked ] && break; sleep 0.1; done"
+    step = f"(kill -TERM $$; {until}; {then}; echo ended >> {tmp_path}/asked; exit 143)"
+    _, asked, _ = finish(tmp_path, step, **told)
+    assert asked == events.split()
+
+
 def test_a_signal_to_the_script_does_not_hide_the_exit_code_of_the_step(tmp_path):
     step = "(sleep 0.2; kill -USR1 $$; sleep 0.2; kill -USR1 $$; sleep 0.3; exit 75)"
     found, asked, _ = finish(tmp_path, step)
@@ -140,13 +157,11 @@ def test_who_knows_better_names_the_place():
     assert bash(MEET, MASTER_ADDR="10.0.0.9", MASTER_PORT="29500") == "10.0.0.9 29500"
 
 
-def start(tmp_path, restarts, signalled=False):
-    """Run train.sbatch with a srun that writes down what it is to run, and may signal the script; code and steps."""
+def launch(tmp_path, script, srun, restarts=0):
+    """Run a job script with a srun and a scontrol that answers that the job runs."""
     (tmp_path / "bin").mkdir(exist_ok=True)
-    steps = tmp_path / "steps"
-    steps.unlink(missing_ok=True)
-    signal = '[ "${@: -1}" = true ] && kill -USR1 $PPID' if signalled else ":"
-    for name, code in {"srun": f'echo "$@" >> {steps}\n{signal}\nexit 0', "scontrol": "exit 1"}.items():
+    scontrol = 'if [ "$1 $2" = "show job" ]; then echo "JobId=7 JobState=RUNNING Reason=None"; else exit 1; fi'
+    for name, code in {"srun": srun, "scontrol": scontrol}.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{code}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     environment = {
@@ -159,9 +174,26 @@ def start(tmp_path, restarts, signalled=False):
         "SLURM_RESTART_COUNT": str(restarts),
         "SLURMD_NODENAME": "n1",
     }
-    words = ["bash", str(FOLDER / "train.sbatch"), str(tmp_path / "run")]
-    ran = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=30)
+    words = ["bash", str(FOLDER / script), str(tmp_path / "run")]
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=30)
+
+
+def start(tmp_path, restarts, signalled=False):
+    """Run train.sbatch with a srun that writes down what it is to run, and may signal the script; code and steps."""
+    steps = tmp_path / "steps"
+    steps.unlink(missing_ok=True)
+    signal = '[ "${@: -1}" = true ] && kill -USR1 $PPID' if signalled else ":"
+    ran = launch(tmp_path, "train.sbatch", f'echo "$@" >> {steps}\n{signal}\nexit 0', restarts)
     return ran.returncode, steps.read_text().splitlines()
+
+
+@pytest.mark.parametrize("signal", ["USR1", "TERM"])
+@pytest.mark.parametrize("script", ["cache.sbatch", "evaluate.sbatch"])
+def test_a_preempted_job_of_an_array_has_not_crashed(script, signal, tmp_path):
+    ran = launch(tmp_path, script, f"kill -{signal} $PPID; exit 143")
+    assert ran.returncode == 143
+    assert f"asked by SIG{signal} and killed" in ran.stdout
+    assert not list(tmp_path.rglob("crashes.log"))
 
 
 def test_neighbouring_starts_train_in_steps_of_other_numbers(tmp_path):
