@@ -1,5 +1,7 @@
 # What the job scripts of this folder have in common; they source it.
 
+PAUSES=${REQUEUE_PAUSES-1 4 15 40 60}  # seconds between attempts to reach SLURM's controller
+
 say() { echo "$(date --iso-8601=seconds) job ${SLURM_JOB_ID:-?}, start ${SLURM_RESTART_COUNT:-0}: $*"; }
 
 # Print what explains a difference between two runs.
@@ -60,7 +62,10 @@ finish_with() {
         esac
     done
     # Of a step whose node is lost srun may say 0 (22.05 does): only the run itself knows that it has not ended.
-    if [ "$code" -eq 0 ] && grep -qs '"state": "running"' "$run/run_state.json"; then code=143; fi
+    if [ "$code" -eq 0 ] && [ -e "$run/run_state.json" ] && ! grep -q '"state": "done"' "$run/run_state.json"; then
+        code=143
+    fi
+    if [ "$code" -gt 128 ] && saved_in_this_start; then code=75; fi
     case $code in
         0) say "done" ;;
         75) requeue "saved after a signal" ;;
@@ -80,14 +85,27 @@ finish_with() {
     exit "$code"
 }
 
+# Whether the run has saved and asks to be started again, though srun tells that a rank was killed: one that leaves later
+# than KillWait after the first, whose 75 srun takes for a bad exit.
+saved_in_this_start() {
+    local state="$run/run_state.json"
+    grep -qs '"state": "requeued"' "$state" && grep -qs "\"job_id\": \"$SLURM_JOB_ID\"" "$state" || return
+    if [ "${SLURM_RESTART_COUNT:-0}" -eq 0 ]; then ! grep -q '"restart_count"' "$state"; return; fi
+    grep -q "\"restart_count\": \"$SLURM_RESTART_COUNT\"" "$state"
+}
+
 # Ask SLURM for another start, unless somebody has cancelled the job or SLURM requeues it by itself: requeue WHY [ENDING]
 # A job that ends is COMPLETING whatever ends it: only the reason tells its time limit from `scancel`, and only the date
 # of a preemption tells PreemptMode=CANCEL. With ENDING only a job that is ended for one of them is asked for.
 requeue() {
-    local job=$SLURM_JOB_ID told state
+    local job=$SLURM_JOB_ID told='' state pause
     # One job of an array has the array's own number, by which SLURM would understand all of them.
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
-    told=$(scontrol show job --oneliner "$job" 2> /dev/null | head -n 1)
+    for pause in $PAUSES; do  # a controller that is busy, or fails over, does not answer for a while
+        told=$(scontrol show job --oneliner "$job" 2> /dev/null | head -n 1)
+        if [ -n "$told" ]; then break; fi
+        sleep "$pause"
+    done
     state=$(sed -n 's/.*JobState=\([A-Z_]*\) Reason=\([A-Za-z_]*\).*/\1 \2/p' <<< "$told")
     case $told in *\ PreemptTime=[0-9]*) state+=" preempted" ;; esac
     case $state in
@@ -96,5 +114,8 @@ requeue() {
         *) if [ -z "${2:-}" ]; then say "$1; no requeue, the job is $state"; fi; return ;;
     esac
     say "$1; asking for a requeue"
-    if scontrol requeue "$job"; then sleep 60; fi  # SLURM ends this script
+    for pause in $PAUSES; do
+        if scontrol requeue "$job"; then sleep 60; return; fi  # SLURM ends this script
+        sleep "$pause"
+    done
 }

@@ -39,19 +39,24 @@ def test_without_a_folder_a_script_says_how_it_is_called():
         assert re.search(r"_FOLDER is missing: sbatch .*slurm/" + script.name, ran.stderr)
 
 
-def finish(tmp_path, step, state="RUNNING", crashes=0, reason="None", preempted="None", **more):
-    """Run `finish_with` over a step, with a scontrol that writes down what it is asked for; `more` is environment."""
+def finish(tmp_path, step, state="RUNNING", crashes=0, reason="None", preempted="None", silent=0, **more):
+    """Run `finish_with` over a step, with a scontrol that writes down what it is asked for; `more` is environment.
+
+    It gives no answer the first `silent` times that it is asked for the job's state, and refuses every requeue.
+    """
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir(exist_ok=True)
     scontrol.write_text(
         f'#!/bin/bash\nif [ "$1" = show ]; then echo "${{@: -1}}" >> {tmp_path}/shown\n'
+        f"if [ $(wc -l < {tmp_path}/shown) -le {silent} ]; then exit 1; fi\n"
         f'echo "JobId=7 JobState={state} Reason={reason} PreemptTime={preempted}"; exit; fi\n'
         f'echo "$@" >> {tmp_path}/asked\nexit 1\n'
     )
     scontrol.chmod(0o755)
     (tmp_path / "crashes.log").write_text("killed\n" * crashes)
     code = f"run={tmp_path}; asked=; source {FOLDER}/job.sh; trap 'asked=TERM' TERM; {step} & finish_with $!"
-    environment = {**os.environ, "PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", **more}
+    environment = {"PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "REQUEUE_PAUSES": "0"}
+    environment = {**os.environ, **environment, **more}
     ran = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment, timeout=30)
     asked = tmp_path / "asked"
     return ran.returncode, asked.read_text().split() if asked.exists() else [], ran.stdout
@@ -72,7 +77,38 @@ def test_of_an_array_one_job_alone_is_asked_for(tmp_path):
     assert (tmp_path / "shown").read_text().split() == ["7_3"]
 
 
-@pytest.mark.parametrize(("state", "requeued"), [("running", True), ("done", False)])
+def test_a_controller_that_is_busy_is_asked_again(tmp_path):
+    _, asked, said = finish(tmp_path, "(exit 75)", silent=2, REQUEUE_PAUSES="0 0 0")
+    assert len((tmp_path / "shown").read_text().split()) == 3
+    assert asked == ["requeue", "7"] * 3
+    assert "asking for a requeue" in said
+
+
+@pytest.mark.parametrize(
+    ("saved", "start", "crash"),
+    [
+        ({"job_id": "7"}, {}, False),
+        ({"job_id": "7", "restart_count": "2"}, {"SLURM_RESTART_COUNT": "2"}, False),
+        ({"job_id": "7", "restart_count": "1"}, {"SLURM_RESTART_COUNT": "2"}, True),  # in the start before
+        ({"job_id": "6"}, {}, True),
+    ],
+)
+def test_a_rank_that_is_killed_while_it_leaves_a_saved_run_is_no_crash(saved, start, crash, tmp_path):
+    write_json(tmp_path / "run_state.json", {"schema": 1, "state": "requeued", "slurm": saved})
+    found, asked, said = finish(tmp_path, "(exit 137)", **start)
+    assert (found, asked) == (137 if crash else 75, ["requeue", "7"])
+    assert ("a task was killed" in said) == crash
+
+
+def test_a_smoke_in_the_folder_of_another_is_refused(tmp_path):
+    (tmp_path / "run_state.json").touch()
+    words = ["bash", FOLDER / "smoke.sbatch", tmp_path]
+    ran = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "SLURM_JOB_ID": "1"})
+    assert ran.returncode == 1
+    assert "run_state.json is there already" in ran.stderr
+
+
+@pytest.mark.parametrize(("state", "requeued"), [("running", True), ("requeued", True), ("done", False)])
 def test_a_step_that_ends_well_while_its_run_has_not_was_on_a_lost_node(state, requeued, tmp_path):
     write_json(tmp_path / "run_state.json", {"schema": 1, "state": state})
     found, asked, _ = finish(tmp_path, "(exit 0)")
@@ -168,6 +204,7 @@ def launch(tmp_path, script, srun, restarts=0):
         **os.environ,
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "PL_DISTILL": "echo",
+        "REQUEUE_PAUSES": "0",
         "PL_DISTILL_SLURM_DIR": str(FOLDER),
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NUM_NODES": "1",
