@@ -23,7 +23,7 @@ FLOORS = (  # a package may import its own floor's packages only where listed be
     ("monitor",),
     ("streaming", "losses", "reid", "strategies"),
     ("models", "checkpoint_io"),
-    ("errors", "assets"),
+    ("errors", "assets", "code_state"),
 )
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 
