@@ -15,25 +15,16 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.batch import DistillationBatch
-from datamodules.preprocessing import Preprocessing
 from pl_distill.errors import ConfigError
 from pl_distill.losses.agreement import centred_relative_error, cosine, relative_error
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss, Progress, pairs
 from pl_distill.losses.gradient_norms import gradient_norms, shares
 from pl_distill.models.checkpoints import check_fit
-from pl_distill.models.sam3 import (
-    Necks,
-    Pyramids,
-    load_necks,
-    load_preprocessing,
-    read_geometry,
-    read_trunk_sha256,
-    trunk_settings,
-)
-from pl_distill.models.sam3_load import load_config
+from pl_distill.models.sam3 import Necks, Pyramids, load_necks, read_geometry
 from pl_distill.models.student_io import Student, StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
+from pl_distill.modules.cache_agreement import require_the_caches_teacher
 from pl_distill.modules.features import LEVEL_NAMES, Features
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import warmup_cosine
@@ -112,29 +103,9 @@ class DistillationModule(LightningModule):
         """Read the necks: not in `configure_model`, where ZeRO-3 would partition what is built.
 
         Raises:
-            ConfigError: The cache was made by another trunk than this teacher's, or with another preprocessing.
+            ConfigError: The cache in use was not made by this teacher as it is now.
         """
-        made_by = self.teacher_trunk_sha256
-        if made_by is not None and read_trunk_sha256(self.teacher) != made_by:
-            found = f"is {self.teacher}, whose trunk has another hash than the one that made the cache"
-            raise ConfigError("model.teacher", found, f"the teacher with {made_by}", "Give the teacher of this cache.")
-        settings = getattr(getattr(self._trainer, "datamodule", None), "trunk_settings", None)
-        if settings and (now := trunk_settings(load_config(self.teacher))) != settings:
-            differing = [name for name in now if now[name] != settings.get(name)]
-            raise ConfigError(
-                "model.teacher",
-                f"is {self.teacher}, whose trunk has {', '.join(f'{name} {now[name]}' for name in differing)}",
-                f"{', '.join(f'{name} {settings.get(name)}' for name in differing)}, with which the cache was made",
-                "Give the teacher as it was when it made this cache, or run `pl-distill predict` again.",
-            )
-        cached = self.cached_preprocessing
-        if cached is not None and (own := load_preprocessing(self.teacher)) != cached:
-            raise ConfigError(
-                "model.teacher",
-                f"is {self.teacher}, whose preprocessing is {own.describe()}",
-                f"{cached.describe()}, with which the cache was made",
-                "Give the teacher as it was when it made this cache, or run `pl-distill predict` again.",
-            )
+        require_the_caches_teacher(self.teacher, getattr(self._trainer, "datamodule", None))
         if not self._teacher_necks:
             necks: Necks = load_necks(self.teacher).requires_grad_(False).eval()
             self._teacher_necks.append(necks)
@@ -168,11 +139,6 @@ class DistillationModule(LightningModule):
         """Hash of the trunk that made the cache in use; None where the data do not tell."""
         datamodule = getattr(self._trainer, "datamodule", None)
         return cast(str | None, getattr(datamodule, "teacher_trunk_sha256", None))
-
-    @property
-    def cached_preprocessing(self) -> Preprocessing | None:
-        """What the pictures of the cache in use went through; None where the data do not tell."""
-        return cast(Preprocessing | None, getattr(getattr(self._trainer, "datamodule", None), "preprocessing", None))
 
     def forward(self, images: Tensor) -> Tensor | Pyramids:
         """Map images (B, 3, S, S) to the student's map (B, C, h, w) or its pyramids."""

@@ -9,7 +9,6 @@ pool keeps as much of an animal that the tracker loses every minute as of one th
 import fcntl
 import logging
 import os
-import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import IO, Literal
 
 import numpy as np
 
+from datamodules.files import file_name_of
 from pl_distill.errors import ConfigError
 from pl_distill.reid.errors import PoolError
 from pl_distill.reid.gallery import BoundedGallery, HeldGallery, RunningMeans
@@ -298,7 +298,7 @@ def _completed(given: MatchPolicy, calibrated: MatchPolicy) -> MatchPolicy:
 
 def _lock_camera(folder: Path, camera: str) -> IO[str]:
     """Hold a camera's name as long as the file stays open; the system lets go of it even after a kill."""
-    path = folder / f"camera-{re.sub(r'[^A-Za-z0-9_.-]', '_', camera)}.lock"
+    path = folder / f"camera-{file_name_of(camera)}.lock"
     file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -216,6 +216,11 @@ def test_each_vector_is_learnt_once_however_many_cameras_there_are(open_pool, lo
         assert [len(left._gallery.gallery.vectors), len(right._gallery.gallery.vectors)] == [4, 4 + 1 + 1]
 
 
+def test_cameras_whose_names_differ_in_another_script_work_side_by_side(open_pool):
+    with open_pool() as pool, Identifier(pool, "北", "s", POLICY), Identifier(pool, "南", "s", POLICY):
+        assert len(list(pool.path.glob("camera-*.lock"))) == 2
+
+
 def test_two_identifiers_of_one_camera_are_refused_by_name(open_pool):
     with open_pool() as pool, Identifier(pool, "cam", "s", POLICY):
         with pytest.raises(PoolError, match="camera 'cam': is in use by process"):
