@@ -24,9 +24,9 @@ def require_the_caches_teacher(teacher: str, datamodule: Any) -> None:
     if made_by is not None and read_trunk_sha256(teacher) != made_by:
         found = f"is {teacher}, whose trunk has another hash than the one that made the cache"
         raise ConfigError("model.teacher", found, f"the teacher with {made_by}", "Give the teacher of this cache.")
-    told, now = getattr(datamodule, "trunk_settings", None) or {}, trunk_settings(load_config(teacher))
-    differing = [name for name in now if name in told and now[name] != told[name]]
-    if differing:
+    told = getattr(datamodule, "trunk_settings", None) or {}
+    now = trunk_settings(load_config(teacher)) if told else {}  # nothing is read that nobody asks for
+    if differing := [name for name in now if name in told and now[name] != told[name]]:
         raise ConfigError(
             "model.teacher",
             f"is {teacher}, whose trunk has {', '.join(f'{name} {now[name]}' for name in differing)}",
