@@ -14,7 +14,8 @@ from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Observation
 from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identifier import Identifier, IdentifierPolicy
-from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
+from pl_distill.reid.longitudinal import RecordWriter, Sighting
+from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import RECORD
 from pl_distill.reid.record_identities import follow_identities

@@ -18,8 +18,9 @@ from pl_distill.evaluation.simulated_record import draw_outcomes, simulate_hours
 from pl_distill.reid.association import Association
 from pl_distill.reid.association import associate as test_association
 from pl_distill.reid.daily import between, daily_table
-from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
+from pl_distill.reid.longitudinal import RecordWriter, Sighting
 from pl_distill.reid.outcomes import KINDS, Kind, read_outcomes
+from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.record_files import day_file, drop_rows, holds_record, read_hours
 from pl_distill.reid.record_files import query as ask
 

@@ -18,8 +18,8 @@ from pl_distill.monitor_sinks import open_pool
 from pl_distill.reid.gallery import SightingsGallery
 from pl_distill.reid.identifier import Identifier, IdentifierPolicy
 from pl_distill.reid.identities import new_name
-from pl_distill.reid.longitudinal import PenMap
 from pl_distill.reid.matching import MatchPolicy
+from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.samples import Sample
 from pl_distill.reid.sampling import SamplingPolicy

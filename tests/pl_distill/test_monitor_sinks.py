@@ -16,7 +16,7 @@ from pl_distill.monitor_sinks import open_pool
 from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identifier import IdentifierPolicy
 from pl_distill.reid.identities import link, merge
-from pl_distill.reid.longitudinal import PenMap
+from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import read_hours
 from pl_distill.reid.thumbnails import Thumbnails

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pl_distill.errors import ConfigError
-from pl_distill.reid.longitudinal import PenMap, RecordWriter, Sighting
+from pl_distill.reid.longitudinal import RecordWriter, Sighting
+from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.record_files import RecordError, day_file, query, read_hours, upsert
 from pl_distill.reid.record_schema import record_schema
 

@@ -1,0 +1,107 @@
+"""One animal's running hour: what is added up, and the row that it becomes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+from pl_distill.reid.pen_map import PLACES
+from pl_distill.reid.record_files import Row
+from pl_distill.reid.record_schema import behaviour_column
+from pl_distill.reid.storage import Vectors
+
+
+@dataclass
+class HourTally:
+    """An animal's running hour.
+
+    Args:
+        hour: Its begin.
+        began_in: The session that began it; None in records that do not know.
+        seen_s: Seconds in which the animal was tracked.
+        distance_m: Metres walked.
+        visits: Place -> visits that began.
+        at_s: Place -> seconds there.
+        neighbour_s: Seconds with a neighbour, summed over neighbours.
+        nearest_s: Other animal -> seconds in which it was the nearest.
+        behaviour_s: Behaviour -> seconds.
+        tracks: (session, number) -> seconds of the tracks that this rests on.
+        embeddings: How many came since this process took the hour up.
+        total: Their sum, (D,); None without one.
+        base_embeddings: How many a process before this one had counted.
+        base_drift: Their drift.
+    """
+
+    hour: datetime
+    began_in: str | None
+    seen_s: float = 0.0
+    distance_m: float = 0.0
+    visits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PLACES, 0))
+    at_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PLACES, 0.0))
+    neighbour_s: float = 0.0
+    nearest_s: dict[str, float] = field(default_factory=dict)
+    behaviour_s: dict[str, float] = field(default_factory=dict)
+    tracks: dict[tuple[str, int], float] = field(default_factory=dict)
+    embeddings: int = 0
+    total: Vectors | None = None
+    base_embeddings: int = 0
+    base_drift: float = 0.0
+
+    def resume(self, row: Row, behaviours: Sequence[str]) -> None:
+        """Go on with the row of an hour that a process before this one left."""
+        self.began_in = row.get("began_in")
+        self.seen_s, self.distance_m = row["seen_s"], row["distance_m"]
+        for place in PLACES:
+            self.visits[place], self.at_s[place] = row[f"{place}_visits"], row[f"{place}_s"]
+        self.neighbour_s = row["neighbours"] * row["seen_s"]
+        nearest = row.get("nearest_as") or row["nearest"]
+        self.nearest_s = {nearest: row["nearest_s"]} if nearest is not None else {}
+        self.behaviour_s = {one: row.get(behaviour_column(one)) or 0.0 for one in behaviours}
+        self.base_embeddings, self.base_drift = row["embeddings"], row["drift"] or 0.0
+        self.tracks = {(one["session"], one["number"]): one["seen_s"] for one in row.get("tracks") or ()}
+
+    def add_embedding(self, embedding: Vectors) -> None:
+        """Count an embedding, (D,), of length 1."""
+        self.total = embedding.copy() if self.total is None else self.total + embedding
+        self.embeddings += 1
+
+    def direction(self) -> Vectors | None:
+        """Mean embedding of what came since the hour was taken up, (D,), of length 1; None without one."""
+        if self.total is None:
+            return None
+        found: Vectors = self.total / max(float(np.linalg.norm(self.total)), 1e-12)
+        return found
+
+    def drift(self, reference: Vectors | None) -> float | None:
+        """Give 1 - cosine to a reference, (D,), the mean over what was there before a restart and what came since."""
+        direction = self.direction()
+        drift = 0.0 if direction is None or reference is None else 1 - float(direction @ reference)
+        both = self.base_embeddings + self.embeddings
+        return (self.base_drift * self.base_embeddings + drift * self.embeddings) / both if both else None
+
+    def row(self, animal: str, camera: str, reference: Vectors | None, behaviours: Sequence[str]) -> Row:
+        """Give the columns of `record_schema`."""
+        nearest = max(self.nearest_s, key=lambda one: self.nearest_s[one]) if self.nearest_s else None
+        return {
+            "animal": animal,
+            "hour": self.hour,
+            "camera": camera,
+            "seen_s": self.seen_s,
+            "distance_m": self.distance_m,
+            **{f"{place}_visits": number for place, number in self.visits.items()},
+            **{f"{place}_s": seconds for place, seconds in self.at_s.items()},
+            "neighbours": self.neighbour_s / self.seen_s if self.seen_s else 0.0,
+            "nearest": nearest,
+            "nearest_s": self.nearest_s[nearest] if nearest is not None else 0.0,
+            "embeddings": self.base_embeddings + self.embeddings,
+            "drift": self.drift(reference),
+            "tracked_as": animal,
+            "nearest_as": nearest,
+            "tracks": [
+                {"session": session, "number": number, "seen_s": seconds}
+                for (session, number), seconds in self.tracks.items()
+            ],
+            "began_in": self.began_in,
+            **{behaviour_column(one): self.behaviour_s.get(one, 0.0) for one in behaviours},
+        }

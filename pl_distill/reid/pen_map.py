@@ -1,0 +1,55 @@
+"""Where things are in a camera's picture, and how large a metre is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pl_distill.errors import ConfigError
+
+PLACES = ("feeder", "drinker")
+"""What an animal can visit."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class PenMap:
+    """A camera's view of its pen.
+
+    Args:
+        pixels_per_m: Pixels of a metre on the floor.
+        feeder_xyxy: Box around the feeder in pixels; None: no visits are counted.
+        drinkers_xyxy: Boxes around the drinkers.
+        reach_m: Distance between centres within which another animal is a neighbour.
+        step_m: Movements of the centre below this are jitter.
+        visit_gap_s: A visit goes on over a pause of this length.
+        max_gap_s: After a longer time unseen, the time between is not counted.
+    """
+
+    pixels_per_m: float = 100.0
+    feeder_xyxy: Box | None = None
+    drinkers_xyxy: tuple[Box, ...] = ()
+    reach_m: float = 1.0
+    step_m: float = 0.15
+    visit_gap_s: float = 10.0
+    max_gap_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.pixels_per_m > 0:
+            raise ConfigError("map.pixels_per_m", f"is {self.pixels_per_m}", "above 0", "Measure the pen's length.")
+
+    def centre_m(self, box_xyxy: NDArray[Any]) -> NDArray[np.float64]:
+        """Centre of a box in pixels, (4,), as metres from the picture's corner, (2,)."""
+        left, top, right, bottom = (float(value) for value in box_xyxy)
+        return np.array((left + right, top + bottom)) / (2 * self.pixels_per_m)
+
+    def is_at(self, place: str, box_xyxy: NDArray[Any]) -> bool:
+        """Whether a box in pixels, (4,), touches a place of `PLACES`."""
+        feeders = (self.feeder_xyxy,) if self.feeder_xyxy else ()
+        return any(_touch(box_xyxy, box) for box in (feeders if place == "feeder" else self.drinkers_xyxy))
+
+
+def _touch(box: NDArray[Any], place: Box) -> bool:
+    return bool(box[0] <= place[2] and box[2] >= place[0] and box[1] <= place[3] and box[3] >= place[1])
