@@ -13,7 +13,8 @@ from pl_distill.models.behaviour_head import MODEL_TYPE, PEN_BEHAVIOUR, Behaviou
 from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Observation
 from pl_distill.reid.errors import PoolError
-from pl_distill.reid.identifier import Identifier, IdentifierPolicy
+from pl_distill.reid.identifier import Identifier
+from pl_distill.reid.identify_policy import IdentifierPolicy
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
 from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.pool import EmbeddingPool

@@ -19,7 +19,7 @@ from pl_distill.evaluation.track_stream import EVENTS, track_stream
 from pl_distill.models.embedder_load import PEN_EMBEDDER, load_embedder
 from pl_distill.monitor import Monitor, Sink
 from pl_distill.monitor_sinks import ANIMALS, AnimalLines, open_behaviour, open_pool
-from pl_distill.reid.identifier import IdentifierPolicy
+from pl_distill.reid.identify_policy import IdentifierPolicy
 from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.sampling import SamplingPolicy
 from pl_distill.streaming import PruningPolicy

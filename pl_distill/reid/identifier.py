@@ -11,71 +11,24 @@ import logging
 import os
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 
 from datamodules.files import file_name_of
-from pl_distill.errors import ConfigError
 from pl_distill.reid.errors import PoolError
-from pl_distill.reid.gallery import BoundedGallery, HeldGallery, RunningMeans
+from pl_distill.reid.identify_policy import CALIBRATED, CALIBRATED_EMBEDDER, IdentifierPolicy
 from pl_distill.reid.identities import link, new_name
-from pl_distill.reid.matching import MatchPolicy, match_frame
+from pl_distill.reid.matching import match_frame
 from pl_distill.reid.pool import EmbeddingPool, Revision
 from pl_distill.reid.samples import Sample
 from pl_distill.reid.storage import Vectors
 from pl_distill.reid.track_book import UNKNOWN
 
 log = logging.getLogger(__name__)
-
-GalleryKind = Literal["mean", "sightings"]
-CALIBRATED: Mapping[GalleryKind, MatchPolicy] = {
-    "mean": MatchPolicy(threshold=0.71, margin=0.115),  # the pen's embedder in `reid year`: docs/animal-record.md
-    "sightings": MatchPolicy(threshold=0.74, margin=0.105),
-}
-CALIBRATED_EMBEDDER = "93d3e06ebeab8b0f913a6fced584857e0f1217e2caef9fad2706d98a7b65272c"
-"""Identity of the embedder of which `CALIBRATED` was found: the shipped one."""
-
-
-@dataclass(frozen=True)
-class IdentifierPolicy:
-    """When a track is asked about, and what is held in memory.
-
-    Args:
-        evidence: Embeddings of a track before it is asked about.
-        patience: Embeddings after which a track that stays unsure becomes a new animal, or its best guess in a herd
-            that is complete; a minute at six a second.
-        gallery: ``mean`` compares with one mean vector of each animal, ``sightings`` with the best of its vectors.
-            docs/animal-record.md has the measurement behind the default.
-        half_life_days: Of a vector's weight in the mean; None lets all count alike.
-        per_animal: The most sightings of one animal in memory.
-        decay_per_day: What a day of age takes off a sighting's cosine.
-        match: Threshold, margin and size of the herd; what is not given is what the gallery was calibrated to.
-    """
-
-    evidence: int = 4
-    patience: int = 360
-    gallery: GalleryKind = "mean"
-    half_life_days: float | None = None
-    per_animal: int = 512
-    decay_per_day: float = 0.0
-    match: MatchPolicy | None = None
-
-    def __post_init__(self) -> None:
-        if self.half_life_days is not None and not self.half_life_days > 0:
-            raise ConfigError(
-                "identify.half_life_days", f"is {self.half_life_days}", "a number of days above 0", "Correct it."
-            )
-
-    def make_gallery(self) -> HeldGallery:
-        """Begin to learn animals."""
-        if self.gallery == "mean":
-            return RunningMeans(self.half_life_days)
-        return BoundedGallery(self.per_animal, self.decay_per_day)
-
 
 HELD_S = 10.0
 """So long an animal waits for its own track to come back from behind another before it can be a second one's."""
@@ -121,7 +74,7 @@ class Identifier:
         self._pool, self._camera, self._session = pool, camera, session
         self._policy = policy or IdentifierPolicy()
         self._lock = _lock_camera(pool.path, camera)
-        self._match = _completed(self._policy.match or MatchPolicy(), CALIBRATED[self._policy.gallery])
+        self._match = self._policy.completed_match()
         if pool.embedder != CALIBRATED_EMBEDDER and self._match.limits in [one.limits for one in CALIBRATED.values()]:
             log.warning(
                 "camera '%s' names animals by the threshold %g and the margin %g of the shipped embedder, but its "
@@ -285,15 +238,6 @@ class Identifier:
             link(self._pool, [track], animal, reason)
             self._pool.offer(list(waiting.samples))
         self._learn(animal, waiting.times_s, waiting.vectors, before)
-
-
-def _completed(given: MatchPolicy, calibrated: MatchPolicy) -> MatchPolicy:
-    """Take threshold and margin from the calibration where they were not given."""
-    return replace(
-        given,
-        threshold=calibrated.threshold if given.threshold is None else given.threshold,
-        margin=calibrated.margin if given.margin is None else given.margin,
-    )
 
 
 def _lock_camera(folder: Path, camera: str) -> IO[str]:

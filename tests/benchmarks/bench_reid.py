@@ -16,7 +16,8 @@ import numpy as np
 from pl_distill.models.embedder_load import load_embedder
 from pl_distill.monitor_sinks import open_pool
 from pl_distill.reid.gallery import SightingsGallery
-from pl_distill.reid.identifier import Identifier, IdentifierPolicy
+from pl_distill.reid.identifier import Identifier
+from pl_distill.reid.identify_policy import IdentifierPolicy
 from pl_distill.reid.identities import new_name
 from pl_distill.reid.matching import MatchPolicy
 from pl_distill.reid.pen_map import PenMap

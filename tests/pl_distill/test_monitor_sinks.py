@@ -14,7 +14,7 @@ from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Monitor
 from pl_distill.monitor_sinks import open_pool
 from pl_distill.reid.errors import PoolError
-from pl_distill.reid.identifier import IdentifierPolicy
+from pl_distill.reid.identify_policy import IdentifierPolicy
 from pl_distill.reid.identities import link, merge
 from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.pool import EmbeddingPool

@@ -6,7 +6,8 @@ import pytest
 from pl_distill.errors import ConfigError
 from pl_distill.models.embedder_load import load_embedder
 from pl_distill.reid.errors import PoolError
-from pl_distill.reid.identifier import CALIBRATED_EMBEDDER, NEWEST, Identifier, IdentifierPolicy
+from pl_distill.reid.identifier import NEWEST, Identifier
+from pl_distill.reid.identify_policy import CALIBRATED_EMBEDDER, IdentifierPolicy
 from pl_distill.reid.identities import events, merge, undo
 from pl_distill.reid.matching import MatchPolicy
 from pl_distill.reid.pool import EmbeddingPool
