@@ -64,7 +64,7 @@ def require_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        fix = "pip install 'pl-distill[export]'"
+        fix = "pip install '.[export]'"
         raise ConfigError("export", f"needs {error.name}, which is not installed", "the extra `export`", fix) from error
 
 

@@ -41,7 +41,7 @@ def measured(verb: str, into: dict[str, tuple[float, float]]) -> Iterator[None]:
     print(f"\n{verb:<10}{into[verb][0]:>8.0f} s{into[verb][1]:>8.2f} GiB", flush=True)
 
 
-def test_every_verb_runs_at_real_size(tmp_path):
+def test_the_chain_runs_at_real_size(tmp_path):
     found: dict[str, tuple[float, float]] = {}
     pen = replace(load_pen_config("day"), width=320, height=180)
     draw_pen(tmp_path / "clips", pen, days=["2026_01_01", "2026_01_26"], clips_per_day=1, frames_per_clip=2, seed=0)
