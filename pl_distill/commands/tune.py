@@ -51,8 +51,9 @@ def tune(
         out: Folder of everything that is made, a folder for each combination.
         grid: Name of a number in config.json -> values to try, such as new_det_thresh, high_conf_thresh,
             high_iou_thresh, score_threshold_detection, det_nms_thresh, recondition_every_nth_frame.
-        switches: Whether to run without each of the policy's switches, too: retirement, clean_masks, one_to_one,
-            protect_memories, full_window, skip_blank; and without any, as transformers alone does.
+        switches: Whether to run without each of the policy's switches, too: retirement, suppress_duplicates,
+            fill_holes, one_to_one, protect_memories, full_window, skip_blank; and without any, as transformers alone
+            does.
         prompt: What to look for.
         split: Part of the shards to score; not the one on which the model is judged afterwards.
         max_frames: Only the first so many frames of each clip.

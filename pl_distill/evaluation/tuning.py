@@ -25,7 +25,9 @@ AS_IT_IS = "as-it-is"
 WITHOUT = "without-"
 """How the name of an arm begins whose policy lacks something."""
 
-SWITCHES = ("retirement", "clean_masks", "one_to_one", "protect_memories", "full_window", "skip_blank")
+SWITCHES = (
+    "retirement", "suppress_duplicates", "fill_holes", "one_to_one", "protect_memories", "full_window", "skip_blank",
+)  # fmt: skip
 """What a policy mends and transformers does not."""
 
 COLUMNS = ("arm", "MOTA %", "IDF1 %", "mask overlap %", "misses", "false positives", "switches", "frames/s")

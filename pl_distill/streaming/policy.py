@@ -61,8 +61,10 @@ class PruningPolicy:
             conditioning frames than the model attends to (4). ``none`` drops nothing: megabytes per frame, for
             comparison only.
         retirement: When tracks end. None: never, as in transformers.
-        clean_masks: Suppress duplicate detections and fill holes by the thresholds in the model's configuration.
-            transformers does so only with a package from the hub, and silently does not without it.
+        suppress_duplicates: Of detections that overlap by `det_nms_thresh` of the model's configuration, the best
+            alone counts. transformers does so only with a package from the hub, and silently does not without it.
+        fill_holes: Holes of a mask of up to `fill_hole_area` pixels of the model's configuration (0: none) are filled;
+            the same is true of transformers.
         one_to_one: A detection speaks for one track, that which it fits best with all others served too. transformers
             lets it confirm every track that it overlaps, so that two that have come to lie on one animal never end.
         protect_memories: A new animal does not touch the memory of the others. transformers runs the tracker on all of
@@ -87,7 +89,8 @@ class PruningPolicy:
 
     mode: Mode = "exact"
     retirement: Retirement | None = field(default_factory=Retirement)
-    clean_masks: bool = True
+    suppress_duplicates: bool = True
+    fill_holes: bool = True
     one_to_one: bool = True
     protect_memories: bool = True
     full_window: bool = True
@@ -113,7 +116,8 @@ class PruningPolicy:
         return cls(
             mode,
             retirement=None,
-            clean_masks=False,
+            suppress_duplicates=False,
+            fill_holes=False,
             one_to_one=False,
             protect_memories=False,
             full_window=False,

@@ -24,6 +24,10 @@ from pl_distill.streaming.session import StreamingSession
 
 logger = logging.getLogger(__name__)
 _associate = rebound(Sam3VideoModel._associate_det_trk, mask_iou=mask_iou)
+# our own functions for what transformers skips without the package `kernels`
+_detect_once = rebound(Sam3VideoModel.run_detection, nms_masks=nms_masks)
+_propagate_filled = rebound(Sam3VideoModel.run_tracker_propagation, fill_holes_in_mask_scores=fill_holes)
+_build_filled = rebound(Sam3VideoModel.build_outputs, fill_holes_in_mask_scores=fill_holes)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
     def of(cls, model: Any, policy: PruningPolicy) -> "Sam3Stream":
         """Return a view of `model` that shares all of its tensors; `model` stays as it is."""
         view: Sam3Stream = shallow_twin(model)
-        view.__class__ = _CleanSam3Stream if policy.clean_masks else cls
+        view.__class__ = cls
         view.policy = policy
         view.evidence = Evidence()
         view.max_num_objects = min(model.max_num_objects, policy.max_objects)
@@ -77,6 +81,21 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
         if self.policy.lean_activations:
             vision_embeds.last_hidden_state = vision_embeds.last_hidden_state.new_empty(0)
         return found
+
+    def run_detection(self, *given: Any, **named: Any) -> Any:
+        """Detect, each animal once."""
+        detect = _detect_once if self.policy.suppress_duplicates else Sam3VideoModel.run_detection
+        return detect(self, *given, **named)
+
+    def run_tracker_propagation(self, *given: Any, **named: Any) -> Any:
+        """Follow the tracks, their masks without holes."""
+        propagate = _propagate_filled if self.policy.fill_holes else Sam3VideoModel.run_tracker_propagation
+        return propagate(self, *given, **named)
+
+    def build_outputs(self, *given: Any, **named: Any) -> Any:
+        """Gather the masks of a frame, without holes."""
+        build = _build_filled if self.policy.fill_holes else Sam3VideoModel.build_outputs
+        return build(self, *given, **named)
 
     # the same numbers as transformers' own mask_iou, in a hundredth of the memory
     _get_objects_to_suppress_based_on_most_recently_occluded = rebound(
@@ -179,11 +198,3 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
             # other keys, the same inner dictionaries: what the tracker writes arrives in the real session
             setattr(newborn, name, {number: entries[position] for number, position in enumerate(positions)})
         super()._tracker_add_new_objects(newborn, frame_idx, new_obj_ids, new_obj_masks, reverse)
-
-
-class _CleanSam3Stream(Sam3Stream):
-    """With our own functions for what transformers skips without the `kernels` package."""
-
-    run_detection = rebound(Sam3VideoModel.run_detection, nms_masks=nms_masks)
-    run_tracker_propagation = rebound(Sam3VideoModel.run_tracker_propagation, fill_holes_in_mask_scores=fill_holes)
-    build_outputs = rebound(Sam3VideoModel.build_outputs, fill_holes_in_mask_scores=fill_holes)

@@ -51,7 +51,8 @@ def test_each_switch_of_the_policy_has_a_row(words, tmp_path):
     assert main([*words, "--out", str(tmp_path), "--switches=true", "--max_frames=2"]) == 0
     rows = {row["arm"]: row for row in json.loads((tmp_path / "tune.json").read_text())["rows"]}
     off = {
-        "clean_masks",
+        "suppress_duplicates",
+        "fill_holes",
         "one_to_one",
         "protect_memories",
         "full_window",
@@ -61,7 +62,7 @@ def test_each_switch_of_the_policy_has_a_row(words, tmp_path):
     assert set(rows) == {"as-it-is", *(f"without-{name}" for name in off)}
     policies = {arm: read_results(tmp_path / arm / "results.json").settings.policy for arm in rows}
     assert all(not policies[f"without-{name}"][name] for name in off - {"any"})
-    assert policies["as-it-is"]["clean_masks"] is policies["without-full_window"]["clean_masks"] is True
+    assert policies["as-it-is"]["fill_holes"] is policies["without-full_window"]["fill_holes"] is True
 
 
 def test_what_is_no_sam3_is_refused(words, tmp_path, capsys):

@@ -248,7 +248,14 @@ def test_with_our_switches_off_it_is_transformers_own_streaming(teacher, model, 
 def test_with_the_full_window_it_is_transformers_run_on_the_whole_video(teacher, model, prompt, preprocessing, clip):
     pictures = list(clip(24))
     as_streamed, _ = stream(model, prompt, preprocessing, pictures, PruningPolicy.as_transformers("exact"))
-    policy = PruningPolicy("exact", retirement=None, clean_masks=False, one_to_one=False, protect_memories=False)
+    policy = PruningPolicy(
+        "exact",
+        retirement=None,
+        suppress_duplicates=False,
+        fill_holes=False,
+        one_to_one=False,
+        protect_memories=False,
+    )
     ours, _ = stream(model, prompt, preprocessing, pictures, policy)
     processor, stock = Sam3VideoProcessor.from_pretrained(teacher), load_sam3(teacher)
     session = stock_session(processor, prompt)

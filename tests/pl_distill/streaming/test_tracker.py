@@ -8,6 +8,7 @@ from torch import nn
 from pl_distill.errors import ConfigError
 from pl_distill.models.prompts import PromptEmbedding
 from pl_distill.models.sam3 import load_sam3, read_geometry, substitute
+from pl_distill.models.sam3_config import Sam3Geometry
 from pl_distill.streaming import PruningPolicy, Retirement, StreamingTracker
 from pl_distill.streaming.sam3_stream import Sam3Stream
 
@@ -188,9 +189,20 @@ def test_a_new_animal_does_not_disturb_the_memory_of_the_others(model, prompt, p
 
 def test_duplicate_detections_become_one_animal(model, prompt, preprocessing, clip):
     model.det_nms_thresh, picture = 0.05, next(clip(1))
-    twice = StreamingTracker(model, prompt, preprocessing, PruningPolicy(clean_masks=False)).update(picture, 0)
+    twice = StreamingTracker(model, prompt, preprocessing, PruningPolicy(suppress_duplicates=False)).update(picture, 0)
     once = StreamingTracker(model, prompt, preprocessing).update(picture, 0)
     assert 0 < len(once.ids) < len(twice.ids)
+
+
+def test_holes_are_filled_as_the_switch_says(model, prompt, preprocessing, clip):
+    pictures, masks = list(clip(2)), []
+    whole = (Sam3Geometry.of(model.config).image_size // 4) ** 2  # of a mask before it is enlarged: any hole is smaller
+    for area, fills in ((0, True), (whole, False), (whole, True)):
+        model.fill_hole_area = area
+        policy = PruningPolicy(retirement=None, fill_holes=fills)
+        masks.append(run(StreamingTracker(model, prompt, preprocessing, policy), pictures)[1].masks)
+    assert np.array_equal(masks[0], masks[1])
+    assert not np.array_equal(masks[0], masks[2])
 
 
 def test_a_camera_that_drops_out_and_changes_its_size_is_survived(model, prompt, preprocessing, clip):
