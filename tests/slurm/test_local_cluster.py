@@ -28,22 +28,21 @@ def run(*words, timeout=60, **more):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """The folder of a cluster that runs; the tests are skipped where none can."""
+    """The folder of a cluster that runs; skipped where none is asked for, a failure where one is and does not start."""
     if os.environ.get("PL_DISTILL_SLURM") != "1":
         pytest.skip("PL_DISTILL_SLURM=1 installs SLURM where it is missing and starts it; it is not set")
+    ran = run(SCRIPT, "install", timeout=420, INSTALL_SECONDS=180)
+    assert ran.returncode == 0, f"SLURM cannot be installed here: {ran.stderr.strip() or 'out of time'}"
+    folder = tmp_path_factory.mktemp("slurm")
     try:
-        ran = run(SCRIPT, "install", timeout=420, INSTALL_SECONDS=180)
-        if ran.returncode:
-            pytest.skip(f"SLURM cannot be installed here: {(ran.stderr.strip() or 'out of time').splitlines()[-1]}")
-        folder = tmp_path_factory.mktemp("slurm")
         ran = run(SCRIPT, "up", folder, PL_DISTILL_SLURM_PORT=PORT)
-    except subprocess.TimeoutExpired as error:
-        pytest.skip(f"SLURM did not come up: {error}")
-    if ran.returncode:
+        logs = [
+            f"{path.name}: {path.read_text()[-2000:]}" for path in sorted(folder.glob("*.log"))
+        ]  # `down` deletes them
+        assert ran.returncode == 0, "\n".join(["SLURM does not start here", ran.stderr, *logs])
+        yield folder
+    finally:
         run(SCRIPT, "down", folder)
-        pytest.skip(f"SLURM does not start here: {(ran.stderr.strip() or 'no reason given').splitlines()[-1]}")
-    yield folder
-    run(SCRIPT, "down", folder)
 
 
 @pytest.fixture
