@@ -15,6 +15,7 @@ from pl_distill.models.behaviour_head import BehaviourModel, TemporalHead
 from pl_distill.models.dinov3 import TransformersBackbone
 from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Monitor
+from pl_distill.monitor_sinks import AnimalLines
 
 CLASSES = ("walk", "standing")
 
@@ -136,8 +137,7 @@ def test_a_head_of_another_embedder_is_refused(embedder, behaviour):
 
 
 def test_lines_hold_what_was_seen(embedder, behaviour, tmp_path):
-    sinks = pytest.importorskip("pl_distill.monitor_sinks")
-    monitor = Monitor(embedder, behaviour, [sinks.AnimalLines(tmp_path / "animals.jsonl")])
+    monitor = Monitor(embedder, behaviour, [AnimalLines(tmp_path / "animals.jsonl")])
     for number in range(6):
         monitor.update(*frame_of(number), number, number / 6)
     monitor.close()
