@@ -1,7 +1,7 @@
 """One process; two, with DDP and ZeRO, are in tests/smoke/test_deepspeed.py, a real SLURM in tests/slurm."""
 
 import json
-import os
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -177,16 +177,14 @@ def test_a_signal_that_came_before_the_fit_is_waiting(tmp_path):
 
 
 class SignalChildren(Callback):
-    """Sends SIGTERM to every process of the job, as SLURM does: also to the loader's workers."""
+    """Sends SIGTERM to the loader's workers and to itself, as SLURM does to every process of a job."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if len(pl_module.seen) == 2:
-            children = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True).stdout.split()
-            for child in map(int, children):
-                try:
-                    os.kill(child, signal.SIGTERM)
-                except ProcessLookupError:
-                    continue
+            workers = multiprocessing.active_children()  # a test runner has other children, too
+            assert workers
+            for worker in workers:
+                worker.terminate()
             signal.raise_signal(signal.SIGTERM)
             time.sleep(0.2)
 
