@@ -123,13 +123,23 @@ def test_a_label_says_what_can_be_seen(life):
 
 
 def test_fights_and_greetings_have_two_sides(life):
+    mutual, alone = Counter(), Counter()
     for seed, states in life.items():
         herd = make_herd(DAY, seed)
         for state in states[::5]:
             tips = noses(state, herd)
-            greeting = [tip for tip, pose in zip(tips, state.poses, strict=True) if pose.behaviour == "nose-to-nose"]
-            for tip in greeting:
-                assert sorted(np.hypot(*np.subtract(tip, other)) for other in tips)[1] < 0.40
+            for label in ("nose-to-nose", "fight"):
+                sides = [tip for tip, pose in zip(tips, state.poses, strict=True) if pose.behaviour == label]
+                if len(sides) == 1:
+                    alone[label] += 1
+                    continue
+                mutual[label] += len(sides)
+                for tip in sides:
+                    assert sorted(np.hypot(*np.subtract(tip, other)) for other in sides)[1] < 0.40
+    assert mutual["nose-to-nose"] > 0
+    assert mutual["fight"] > 0
+    assert alone["nose-to-nose"] == 0
+    assert alone["fight"] <= 0.05 * mutual["fight"]  # one may let go a moment before the other
 
 
 def test_the_toy_moves_only_when_somebody_plays():
