@@ -32,4 +32,6 @@ def test_what_is_left_lies_in_the_picture_and_in_the_box(left, top, width, heigh
         assert 0 <= box[0] < box[2] <= 1280
         assert 0 <= box[1] < box[3] <= 720
         assert box[0] >= left
+        assert box[1] >= top
+        assert box[2] <= left + width
         assert box[3] <= top + height
