@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional as F
@@ -112,7 +112,6 @@ def test_a_map_far_outside_of_the_sample_is_stored_in_16_bits(basis):
     assert worst_cosine(maps, through(codec, maps)[0]) >= 0.99
 
 
-@settings(deadline=None)
 @given(hnp.arrays(np.float32, (2, 3, 2, 2), elements=st.floats(-65504, 65504, width=32, allow_subnormal=False)))
 def test_int8_is_off_by_half_a_step_of_its_channel_at_most(values):
     maps = torch.from_numpy(values)

@@ -101,7 +101,7 @@ def test_no_animals_give_no_crops():
     assert crop_animals(GREY, np.zeros((0, 4), np.float32), size=32).shape == (0, 3, 32, 32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     corner=st.tuples(st.floats(-30, 100), st.floats(-30, 80)),
     side=st.tuples(st.floats(0.1, 120), st.floats(0.1, 120)),

@@ -38,7 +38,7 @@ def _maps(count=3, shape=(4, 3, 3)):
     return {f"clip-f{n:06d}": rng.normal(size=shape).astype(np.float16) for n in range(count)}
 
 
-@settings(deadline=None, max_examples=40)  # each syncs to the disk
+@settings(max_examples=40)  # each syncs to the disk
 @given(
     maps=st.dictionaries(
         st.from_regex(r"[a-z0-9_-]{1,60}", fullmatch=True),

@@ -3,7 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -35,7 +35,6 @@ def _batches(sampler: EpochSampler, workers: int = 0) -> list[list[int]]:
 
 
 @given(plan=plans, epoch=st.integers(0, 3))
-@settings(deadline=None)
 def test_every_rank_has_as_many_batches_of_the_same_sizes(plan, epoch):
     samplers = _samplers(plan)
     for sampler in samplers:
@@ -48,7 +47,6 @@ def test_every_rank_has_as_many_batches_of_the_same_sizes(plan, epoch):
 
 
 @given(plan=plans, epoch=st.integers(0, 3))
-@settings(deadline=None)
 def test_all_samples_are_read_and_none_is_repeated_more_than_filling_up_needs(plan, epoch):
     samplers = _samplers(plan)
     for sampler in samplers:
@@ -61,7 +59,6 @@ def test_all_samples_are_read_and_none_is_repeated_more_than_filling_up_needs(pl
 
 
 @given(plan=plans, epoch=st.integers(0, 3), batches=st.integers(1, 6), data=st.data())
-@settings(deadline=None)
 def test_where_the_counts_allow_it_every_sample_is_read_once_an_epoch_also_over_a_resume(plan, epoch, batches, data):
     samples = plan["ranks"] * plan["batch_size"] * batches
     cuts = sorted(data.draw(st.lists(st.integers(0, samples), max_size=6)))
@@ -77,7 +74,6 @@ def test_where_the_counts_allow_it_every_sample_is_read_once_an_epoch_also_over_
 
 
 @given(plan=plans, epoch=st.integers(0, 3), data=st.data())
-@settings(deadline=None)
 def test_a_resumed_epoch_is_the_rest_of_it_and_the_next_epoch_is_whole(plan, epoch, data):
     for whole, resumed in zip(_samplers(plan), _samplers(plan), strict=True):
         consumed = data.draw(st.integers(0, whole.steps_per_epoch))

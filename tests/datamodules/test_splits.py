@@ -1,7 +1,7 @@
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.errors import SplitError
@@ -117,7 +117,6 @@ def test_an_unknown_split_is_refused_with_those_there_are(tmp_path, refused):
     refused(SplitError, lambda: load_split(path), where=path, found="is not there")
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(PARTS), st.integers(0, 60), st.integers(0, 5)), min_size=1, max_size=6))
 def test_every_day_is_in_one_part_or_refused(ranges):
     start = date(2020, 1, 1)

@@ -205,7 +205,7 @@ def test_frames_beyond_those_that_were_tracked_are_no_misses():
 animal_boxes = st.sampled_from([ALONE, NEAR, FAR, (0, 0, 20, 20), (84, 44, 104, 64)])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.dictionaries(st.sampled_from("abc"), animal_boxes), min_size=FRAMES, max_size=FRAMES),
     st.lists(st.dictionaries(st.integers(0, 3), animal_boxes), min_size=FRAMES, max_size=FRAMES),

@@ -107,7 +107,7 @@ def test_clips_are_pooled_by_their_boxes_and_identities_do_not_cross_them():
     assert (TrackingCounts() + long_clip).scores() == long_clip.scores()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.lists(st.sampled_from([None, 0, 1, 2]), min_size=3, max_size=3, unique_by=lambda x: x or object()),

@@ -82,7 +82,7 @@ def clips(draw):
     return frames
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(clips())
 def test_hota_is_the_same_on_any_clip(frames):
     if not any(frame.truth for frame in frames) or not any(frame.tracks for frame in frames):

@@ -59,7 +59,7 @@ def test_relations_between_pictures_look_at_the_teachers_vectors():
 
 
 @pytest.mark.parametrize("kind", BASELINES)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_equal_maps_lose_nothing_and_others_something(kind, seed):
     teacher, other = random_map(seed, 2, 5, 3, 3), random_map(seed + 1, 2, 5, 3, 3)

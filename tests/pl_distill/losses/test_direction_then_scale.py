@@ -51,7 +51,7 @@ def test_the_value_of_pyramids_counts_levels_the_same_however_large_they_are():
     assert pyramid_value([large, 2 * small], [large, small]).item() == pytest.approx((0 + 1) / 2)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.01, 100))
 def test_equal_maps_lose_nothing(seed, size):
     features = random_map(seed, 2, 5, 3, 3) * size
@@ -60,7 +60,7 @@ def test_equal_maps_lose_nothing(seed, size):
     assert all(term.abs().item() < 1e-6 for term in terms.values())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.1, 10))
 def test_direction_does_not_see_length_and_value_does(seed, factor):
     teacher = random_map(seed, 2, 5, 3, 3)
@@ -69,7 +69,7 @@ def test_direction_does_not_see_length_and_value_does(seed, factor):
     assert direction(-teacher, teacher).item() == pytest.approx(2, abs=1e-5)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.floats(0.01, 100))
 def test_the_unit_of_the_features_does_not_matter(seed, unit):
     student, teacher = random_map(seed, 2, 5, 3, 3), random_map(seed + 1, 2, 5, 3, 3)
@@ -111,7 +111,7 @@ def test_directions_lead_and_values_follow():
         assert at[step]["loss"].item() == pytest.approx(first + part * rest, rel=1e-5)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 1000), st.floats(0, 1), st.floats(0, 1))
 def test_the_ramp_rises_from_0_to_1(total, start, length):
     loss = DirectionThenScaleLoss(ramp=(start, start + (1 - start) * length))

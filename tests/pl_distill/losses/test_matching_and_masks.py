@@ -10,7 +10,7 @@ from pl_distill.losses.masks import dice_loss, mask_bce, mask_iou
 from pl_distill.losses.matching import MatchingCost, match
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 5), st.integers(0, 4), st.integers(0, 2**31))
 def test_the_assignment_is_the_cheapest_of_all(queries, objects, seed):
     cost = torch.rand(queries, objects, generator=torch.Generator().manual_seed(seed))

@@ -40,7 +40,7 @@ def test_an_empty_gallery_knows_nobody():
     assert BoundedGallery().gallery.scores(RIGHT[None]).shape == (1, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 40_000_000), min_size=1, max_size=80), st.integers(2, 40))
 def test_chosen_rows_are_as_many_as_wished_with_the_newest_and_the_oldest(times, keep):
     times = np.sort(np.array(times, float))

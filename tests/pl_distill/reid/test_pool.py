@@ -77,7 +77,7 @@ def test_what_was_stored_comes_back_after_the_process(open_pool, sample, unit, s
         assert np.linalg.norm(stored.vectors, axis=1) == pytest.approx(1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(hnp.arrays(np.float32, (3, 24), elements=st.floats(-1, 1, width=32)))
 def test_int8_turns_no_vector_by_more_than_a_degree_and_a_half(values):
     vectors = normalised(values)
@@ -296,7 +296,7 @@ def test_thinning_never_replaces_a_look_by_one_that_goes_later(pool, sample):
     assert pool.vectors(["rosa"]).times_s.tolist() == [1000, 4000, 6000]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     hnp.arrays(np.float32, (12, 3), elements=st.floats(-1, 1, width=16)),
     st.integers(1, 12),
