@@ -1,9 +1,6 @@
 """Writing shards: interrupted, again, over something else, and from clips that are not what they say."""
 
-import os
-import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,6 +10,7 @@ from datamodules.errors import ClipError, DataError, ShardError, SplitError
 from datamodules.layouts import read_clips
 from datamodules.shards import ShardManifest, read_shard_clips, verify_shards, write_shards
 from datamodules.splits import load_split
+from tests.python_process import python_process
 
 PEN = load_split("pen")
 
@@ -91,14 +89,12 @@ class TestInterrupted:
             "w.write_shards(read_clips(sys.argv[1]), load_split('pen'), sys.argv[2], samples_per_shard=10)\n"
         )
         out = tmp_path / "a"
-        process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "clips", out], stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while not (out / "train" / "train-000001.tar").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        while not list(out.glob("train/.*partial*")) and process.poll() is None:
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        with python_process("-c", code, tmp_path / "clips", out, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 60
+            while not (out / "train" / "train-000001.tar").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            while not list(out.glob("train/.*partial*")) and process.poll() is None:
+                time.sleep(0.002)
         assert not (out / "manifest.json").exists()
         assert list(out.glob("*/.*partial*"))
         for folder in ("a", "b"):

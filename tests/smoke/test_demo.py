@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from pl_distill.cli import main
 from pl_distill.evaluation.results import read_results
+from tests.python_process import python_process
 
 pytestmark = pytest.mark.smoke
 
@@ -29,10 +29,8 @@ def finished(tmp_path_factory):
     """A demo that was killed while it cached the teacher's features, and then ran to its end."""
     out = tmp_path_factory.mktemp("demo") / "demo"
     words = ["demo", "--out", str(out), *SIZE]
-    process = subprocess.Popen([sys.executable, "-m", "pl_distill.cli", *words], stdout=subprocess.DEVNULL)
-    wait_for(out / "shards" / "manifest.json", process, 240)
-    process.kill()
-    process.wait()
+    with python_process("-m", "pl_distill.cli", *words, stdout=subprocess.DEVNULL) as process:
+        wait_for(out / "shards" / "manifest.json", process, 240)
     before = {path: path.stat().st_mtime_ns for path in out.glob("clips/*/*/*")}
     assert before
     assert main(words) == 0

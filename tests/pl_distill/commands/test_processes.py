@@ -1,4 +1,3 @@
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -7,6 +6,7 @@ import pytest
 
 from pl_distill.commands.processes import run_apart
 from pl_distill.errors import ConfigError
+from tests.python_process import python_process
 
 
 def wait_until(condition):
@@ -41,10 +41,8 @@ def test_it_does_not_outlive_a_killed_parent(tmp_path):
     child.write_text(f"#!/bin/sh\necho $$ > {pid_file}\nexec sleep 60\n")
     child.chmod(0o755)
     words = "from pl_distill.commands.processes import run_apart, sys; sys.executable = sys.argv[1]; run_apart([])"
-    parent = subprocess.Popen([sys.executable, "-c", words, str(child)])
-    wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
-    pid = int(pid_file.read_text())
-    assert is_running(pid)
-    parent.kill()
-    parent.wait()
+    with python_process("-c", words, child):
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+        pid = int(pid_file.read_text())
+        assert is_running(pid)
     wait_until(lambda: not is_running(pid))

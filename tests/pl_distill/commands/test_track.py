@@ -1,9 +1,7 @@
 """`pl-distill track` from the command line: what is written, what survives a kill, and how mistakes are answered."""
 
 import json
-import signal
 import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -26,6 +24,7 @@ from pl_distill.evaluation.track_files import read_tracks
 from pl_distill.evaluation.track_output import TrackOutput
 from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
+from tests.python_process import python_process
 
 FRAMES = 5
 
@@ -224,17 +223,12 @@ def test_a_kill_loses_at_most_the_last_picture(model, tmp_path):
         for number in range(500):
             writer.write(picture(number % 10))
     words = ["track", str(path), "--model", model, "--out", str(out), "--device=cpu"]
-    process = subprocess.Popen([sys.executable, "-m", "pl_distill.cli", *words], stderr=subprocess.DEVNULL)
-    try:
+    with python_process("-m", "pl_distill.cli", *words, stderr=subprocess.DEVNULL):
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not (out / "tracks.txt").is_file():
             time.sleep(0.02)
         while time.monotonic() < deadline and (out / "tracks.txt").read_text().count("\n") < 40:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
     last = max(read_tracks(out / "tracks.txt"))
     assert last > 2
     lines = [json.loads(line) for line in (out / "masks.jsonl").read_text().splitlines()]

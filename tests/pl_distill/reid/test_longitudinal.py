@@ -1,5 +1,4 @@
 import subprocess
-import sys
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from pl_distill.reid.longitudinal import RecordWriter, Sighting
 from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.record_files import RecordError, day_file, query, read_hours, upsert
 from pl_distill.reid.record_schema import record_schema
+from tests.python_process import python_process
 
 NINE = datetime(2026, 3, 1, 9, tzinfo=UTC).timestamp()
 PEN = PenMap(pixels_per_m=100.0, feeder_xyxy=(300, 0, 400, 50), drinkers_xyxy=((0, 0, 20, 20),))
@@ -154,12 +154,10 @@ for second in range(100000):
 
 
 def test_a_kill_loses_what_came_after_the_last_flush_and_no_row(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(30)]
-    process.kill()
-    last = int((lines + process.stdout.read().splitlines())[-1])
-    process.wait()
+    with python_process("-c", WRITER, tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        lines = [process.stdout.readline() for _ in range(30)]
+        process.kill()
+        last = int((lines + process.stdout.read().splitlines())[-1])
     hours = read_hours(tmp_path)
     assert sorted(hours["animal"]) == ["emma", "rosa"]
     assert (hours["sleep_s"] >= last - 3).all()

@@ -21,6 +21,7 @@ from pl_distill.reid.pool_file import POOL_FILE
 from pl_distill.reid.sampling import SamplingPolicy
 from pl_distill.reid.storage import decode, encode, normalised
 from pl_distill.reid.thinning import thin
+from tests.python_process import python_process
 
 
 def test_the_defaults_are_the_papers_94_mb_for_an_animal_and_year():
@@ -158,17 +159,13 @@ for step in range(100000):
 
 
 def test_a_kill_loses_nothing_that_was_reported_and_leaves_no_half_of_a_call(tmp_path, open_pool):
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path / "pool")], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "open\n"
-    with pytest.raises(PoolError, match=f"in use by process {process.pid}"):
-        open_pool()
-    lines = [process.stdout.readline() for _ in range(20)]
-    process.send_signal(signal.SIGKILL)
-    last = int((lines + process.stdout.read().splitlines())[-1])
-    process.wait()
+    with python_process("-c", WRITER, tmp_path / "pool", stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "open\n"
+        with pytest.raises(PoolError, match=f"in use by process {process.pid}"):
+            open_pool()
+        lines = [process.stdout.readline() for _ in range(20)]
+        process.kill()
+        last = int((lines + process.stdout.read().splitlines())[-1])
     with open_pool() as pool:
         ((rows, steps),) = pool.rows("SELECT count(*), count(DISTINCT time) FROM vectors")
     assert steps in (last + 1, last + 2)  # the last call may have been committed and not printed
