@@ -1,8 +1,5 @@
 """`pl-distill predict` under kill -9: the process gets no chance to tidy up."""
 
-import signal
-import subprocess
-import sys
 import time
 
 import cv2
@@ -16,6 +13,7 @@ from datamodules.shards import write_shards
 from datamodules.splits import load_split
 from pl_distill.cli import main
 from pl_distill.models.sam3 import write_random_sam3
+from tests.python_process import python_process
 
 FRAMES, PER_SHARD = 96, 6
 
@@ -42,30 +40,30 @@ def test_no_finished_shard_is_lost_or_touched_and_one_at_most_is_redone(tmp_path
     pen = write_shards([clip], load_split("pen"), tmp_path / "pen", samples_per_shard=PER_SHARD)
     whole, cache = tmp_path / "whole", tmp_path / "cache"
     assert main(_words(teacher, pen, whole)) == 0
-    delays = np.random.default_rng(int(time.time())).random(5) * 0.2
+    seed = int(time.time())
+    delays = np.random.default_rng(seed).random(5) * 0.2
     finished: dict[str, int] = {}
     for delay in delays:
-        run = subprocess.Popen([sys.executable, "-m", "pl_distill.cli", *_words(teacher, pen, cache)])
-        until = time.monotonic() + 120
-        while len(list(cache.glob("*/*.json"))) <= len(finished) and run.poll() is None and time.monotonic() < until:
-            time.sleep(0.005)
-        time.sleep(delay)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        with python_process("-m", "pl_distill.cli", *_words(teacher, pen, cache)) as run:
+            end = time.monotonic() + 120
+            while len(list(cache.glob("*/*.json"))) <= len(finished) and run.poll() is None and time.monotonic() < end:
+                time.sleep(0.005)
+            time.sleep(delay)
         now = {path.stem: path.with_suffix(".tar").stat().st_mtime_ns for path in cache.glob("*/train-*.json")}
-        assert now.items() >= finished.items()
-        assert len(now) > len(finished)
+        assert now.items() >= finished.items(), f"seed {seed}"
+        assert len(now) > len(finished), f"seed {seed}"
         unfinished = {path.name for path in cache.glob("*/*.tar*") if path.stem not in now}
         unfinished |= {path.name for path in cache.glob("*/.*.partial*")}
-        assert len({name.strip(".").partition(".")[0] for name in unfinished} - set(now)) <= 1
+        assert len({name.strip(".").partition(".")[0] for name in unfinished} - set(now)) <= 1, f"seed {seed}"
         finished = now
         if len(finished) == FRAMES // PER_SHARD:
             break
     assert main(_words(teacher, pen, cache)) == 0
-    assert {path.stem: path.stat().st_mtime_ns for path in cache.glob("*/*.tar")}.items() >= finished.items()
-    assert CacheManifest.load(cache) == CacheManifest.load(whole)  # every shard's hash
+    files = {path.stem: path.stat().st_mtime_ns for path in cache.glob("*/*.tar")}
+    assert files.items() >= finished.items(), f"seed {seed}"
+    assert CacheManifest.load(cache) == CacheManifest.load(whole), f"seed {seed}"  # every shard's hash
     opened = FeatureCache.open(cache, shards=pen)
     opened.verify()
     keys = [shard[number][0] for shard in opened.shards("train") for number in range(len(shard))]
-    assert len(keys) == len(set(keys)) == FRAMES
-    assert not list(cache.glob("*/.*"))
+    assert len(keys) == len(set(keys)) == FRAMES, f"seed {seed}"
+    assert not list(cache.glob("*/.*")), f"seed {seed}"
