@@ -1,3 +1,5 @@
+import ctypes
+import os
 import sys
 import time
 from pathlib import Path
@@ -46,3 +48,18 @@ def test_it_does_not_outlive_a_killed_parent(tmp_path):
         pid = int(pid_file.read_text())
         assert is_running(pid)
     wait_until(lambda: not is_running(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
+def test_between_fork_and_exec_nothing_is_loaded(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", None)
+    monkeypatch.setattr(sys, "executable", "true")
+    assert run_apart([]) > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
+def test_it_does_not_start_where_its_parent_has_died_in_the_meantime(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "true")
+    monkeypatch.setattr(os, "getpid", lambda: 0)  # the new process has another parent
+    with pytest.raises(ConfigError, match="ended with code 1"):
+        run_apart(["sing"])
