@@ -25,6 +25,10 @@ from datamodules.video import to_rgb
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")
 _PROTOCOLS = "rtp,srtp,tcp,tls,crypto,httpproxy,hls," + ",".join(SCHEMES)  # what a stream may open in its turn
 _OPEN_S, _READ_S = 15.0, 10.0  # without an answer for so long, a camera is gone
+_PICTURE_S = (
+    30.0  # without a picture for so long, too, whatever else it sends: a picture to begin with may take a while
+)
+_JOIN_S = 2.0  # for a thread to notice that nobody wants its pictures any more; a device may block it in the kernel
 _PAUSE_S = (0.5, 30.0)  # between attempts to reach it again: first, longest
 
 logger = logging.getLogger(__name__)
@@ -176,13 +180,13 @@ class _Connection:
         with self._changed:
             self._abandoned = True
             self._changed.notify_all()
-        self._thread.join()
-        self._container.close()
+        self._thread.join(_JOIN_S)
 
     def __iter__(self) -> Iterator[tuple[float, Image]]:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._newest is not None or self._ended)
+                if not self._changed.wait_for(lambda: self._newest is not None or self._ended, _PICTURE_S):
+                    self.error = f"no picture for {_PICTURE_S:.0f} s"
                 taken, self._newest = self._newest, None
                 self._changed.notify_all()
             if taken is None:
@@ -190,20 +194,25 @@ class _Connection:
             yield taken[0], to_rgb(taken[1])
 
     def _read(self) -> None:
+        """Decode until the stream ends or nobody wants its pictures; then close it, which only this thread may do."""
+        video = self._container.streams.video[0]
         try:
-            for packet in self._container.demux(video=0):
+            for packet in self._container.demux():  # all streams: sound alone would keep PyAV from coming back
+                if self._abandoned:
+                    return
+                if packet.stream_index != video.index:
+                    continue
                 try:
-                    pictures = packet.decode()
+                    pictures = video.decode(packet)
                 except av.InvalidDataError:  # a packet that the network damaged; the decoder goes on with the next
                     continue
                 for picture in pictures:
                     own_time = picture.time if self.recorded else None
                     self._offer(time.monotonic() if own_time is None else own_time, picture)
-                if self._abandoned:
-                    return
         except (av.FFmpegError, OSError) as error:
-            self.error = error.strerror or type(error).__name__
+            self.error = self.error or error.strerror or type(error).__name__
         finally:
+            self._container.close()
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()

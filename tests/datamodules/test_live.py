@@ -1,5 +1,6 @@
 """Cameras, played by servers of this machine: one that speaks HTTP and one that speaks RTSP."""
 
+import contextlib
 import io
 import logging
 import re
@@ -9,8 +10,10 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
+from types import SimpleNamespace
 
 import av
+import numpy as np
 import pytest
 
 from datamodules import live
@@ -153,6 +156,93 @@ def test_a_camera_that_answers_but_gives_no_frame_is_given_up(http_camera, caplo
     assert bool(frames) == bool(callers)
     assert "dropped out" in error.found
     assert [("broke off" in text, "is back" in text) for text in caplog.messages] == [(True, False)]
+
+
+def test_a_camera_that_sends_only_sound_is_lost(picture, monkeypatch, caplog):
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency", "g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("mp2", rate=48000, layout="mono")
+        for number in range(FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        for number in range(FRAMES * 2):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16", layout="mono")
+            silence.sample_rate, silence.pts = 48000, 1152 * number
+            container.mux(sound.encode(silence))
+        container.mux(stream.encode(None))
+    data = buffer.getvalue()
+    packets = [data[begin : begin + 188] for begin in range(0, len(data), 188)]
+    only_sound = b"".join(one for one in packets if one[1] & 0x1F == 1 and one[2] == 1)  # of the second stream, 0x101
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(data)
+            until = time.monotonic() + 3  # then it ends by itself, so that this test does
+            with contextlib.suppress(OSError):
+                while time.monotonic() < until:
+                    self.wfile.write(only_sound)
+                    time.sleep(0.02)
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(live, "_PICTURE_S", 0.4)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        stream = LiveStream(f"http://127.0.0.1:{server.server_port}/pen").frames()
+        next(stream)
+        with caplog.at_level(logging.WARNING, logger="datamodules.live"):
+            while "is back" not in caplog.text:
+                next(stream)
+        began = time.monotonic()
+        stream.close()
+        assert time.monotonic() - began < 1
+        server.shutdown()
+    assert "broke off (no picture for 0 s)" in caplog.text
+
+
+class Fake:
+    """What PyAV opens of a device: one whose packets are damaged, or one that is stuck in the kernel until `freed`."""
+
+    duration = None
+    format = SimpleNamespace(name="v4l2")
+
+    def __init__(self, freed: threading.Event | None) -> None:
+        self.freed = freed
+        self.closed = threading.Event()
+        self.streams = SimpleNamespace(video=[SimpleNamespace(index=0, decode=self.decode)])
+
+    def demux(self):
+        if self.freed is not None:
+            self.freed.wait(5)
+            return
+        for _ in range(500):
+            time.sleep(0.01)
+            yield SimpleNamespace(stream_index=0)
+
+    def decode(self, _):
+        raise av.InvalidDataError(1, "damaged")
+
+    def close(self):
+        self.closed.set()
+
+
+@pytest.mark.parametrize("stuck", [True, False])
+def test_a_device_without_a_picture_is_given_up_and_left_alone_while_it_is_stuck(monkeypatch, stuck):
+    freed = threading.Event()
+    device = Fake(freed if stuck else None)
+    monkeypatch.setattr(live.av, "open", lambda *_, **__: device)
+    monkeypatch.setattr(live, "_PICTURE_S", 0.05)
+    monkeypatch.setattr(live, "_JOIN_S", 0.1)
+    frames, error = until_given_up(LiveStream("/dev/video0", patience_s=0.1))
+    assert frames == []
+    assert "no picture for 0 s" in error.found
+    assert device.closed.is_set() == (not stuck)  # FFmpeg is still inside it
+    freed.set()
+    assert device.closed.wait(1)
 
 
 def test_frames_that_come_while_the_taker_is_busy_are_dropped_and_counted(rtsp_camera, number_of, caplog):
