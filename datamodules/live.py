@@ -25,9 +25,9 @@ from datamodules.video import to_rgb
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")
 _PROTOCOLS = "rtp,srtp,tcp,tls,crypto,httpproxy,hls," + ",".join(SCHEMES)  # what a stream may open in its turn
 _OPEN_S, _READ_S = 15.0, 10.0  # without an answer for so long, a camera is gone
-_PICTURE_S = (
-    30.0  # without a picture for so long, too, whatever else it sends: a picture to begin with may take a while
-)
+_PICTURE_S = 30.0  # without a picture for so long, too, whatever else it sends; the first one may take a while
+_JUMP_S = 10.0  # a clock that jumps so far tells nothing about when to show a picture
+_HASTE = 0.995  # a burst is given a little faster than it was taken, or a camera's fast clock would leave us behind
 _JOIN_S = 2.0  # for a thread to notice that nobody wants its pictures any more; a device may block it in the kernel
 _PAUSE_S = (0.5, 30.0)  # between attempts to reach it again: first, longest
 
@@ -88,7 +88,11 @@ class LiveStream:
         return None
 
     def frames(self) -> Iterator[Frame]:
-        """Give frames; their times are those of their arrival, of a recording its own, in seconds since the first."""
+        """Give frames with their times in seconds since the first.
+
+        Times are those of the arrival, of a recording its own, and of segments that come whole (HLS) as far apart as
+        the pictures were taken.
+        """
         index = dropped = 0
         began: float | None = None
         lost: float | None = None  # since when nothing has come: a camera is back with a frame, not with a connection
@@ -163,6 +167,9 @@ class _Connection:
             self._container.close()
             raise OSError("it has no video")
         self.recorded = self._container.duration is not None
+        # By HTTP whole segments come at once; RTSP, RTMP, SRT and UDP pass on what the camera sends when it sends it.
+        self._bursts = scheme_of(address) in ("http", "https") and self._container.format.name in ("hls", "mpegts")
+        self._shown: tuple[float, float] | None = None  # when the last picture was given, and its time in the stream
         self.dropped = 0
         self.error: str | None = None
         self._changed = threading.Condition()
@@ -208,7 +215,7 @@ class _Connection:
                     continue
                 for picture in pictures:
                     own_time = picture.time if self.recorded else None
-                    self._offer(time.monotonic() if own_time is None else own_time, picture)
+                    self._offer(self._due(picture) if own_time is None else own_time, picture)
         except (av.FFmpegError, OSError) as error:
             self.error = self.error or error.strerror or type(error).__name__
         finally:
@@ -216,6 +223,22 @@ class _Connection:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+    def _due(self, picture: av.VideoFrame) -> float:
+        """Hold a picture of a burst until it is its turn, as far after the one before as when they were taken.
+
+        Returns:
+            When that is, by the monotonic clock: at once for one that comes late, and where the stream's clock jumps.
+        """
+        now = due = time.monotonic()
+        if not self._bursts or picture.time is None:
+            return now
+        if self._shown is not None and 0 < (step := picture.time - self._shown[1]) < _JUMP_S:
+            due = max(now, self._shown[0] + _HASTE * step)
+            with self._changed:
+                self._changed.wait_for(lambda: self._abandoned, due - now)
+        self._shown = (due, picture.time)
+        return due
 
     def _offer(self, arrived: float, picture: av.VideoFrame) -> None:
         with self._changed:

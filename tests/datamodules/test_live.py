@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import logging
 import re
 import socket
@@ -23,12 +24,12 @@ from datamodules.live import LiveStream, is_live, without_secrets
 FRAMES = 12
 
 
-def encoded(picture, target, form: str, **options: str) -> None:
-    """Encode `FRAMES` numbered pictures into an open file or an address; every picture can be decoded alone."""
+def encoded(picture, target, form: str, frames: int = FRAMES, **options: str) -> None:
+    """Encode numbered pictures into an open file or an address; every picture can be decoded alone."""
     with av.open(target, "w", format=form, options=options) as container:
         stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency", "g": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(FRAMES):
+        for number in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
         container.mux(stream.encode(None))
 
@@ -147,6 +148,40 @@ def test_a_camera_that_drops_out_is_reached_for_again_and_given_up_in_the_end(ht
     assert sum("broke off" in message for message in messages) == 2
     assert sum("is back after" in message for message in messages) == 1
     assert "secret" not in str(error) + "".join(messages)
+
+
+@pytest.mark.parametrize("name", ["pen", "pen.m3u8"])
+def test_pictures_that_come_at_once_are_given_as_far_apart_as_they_were_taken(picture, number_of, name):
+    buffer = io.BytesIO()
+    encoded(picture, buffer, "mpegts", frames=30)  # of fewer FFmpeg waits for more before it opens a playlist
+    hung_up = threading.Event()
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            if self.path.endswith(".m3u8"):
+                self.wfile.write(b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.2,\npen.ts\n")
+                return
+            self.wfile.write(buffer.getvalue())
+            if name == "pen":
+                hung_up.wait(3)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        stream = LiveStream(f"http://127.0.0.1:{server.server_port}/{name}").frames()
+        frames = list(itertools.islice(stream, FRAMES))
+        hung_up.set()
+        stream.close()
+        server.shutdown()
+    numbers = [number_of(frame.image) for frame in frames]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] < 1.5 * FRAMES  # a slow taker may miss some, but not the rest of the burst
+    for frame, number in zip(frames, numbers, strict=True):
+        assert frame.timestamp_s >= 0.039 * (number - numbers[0])
 
 
 @pytest.mark.parametrize("callers", [0, 1])
