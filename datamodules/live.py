@@ -20,7 +20,7 @@ from av.container import InputContainer
 
 from datamodules.clip import Frame, Image
 from datamodules.errors import ClipError
-from datamodules.video import to_rgb
+from datamodules.video import since_the_first, tells_times, to_rgb
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")
 _PROTOCOLS = "rtp,srtp,tcp,tls,crypto,httpproxy,hls," + ",".join(SCHEMES)  # what a stream may open in its turn
@@ -28,6 +28,7 @@ _OPEN_S, _READ_S = 15.0, 10.0  # without an answer for so long, a camera is gone
 _PICTURE_S = 30.0  # without a picture for so long, too, whatever else it sends; the first one may take a while
 _JUMP_S = 10.0  # a clock that jumps so far tells nothing about when to show a picture
 _HASTE = 0.995  # a burst is given a little faster than it was taken, or a camera's fast clock would leave us behind
+_FPS = 25.0  # of a recording that tells neither its rate nor its pictures' times
 _JOIN_S = 2.0  # for a thread to notice that nobody wants its pictures any more; a device may block it in the kernel
 _PAUSE_S = (0.5, 30.0)  # between attempts to reach it again: first, longest
 
@@ -155,7 +156,7 @@ class LiveStream:
 
 
 class _Connection:
-    """One connection: a thread decodes, the iteration takes the newest picture and when it arrived."""
+    """One connection: a thread decodes, the iteration takes the newest picture and its time."""
 
     def __init__(self, address: str) -> None:
         device = Path(address).is_char_device()
@@ -167,13 +168,16 @@ class _Connection:
             self._container.close()
             raise OSError("it has no video")
         self.recorded = self._container.duration is not None
+        self._told = tells_times(self._container)
+        video = self._container.streams.video[0]
+        self._fps = float(video.average_rate or video.guessed_rate or _FPS)
         # By HTTP whole segments come at once; RTSP, RTMP, SRT and UDP pass on what the camera sends when it sends it.
         self._bursts = scheme_of(address) in ("http", "https") and self._container.format.name in ("hls", "mpegts")
         self._shown: tuple[float, float] | None = None  # when the last picture was given, and its time in the stream
         self.dropped = 0
         self.error: str | None = None
         self._changed = threading.Condition()
-        self._newest: tuple[float, av.VideoFrame] | None = None
+        self._newest: tuple[av.VideoFrame, float | None] | None = None
         self._ended = self._abandoned = False
         self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
 
@@ -190,6 +194,15 @@ class _Connection:
         self._thread.join(_JOIN_S)
 
     def __iter__(self) -> Iterator[tuple[float, Image]]:
+        if self.recorded:
+            yield from since_the_first(self._taken(), self._fps)
+            return
+        for image, arrived in self._taken():
+            assert arrived is not None
+            yield arrived, image
+
+    def _taken(self) -> Iterator[tuple[Image, float | None]]:
+        """Give pictures and when they arrived; of a recording its own times, None where it tells none."""
         while True:
             with self._changed:
                 if not self._changed.wait_for(lambda: self._newest is not None or self._ended, _PICTURE_S):
@@ -198,7 +211,7 @@ class _Connection:
                 self._changed.notify_all()
             if taken is None:
                 return
-            yield taken[0], to_rgb(taken[1])
+            yield to_rgb(taken[0]), taken[1]
 
     def _read(self) -> None:
         """Decode until the stream ends or nobody wants its pictures; then close it, which only this thread may do."""
@@ -214,8 +227,7 @@ class _Connection:
                 except av.InvalidDataError:  # a packet that the network damaged; the decoder goes on with the next
                     continue
                 for picture in pictures:
-                    own_time = picture.time if self.recorded else None
-                    self._offer(self._due(picture) if own_time is None else own_time, picture)
+                    self._offer(picture, self._due(picture))
         except (av.FFmpegError, OSError) as error:
             self.error = self.error or error.strerror or type(error).__name__
         finally:
@@ -224,12 +236,15 @@ class _Connection:
                 self._ended = True
                 self._changed.notify_all()
 
-    def _due(self, picture: av.VideoFrame) -> float:
+    def _due(self, picture: av.VideoFrame) -> float | None:
         """Hold a picture of a burst until it is its turn, as far after the one before as when they were taken.
 
         Returns:
             When that is, by the monotonic clock: at once for one that comes late, and where the stream's clock jumps.
+            Of a recording the picture's own time, None where it tells none.
         """
+        if self.recorded:
+            return picture.time if self._told else None
         now = due = time.monotonic()
         if not self._bursts or picture.time is None:
             return now
@@ -240,10 +255,10 @@ class _Connection:
         self._shown = (due, picture.time)
         return due
 
-    def _offer(self, arrived: float, picture: av.VideoFrame) -> None:
+    def _offer(self, picture: av.VideoFrame, time_s: float | None) -> None:
         with self._changed:
             if self.recorded:
                 self._changed.wait_for(lambda: self._newest is None or self._abandoned)
             self.dropped += self._newest is not None
-            self._newest = (arrived, picture)
+            self._newest = (picture, time_s)
             self._changed.notify_all()

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from datamodules.clip import Frame, Image
+from datamodules.clip import Frame
 from datamodules.errors import ClipError
 from datamodules.images import ImageFiles
 from datamodules.live import SCHEMES, LiveStream, is_live, scheme_of
-from datamodules.video import VideoFrames, VideoInfo, probe_video
+from datamodules.video import VideoFrames, VideoInfo, probe_video, since_the_first
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
-_ROUNDING_S = 1e-3  # Matroska's clock, the coarsest that is usual: a time so near to an even rate is that of the rate
 
 
 class Source(Protocol):
@@ -69,7 +68,7 @@ class VideoFiles:
         index, begin_s = 0, 0.0
         for path, info in zip(self.paths, self.infos, strict=True):
             last_s = begin_s
-            for time_s, image in _since_the_first(VideoFrames(path, allow_damage=True), info.fps):
+            for time_s, image in since_the_first(VideoFrames(path, allow_damage=True).timed(), info.fps):
                 last_s = begin_s + time_s
                 yield Frame(index, last_s, image, None)
                 index += 1
@@ -143,26 +142,6 @@ def open_source(
     raise ClipError(
         given, "is not there", "a video, a folder of pictures, a pattern, or the address of a camera", "Check the path."
     )
-
-
-def _since_the_first(video: VideoFrames, fps: float) -> Iterator[tuple[float, Image]]:
-    """Give the pictures of a file, each with the seconds since the first, which always grow.
-
-    The file's clock is followed. Where it tells nothing, stands still or goes back, a frame comes 1 / `fps` after the
-    one before, and the clock counts from there.
-    """
-    time_s = 0.0
-    ahead_s: float | None = None  # of the file's clock to the times that are given
-    for number, (image, clock_s) in enumerate(video.timed()):
-        regular_s = number / fps
-        told_s = None if clock_s is None or ahead_s is None else clock_s - ahead_s
-        if number:
-            time_s = told_s if told_s is not None and told_s > time_s else time_s + 1 / fps
-        if clock_s is not None and told_s != time_s:
-            ahead_s = clock_s - time_s
-        if abs(time_s - regular_s) < _ROUNDING_S:
-            time_s = regular_s
-        yield time_s, image
 
 
 def _of_files(given: str, files: list[Path], picture_fps: float, file_pause_s: float) -> Source:

@@ -8,7 +8,7 @@ Frames are counted by demuxing, never taken from the header: headers lie, after 
 A rotation flag in the container is not applied; annotations are made on the stored pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -34,6 +34,7 @@ VIDEO_RANGE = 1
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 # With x264's macroblock tree up to one in seven encodings of the same small pictures differed, without it none of 200.
 REPRODUCIBLE = {"x264-params": "mbtree=0"}
+_ROUNDING_S = 1e-3  # Matroska's clock, the coarsest that is usual: a time so near to an even rate is that of the rate
 _TICKS = 90_000  # per second: MPEG's clock, in which all usual frame rates are whole
 
 
@@ -95,7 +96,7 @@ class VideoFrames:
         packets = frames = 0
         with _open_video(path) as (container, stream):
             stream.codec_context.thread_count = 1  # more threads hold more frames, and readers run one per core already
-            told = container.format.name != "avi"  # it stores no times; FFmpeg's guesses are out of order with B-frames
+            told = tells_times(container)
             for packet in _whole_packets(path, container, stream):
                 packets += not packet.is_discard
                 for frame in packet.decode():
@@ -117,6 +118,31 @@ class VideoFrames:
     def fingerprint(self) -> str:
         """Return the hash of the file's bytes: it changes when the pictures do."""
         return sha256_of(Path(self.path))
+
+
+def tells_times(container: InputContainer) -> bool:
+    """Whether a file knows when its pictures are shown: AVI does not, and guesses are out of order with B-frames."""
+    return container.format.name != "avi"
+
+
+def since_the_first(timed: Iterable[tuple[Image, float | None]], fps: float) -> Iterator[tuple[float, Image]]:
+    """Give the pictures of a file, each with the seconds since the first, which always grow.
+
+    The file's clock is followed. Where it tells nothing, stands still or goes back, a frame comes 1 / `fps` after the
+    one before, and the clock counts from there.
+    """
+    time_s = 0.0
+    ahead_s: float | None = None  # of the file's clock to the times that are given
+    for number, (image, clock_s) in enumerate(timed):
+        regular_s = number / fps
+        told_s = None if clock_s is None or ahead_s is None else clock_s - ahead_s
+        if number:
+            time_s = told_s if told_s is not None and told_s > time_s else time_s + 1 / fps
+        if clock_s is not None and told_s != time_s:
+            ahead_s = clock_s - time_s
+        if abs(time_s - regular_s) < _ROUNDING_S:
+            time_s = regular_s
+        yield time_s, image
 
 
 class VideoWriter:

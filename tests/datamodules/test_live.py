@@ -248,7 +248,7 @@ class Fake:
     def __init__(self, freed: threading.Event | None) -> None:
         self.freed = freed
         self.closed = threading.Event()
-        self.streams = SimpleNamespace(video=[SimpleNamespace(index=0, decode=self.decode)])
+        self.streams = SimpleNamespace(video=[SimpleNamespace(index=0, decode=self.decode, average_rate=10)])
 
     def demux(self):
         if self.freed is not None:
@@ -263,6 +263,23 @@ class Fake:
 
     def close(self):
         self.closed.set()
+
+
+def test_times_of_a_recording_grow_where_it_tells_none_or_its_clock_goes_back(monkeypatch):
+    class Recording(Fake):
+        duration = 500_000
+        times = iter([7.0, 7.1, None, 7.3, 0.0])
+
+        def demux(self):
+            yield from [SimpleNamespace(stream_index=0)] * 5
+
+        def decode(self, _):
+            return [SimpleNamespace(time=next(self.times))]
+
+    monkeypatch.setattr(live.av, "open", lambda *_, **__: Recording(None))
+    monkeypatch.setattr(live, "to_rgb", lambda _: np.zeros((2, 2, 3), np.uint8))
+    times = [frame.timestamp_s for frame in LiveStream("rtsp://10.0.0.7/archive").frames()]
+    assert times == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
 
 @pytest.mark.parametrize("stuck", [True, False])
