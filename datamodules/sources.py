@@ -106,7 +106,7 @@ class PictureFiles:
 def open_source(
     given: str, *, picture_fps: float = 6.0, patience_s: float = 600.0, file_pause_s: float = 0.0
 ) -> Source:
-    """Find out what the user points at; videos are checked to be whole, nothing is decoded yet.
+    """Find out what the user points at; videos are checked to end where they should, nothing is decoded yet.
 
     Args:
         given: A video or picture file, a folder of pictures, a pattern of either (``clips/*.mp4``; several videos are
@@ -156,7 +156,8 @@ def _of_files(given: str, files: list[Path], picture_fps: float, file_pause_s: f
         )
     if pictures:
         return PictureFiles(given, tuple(files), picture_fps)
-    return VideoFiles(given, tuple(files), tuple(probe_video(path) for path in files), file_pause_s)
+    infos = tuple(probe_video(path, allow_damage=True) for path in files)
+    return VideoFiles(given, tuple(files), infos, file_pause_s)
 
 
 def _pictures_of_folder(folder: Path, picture_fps: float) -> Source:

@@ -8,6 +8,7 @@ Frames are counted by demuxing, never taken from the header: headers lie, after 
 A rotation flag in the container is not applied; annotations are made on the stored pixels.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ REPRODUCIBLE = {"x264-params": "mbtree=0"}
 _ROUNDING_S = 1e-3  # Matroska's clock, the coarsest that is usual: a time so near to an even rate is that of the rate
 _TICKS = 90_000  # per second: MPEG's clock, in which all usual frame rates are whole
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -55,15 +58,24 @@ class VideoInfo:
     num_frames: int
 
 
-def probe_video(path: str | Path) -> VideoInfo:
+def probe_video(path: str | Path, *, allow_damage: bool = False) -> VideoInfo:
     """Read a video's size and rate and count its frames without decoding them.
+
+    Args:
+        path: The video file.
+        allow_damage: Whether frames may be damaged, as where packets of a transport stream were lost: a warning then.
 
     Raises:
         ClipError: The file is missing, is no video, or ends before its last frame.
     """
     path = Path(path)
+    num_frames = damaged = 0
     with _open_video(path) as (container, stream):
-        num_frames = sum(not packet.is_discard for packet in _whole_packets(path, container, stream))
+        for packet in _whole_packets(path, container, stream, allow_damage=allow_damage):
+            num_frames += not packet.is_discard
+            damaged += packet.is_corrupt
+        if damaged:
+            logger.warning("%s: %d of %d frames are damaged; what is missing is guessed", path, damaged, num_frames)
         rate = stream.average_rate or stream.guessed_rate
         if num_frames == 0 or rate is None:
             raise _no_video(path, "holds no frames")
@@ -97,7 +109,7 @@ class VideoFrames:
         with _open_video(path) as (container, stream):
             stream.codec_context.thread_count = 1  # more threads hold more frames, and readers run one per core already
             told = tells_times(container)
-            for packet in _whole_packets(path, container, stream):
+            for packet in _whole_packets(path, container, stream, allow_damage=self.allow_damage):
                 packets += not packet.is_discard
                 for frame in packet.decode():
                     yield self._picture(frame, frames), frame.time if told else None
@@ -289,9 +301,12 @@ def _open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise _no_video(path, f"cannot be read ({error.strerror})") from error
 
 
-def _whole_packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
+def _whole_packets(
+    path: Path, container: InputContainer, stream: VideoStream, *, allow_damage: bool
+) -> Iterator["Packet[VideoStream]"]:
     """Yield every compressed frame; refuse a file that ends before the last one its index names.
 
+    Where damage is not allowed, refuse also a frame that the container knows to be damaged.
     One that is marked as discarded (before the cut of a video that was cut without encoding it again) is needed to
     decode those after it; FFmpeg does not give its picture.
     """
@@ -302,7 +317,7 @@ def _whole_packets(path: Path, container: InputContainer, stream: VideoStream) -
     for packet in container.demux(stream):
         if packet.size == 0:  # PyAV's flush packet
             continue
-        if packet.is_corrupt:
+        if packet.is_corrupt and not allow_damage:
             raise _no_video(path, "breaks off inside a frame")
         yield packet
 

@@ -1,13 +1,15 @@
+import logging
 from fractions import Fraction
 
 import av
 import cv2
+import numpy as np
 import pytest
 
 from datamodules.errors import ClipError
 from datamodules.live import LiveStream
 from datamodules.sources import open_source
-from datamodules.video import GrowingVideoWriter, VideoFrames
+from datamodules.video import GrowingVideoWriter, VideoFrames, probe_video
 
 
 @pytest.fixture
@@ -94,6 +96,26 @@ def test_times_grow_also_where_a_file_tells_none_or_its_clock_goes_back(
     source = open_source(str(write_video(tmp_path / "a.mp4", frames=3, fps=10)))
     monkeypatch.setattr(VideoFrames, "timed", lambda _: ((picture(0), time_s) for time_s in clock_s))
     assert [frame.timestamp_s for frame in source.frames()] == pytest.approx(times_s)
+
+
+def test_a_recording_that_lost_a_packet_is_read_with_a_warning(tmp_path, refused, caplog):
+    path = tmp_path / "hour.ts"
+    noise = np.random.default_rng(0).integers(0, 256, (12, 96, 160, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=6, options={"g": "4"})
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for picture in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    lost = 200 * 188  # transport streams consist of packets of 188 bytes; this one is of the fourth picture
+    path.write_bytes(data[:lost] + data[lost + 188 :])
+    refused(ClipError, lambda: probe_video(path), where=path, found="breaks off inside a frame")
+    with caplog.at_level(logging.WARNING, logger="datamodules.video"):
+        source = open_source(str(path))
+    assert source.num_frames == 12
+    assert "1 of 12 frames are damaged" in caplog.text
+    assert len(list(source.frames())) == 12
 
 
 def test_a_pattern_of_pictures_and_a_single_picture(tmp_path, write_pictures, number_of):
