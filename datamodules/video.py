@@ -88,8 +88,9 @@ class VideoFrames:
 
     Args:
         path: The video file. Opened when the iteration starts, closed when it ends or is abandoned.
-        allow_damage: Whether a picture is taken where the decoder had to guess parts of it, from its neighbours: right
-            for hours of a camera, not for what is labelled.
+        allow_damage: Whether a picture is taken where the decoder had to guess parts of it, from its neighbours, and
+            one that cannot be decoded is left out, with a warning at the end: right for hours of a camera, not for what
+            is labelled.
 
     Raises:
         ClipError: While iterating: the file is missing, is no video, breaks off, or a picture is damaged.
@@ -111,16 +112,28 @@ class VideoFrames:
             told = tells_times(container)
             for packet in _whole_packets(path, container, stream, allow_damage=self.allow_damage):
                 packets += not packet.is_discard
-                for frame in packet.decode():
+                for frame in self._decode(packet):
                     yield self._picture(frame, frames), frame.time if told else None
                     frames += 1
             for frame in stream.decode(None):  # what the decoder kept back to reorder
                 yield self._picture(frame, frames), frame.time if told else None
                 frames += 1
-        if frames != packets:
+        if (
+            frames != packets and self.allow_damage
+        ):  # cut where others are needed to decode what comes first, or damaged
+            logger.warning("%s: decodes to %d frames, has packets of %d", path, frames, packets)
+        elif frames != packets:
             raise ClipError(
                 path, f"decodes to {frames} frames", f"{packets}, one per packet", "Copy or export this video again."
             )
+
+    def _decode(self, packet: "Packet[VideoStream]") -> list[av.VideoFrame]:
+        try:
+            return packet.decode()
+        except av.InvalidDataError:
+            if self.allow_damage:
+                return []
+            raise
 
     def _picture(self, frame: av.VideoFrame, number: int) -> Image:
         if frame.is_corrupt and not self.allow_damage:

@@ -118,6 +118,26 @@ def test_a_recording_that_lost_a_packet_is_read_with_a_warning(tmp_path, refused
     assert len(list(source.frames())) == 12
 
 
+def test_a_recording_cut_between_key_frames_is_read_from_its_first_whole_picture(tmp_path, picture, caplog, refused):
+    whole, path = tmp_path / "whole.ts", tmp_path / "cut.ts"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream("libx264", rate=6, options={"g": "8", "keyint_min": "8", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size and number >= 5:
+                packet.stream = copy
+                target.mux(packet)
+    refused(ClipError, lambda: list(VideoFrames(path)), where=path, expected="15, one per packet")
+    with caplog.at_level(logging.WARNING, logger="datamodules.video"):
+        assert len(list(open_source(str(path)).frames())) == 12
+    assert [message.split(": ")[1] for message in caplog.messages] == ["decodes to 12 frames, has packets of 15"]
+
+
 def test_a_pattern_of_pictures_and_a_single_picture(tmp_path, write_pictures, number_of):
     folder = write_pictures(tmp_path / "pictures", ["a1.jpg", "a2.jpg", "b.jpg"])
     assert seen(open_source(str(folder / "a*.jpg"), picture_fps=1), number_of) == [(0, 0, 0.0), (1, 1, 1.0)]
