@@ -47,12 +47,23 @@ def scheme_of(address: str) -> str | None:
 
 
 def without_secrets(address: str) -> str:
-    """Return an address without user, password and query, as it may be shown and stored.
+    """Return an address without user, password and query, as it may be shown and stored; other names as they are.
 
-    Some cameras want the password in the path: ``rtsp://10.0.0.7/user=admin_password=1234_channel=1``.
+    Some cameras want the password in the path: ``rtsp://10.0.0.7/user=admin_password=1234_channel=1``. A password may
+    hold what it should not, ``rtsp://admin:a/b@10.0.0.7``, and an address may lack its protocol: rather too much is
+    hidden than too little.
     """
-    shown = re.sub(r"^([^:/?#]+://)[^/?#]*@", r"\1", address).partition("?")[0]
-    return re.sub(r"(?i)(pass[a-z]*|pwd)=[^/&]*", r"\1=...", shown)
+    shown = re.sub(r"(?i)(pass[a-z]*|pwd)=[^/&]*", r"\1=...", address)
+    found = re.match(r"[^:/?#]+://", shown)
+    scheme, rest = (found[0], shown[found.end() :]) if found else ("", shown)
+    before, _, after = rest.rpartition("@")
+    if re.match(r".*:" if scheme else r"[^/]*:", before):  # user:password; a path has its slash first
+        if re.search(r"[?#]", before):
+            return f"{scheme}..."  # of a password, or of a query? What follows the last @ could be secret
+        rest = after
+    elif scheme:
+        rest = re.sub(r"^[^/?#]*@", "", rest)
+    return scheme + (rest.partition("?")[0] if scheme else rest)
 
 
 @dataclass(frozen=True)

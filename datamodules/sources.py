@@ -10,7 +10,7 @@ from typing import Protocol
 from datamodules.clip import Frame
 from datamodules.errors import ClipError
 from datamodules.images import ImageFiles
-from datamodules.live import SCHEMES, LiveStream, is_live, scheme_of
+from datamodules.live import SCHEMES, LiveStream, is_live, scheme_of, without_secrets
 from datamodules.video import VideoFrames, VideoInfo, probe_video, since_the_first
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -126,21 +126,22 @@ def open_source(
         return _pictures_of_folder(path, picture_fps)
     if path.is_file():
         return _of_files(given, [path], picture_fps, file_pause_s)
+    shown = without_secrets(given)  # whatever it is, it may have been meant as an address
     if glob.has_magic(given):
         found = [Path(name) for name in glob.glob(given, recursive=True)]  # noqa: PTH207  # also absolute patterns
         files = sorted((one for one in found if one.is_file()), key=_natural)
         if not files:
-            raise ClipError(given, "matches no file", "a pattern of videos or pictures", "Correct the pattern.")
+            raise ClipError(shown, "matches no file", "a pattern of videos or pictures", "Correct the pattern.")
         return _of_files(given, files, picture_fps, file_pause_s)
     if scheme_of(given) is not None:
         raise ClipError(
-            given,
+            shown,
             "is an address that is not opened",
             f"{'://, '.join(SCHEMES)}://, or a file",
             "Name a file or camera.",
         )
     raise ClipError(
-        given, "is not there", "a video, a folder of pictures, a pattern, or the address of a camera", "Check the path."
+        shown, "is not there", "a video, a folder of pictures, a pattern, or the address of a camera", "Check the path."
     )
 
 

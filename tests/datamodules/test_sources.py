@@ -166,6 +166,11 @@ class TestRefused:
     def test_addresses_that_are_no_camera(self, refused, name):
         refused(ClipError, lambda: open_source(name), where=name, found="is an address that is not opened")
 
+    @pytest.mark.parametrize("name", ["ftp://a:geheim@10.0.0.7/pen", "a:geheim@10.0.0.7/pen", "a:geheim@10.0.0.7/*"])
+    def test_what_could_be_an_address_without_its_password(self, refused, name):
+        error = refused(ClipError, lambda: open_source(name), where="10.0.0.7/")
+        assert "geheim" not in str(error)
+
     def test_what_is_not_there(self, tmp_path, refused):
         path = tmp_path / "pen.mp4"
         refused(ClipError, lambda: open_source(str(path)), where=path, found="is not there")
