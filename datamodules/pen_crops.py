@@ -56,6 +56,7 @@ class PenCropsDataModule(LightningDataModule):
 
     Args:
         folder: Gets one file a pen and ``pens.json``, which says what they are; both are kept and reused.
+            Where there are several nodes, all have to see it: one draws.
         train: Pens to train on.
         val: Pens to validate on.
         frames_per_pen: Pictures of each pen.
@@ -92,6 +93,7 @@ class PenCropsDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.prepare_data_per_node = False
         self.folder = Path(folder)
         self.pens, split = plan_pens(train, val, first_seed)
         self.parts = {part: [pen for pen in self.pens if split.part_of(pen.day) == part] for part in ("train", "val")}

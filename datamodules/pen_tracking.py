@@ -17,7 +17,7 @@ class PenTrackingDataModule(TrackingDataModule):
 
     Args:
         folder: Gets ``clips/`` in the Edinburgh layout, ``shards/``, and ``pens.json``, which says what they are; all
-            are kept and reused.
+            are kept and reused. Where there are several nodes, all have to see it: one draws.
         train: Pens to train on.
         val: Pens to validate on.
         frames_per_pen: Length of each pen's clip.
@@ -40,6 +40,7 @@ class PenTrackingDataModule(TrackingDataModule):
         **options: Any,
     ) -> None:
         super().__init__(shards=str(Path(folder) / "shards"), **options)
+        self.prepare_data_per_node = False
         self.folder = Path(folder)
         self.pens, self.split = plan_pens(train, val, first_seed)
         self.frames_per_pen = frames_per_pen

@@ -13,7 +13,8 @@
   "length_m"}}}``, where animals are lame also ``"vigour": {"<name>": ...}``; a name is the same in every clip of a pen.
   `sha256` covers everything that decides the pictures.
 
-A clip is whole or absent: it is drawn in a hidden folder beside the days and renamed at the end.
+A clip is whole or absent: it is drawn in a hidden folder beside the days and renamed at the end. Several processes may
+draw into one folder: each clip has a lock in ``<out>/.locks/``.
 """
 
 import hashlib
@@ -29,6 +30,7 @@ import cv2
 from datamodules.clip import RLE, Image
 from datamodules.errors import UserError
 from datamodules.files import atomic_path, sync_directory, temporary_path, write_json
+from datamodules.locks import held
 from datamodules.masks import encode_mask
 from datamodules.pen.config import PenConfig
 from datamodules.pen.frame import FURNITURE, PenFrame
@@ -80,9 +82,14 @@ def draw_pen(
         parse_day(f"pen '{config.domain}', days", day)
     clips = [f"{day}/{number:06d}" for day in sorted(set(days)) for number in range(clips_per_day)]
     for clip in clips:
-        if not _is_drawn(out / clip, config, clip, seed, frames_per_clip, vigour):
-            _draw_clip(out, config, clip, seed, frames_per_clip, vigour, progress)
-        elif progress is not None:
+        if _is_drawn(out / clip, config, clip, seed, frames_per_clip, vigour):
+            kept = True
+        else:
+            with held(out / ".locks" / f"{_flat(clip)}.lock", wait=True):  # another process may draw it meanwhile
+                kept = _is_drawn(out / clip, config, clip, seed, frames_per_clip, vigour)
+                if not kept:
+                    _draw_clip(out, config, clip, seed, frames_per_clip, vigour, progress)
+        if kept and progress is not None:
             progress(frames_per_clip)
     return [out / clip for clip in clips]
 
@@ -106,6 +113,8 @@ def _is_drawn(
         scene = json.loads((folder / SCENE).read_text(encoding="utf-8"))
         drawn = scene["sha256"]
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        if not folder.exists():  # another process is just replacing it
+            return False
         raise UserError(
             folder,
             f"exists without a {SCENE} of a drawn clip",
@@ -121,10 +130,9 @@ def _draw_clip(
     out: Path, config: PenConfig, clip: str, seed: int, frames: int, vigour: Mapping[str, float] | None,
     progress: Callable[[int], object] | None,
 ) -> None:  # fmt: skip
-    """Draw one clip beside the days and put it in its place when it is whole."""
-    partial = temporary_path(out / clip.replace("/", "-"))
-    out.mkdir(parents=True, exist_ok=True)
-    for rest in out.glob(f".{clip.replace('/', '-')}.partial-*"):  # of a drawing that was killed
+    """Draw one clip beside the days and put it in its place when it is whole; for who holds the clip's lock."""
+    partial = temporary_path(out / _flat(clip))
+    for rest in out.glob(f".{_flat(clip)}.partial-*"):  # of a drawing that was killed
         shutil.rmtree(rest)
     partial.mkdir()
     try:
@@ -137,6 +145,10 @@ def _draw_clip(
         sync_directory(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _flat(clip: str) -> str:
+    return clip.replace("/", "-")
 
 
 def _write_clip(

@@ -3,6 +3,7 @@ import pytest
 
 from datamodules.errors import UserError
 from datamodules.masks import decode_masks
+from datamodules.pen_crops import PenCropsDataModule
 from datamodules.pen_tracking import PenTrackingDataModule
 from datamodules.pen_training import PenShare, draw_pens, plan_pens, read_pens_with_furniture
 from datamodules.shards import ShardManifest
@@ -80,6 +81,11 @@ def test_the_data_module_draws_and_shards_once(recipe, tmp_path):
     before = (tmp_path / "shards" / "manifest.json").stat().st_mtime_ns
     data.prepare_data()
     assert (tmp_path / "shards" / "manifest.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("kind", [PenTrackingDataModule, PenCropsDataModule])
+def test_one_node_draws_for_all(tmp_path, kind):
+    assert not kind(str(tmp_path), [PenShare("day", 1)], [PenShare("day", 1)]).prepare_data_per_node
 
 
 def test_a_folder_of_other_pens_is_refused(recipe, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import threading
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -19,6 +20,10 @@ def draw(out, config, **changes):
     return draw_pen(out, config, **arguments)
 
 
+def shown(folder, hidden=False):
+    return sorted(path.name for path in folder.iterdir() if hidden or not path.name.startswith("."))
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     out = tmp_path_factory.mktemp("pen")
@@ -30,7 +35,7 @@ def test_clips_lie_by_day_and_number(drawn):
     out, _, folders = drawn
     names = [str(folder.relative_to(out)) for folder in folders]
     assert names == [f"{day}/{number:06d}" for day in DAYS for number in (0, 1)]
-    assert sorted(path.name for path in out.iterdir()) == DAYS
+    assert shown(out) == DAYS
     for folder in folders:
         assert {path.name for path in folder.iterdir()} == {
             "color.mp4", "background.png", "output.json", "masks.json", "scene.json"
@@ -135,7 +140,22 @@ def test_a_broken_drawing_leaves_no_clip(tmp_path, small):
 
     with pytest.raises(KeyboardInterrupt):
         draw(tmp_path, small, progress=stop)
-    assert not list(tmp_path.iterdir())
+    assert shown(tmp_path, hidden=True) == [".locks"]
+
+
+def test_two_drawings_of_one_clip_do_not_disturb_each_other(tmp_path, small):
+    counts = []
+    second = threading.Thread(target=draw, args=(tmp_path, small), kwargs={"days": DAYS[:1], "progress": counts.append})
+
+    def begin(_):
+        if second.ident is None:
+            second.start()
+            second.join(0.3)  # it waits
+
+    (folder,) = draw(tmp_path, small, days=DAYS[:1], progress=begin)
+    second.join()
+    assert counts == [FRAMES]  # it found the clip of the first
+    assert len(list(folder.iterdir())) == 5
 
 
 def test_the_rest_of_a_killed_drawing_is_swept(tmp_path, small):
@@ -143,7 +163,7 @@ def test_the_rest_of_a_killed_drawing_is_swept(tmp_path, small):
     rest.mkdir()
     (rest / "color.mp4").write_bytes(b"half")
     draw(tmp_path, small, days=DAYS[:1])
-    assert [path.name for path in tmp_path.iterdir()] == DAYS[:1]
+    assert shown(tmp_path, hidden=True) == [".locks", *DAYS[:1]]
 
 
 def test_a_recording_is_never_replaced(tmp_path, small):
