@@ -5,8 +5,7 @@ Pictures are cut once, whole and with the mask beside them, so that every step c
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from datamodules.crops import fade
 from datamodules.pen import load_pen_config
 from datamodules.pen.coats import MARK_MAP, mark_map
 from datamodules.pen_crop_files import CROPS_VERSION, crops_file, draw_crops
-from datamodules.pen_training import DrawnPen, PenShare, plan_pens, remember_plan
+from datamodules.pen_training import DrawnPen, PenShare, drawing_processes, plan_pens, remember_plan
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import TicketSampler
 
@@ -125,7 +124,7 @@ class PenCropsDataModule(LightningDataModule):
         missing = [pen for pen in self.pens if not crops_file(self.folder, pen).is_file()]
         if not missing:
             return
-        with ProcessPoolExecutor(self.processes, mp_context=get_context("spawn")) as pool:
+        with drawing_processes(self.processes) as pool:
             jobs = [
                 pool.submit(
                     draw_crops, crops_file(self.folder, pen), pen, self.frames_per_pen, self.seconds_apart, self.size

@@ -5,8 +5,9 @@ animals, under their own names, because a detector that is asked for words has t
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from multiprocessing import get_context
@@ -130,11 +131,22 @@ def draw_pens(
         processes: How many draw at a time.
         progress: Called with 1 after each pen.
     """
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with drawing_processes(processes) as pool:
         for done in as_completed([pool.submit(_draw, out, pen, frames_per_pen) for pen in pens]):
             done.result()
             if progress is not None:
                 progress(1)
+
+
+@contextmanager
+def drawing_processes(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool of so many processes; after an error or Ctrl-C what has not begun is not begun any more."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _draw(out: Path, pen: DrawnPen, frames: int) -> None:

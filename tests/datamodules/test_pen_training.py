@@ -1,3 +1,6 @@
+import time
+from concurrent.futures import as_completed
+
 import numpy as np
 import pytest
 
@@ -5,7 +8,7 @@ from datamodules.errors import UserError
 from datamodules.masks import decode_masks
 from datamodules.pen_crops import PenCropsDataModule
 from datamodules.pen_tracking import PenTrackingDataModule
-from datamodules.pen_training import PenShare, draw_pens, plan_pens, read_pens_with_furniture
+from datamodules.pen_training import PenShare, draw_pens, drawing_processes, plan_pens, read_pens_with_furniture
 from datamodules.shards import ShardManifest
 
 SMALL = "domain: small\nwidth: 128\nheight: 72\nnum_animals: 2\n"
@@ -55,6 +58,20 @@ def test_the_last_seed_below_evaluation_is_allowed():
 def test_a_part_without_pens_is_refused():
     with pytest.raises(UserError, match="0 to validate"):
         plan_pens([PenShare("day", 1)], [], 0)
+
+
+def test_after_an_error_nothing_more_is_drawn():
+    jobs = []
+
+    def draw():
+        with drawing_processes(1) as pool:
+            jobs.extend([pool.submit(int, "no number"), *(pool.submit(time.sleep, 0.05) for _ in range(30))])
+            for job in as_completed(jobs):
+                job.result()
+
+    with pytest.raises(ValueError, match="no number"):
+        draw()
+    assert sum(job.cancelled() for job in jobs) > 20
 
 
 def test_feeder_and_toy_are_labelled_beside_the_animals_also_in_an_empty_pen(recipe, tmp_path):
