@@ -139,10 +139,12 @@ def _draw_clip(
         _write_clip(partial, config, clip, seed, frames, vigour, progress)
         target = out / clip
         target.parent.mkdir(exist_ok=True)
+        old = out / f".{_flat(clip)}.partial-old"
         if target.exists():  # drawn by another configuration: `_is_drawn` refused everything else
-            shutil.rmtree(target)
+            target.replace(old)  # whole: what a kill leaves of a half deleted one could not be told from a recording
         partial.replace(target)
         sync_directory(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

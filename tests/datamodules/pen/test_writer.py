@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 from dataclasses import asdict, replace
 
@@ -163,6 +164,21 @@ def test_the_rest_of_a_killed_drawing_is_swept(tmp_path, small):
     rest.mkdir()
     (rest / "color.mp4").write_bytes(b"half")
     draw(tmp_path, small, days=DAYS[:1])
+    assert shown(tmp_path, hidden=True) == [".locks", *DAYS[:1]]
+
+
+def test_a_kill_while_an_old_clip_is_deleted_does_not_block_the_next_drawing(tmp_path, small, monkeypatch):
+    def killed(path, **_):
+        (path / "scene.json").unlink(missing_ok=True)  # half deleted
+        raise KeyboardInterrupt
+
+    (folder,) = draw(tmp_path, small, days=DAYS[:1])
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw(tmp_path, small, days=DAYS[:1], seed=4)
+    assert draw(tmp_path, small, days=DAYS[:1], seed=5) == [folder]
+    assert json.loads((folder / "scene.json").read_text())["seed"] == 5
     assert shown(tmp_path, hidden=True) == [".locks", *DAYS[:1]]
 
 
