@@ -36,7 +36,8 @@ EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEX
 # With x264's macroblock tree up to one in seven encodings of the same small pictures differed, without it none of 200.
 REPRODUCIBLE = {"x264-params": "mbtree=0"}
 _ROUNDING_S = 1e-3  # Matroska's clock, the coarsest that is usual: a time so near to an even rate is that of the rate
-_TICKS = 90_000  # per second: MPEG's clock, in which all usual frame rates are whole
+_TICKS = 1000  # per second: an mp4 tells how long a picture is shown in at most 2^31 - 1 of them, 24.8 days
+_LONGEST = 24 * 24 * 3600 * _TICKS  # a longer pause is shortened to that
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +236,7 @@ class GrowingVideoWriter:
 
     Args:
         path: The mp4 to write; an existing one is replaced at once.
-        fps: About how many frames per second there will be; their times are those given to `write`.
+        fps: About how many frames per second there will be; their times are those given to `write`, in milliseconds.
         width: Pixels, even.
         height: Pixels, even.
         crf: Constant rate factor of x264.
@@ -248,9 +249,10 @@ class GrowingVideoWriter:
         self.path = Path(path)
         self.shape = (height, width, 3)
         self._last_tick = -1
+        self._left_out = 0  # ticks, of pauses that were too long
         # skip_trailer: no index of all fragments at the end, for which FFmpeg would remember every one of them
         flags = "+frag_every_frame+empty_moov+default_base_moof+skip_trailer"
-        options = {"movflags": flags, "flush_packets": "1"}
+        options = {"movflags": flags, "flush_packets": "1", "video_track_timescale": str(_TICKS)}
         self._container = av.open(str(path), "w", format="mp4", options=options)
         # zerolatency: the encoder keeps nothing back, so that what was written is in the file
         options = {"crf": str(crf), "tune": "zerolatency", "g": str(max(1, round(2 * fps)))}
@@ -263,7 +265,9 @@ class GrowingVideoWriter:
     def write(self, image: Image, timestamp_s: float) -> None:
         """Append one RGB picture of shape (height, width, 3), uint8, that is shown from `timestamp_s` on."""
         frame = _to_encode(image, self.shape, self.path)
-        self._last_tick = max(self._last_tick + 1, round(timestamp_s * _TICKS))
+        tick = max(self._last_tick + 1, round(timestamp_s * _TICKS) - self._left_out)
+        self._left_out += max(0, tick - self._last_tick - _LONGEST)
+        self._last_tick = min(tick, self._last_tick + _LONGEST)
         frame.pts, frame.time_base = self._last_tick, Fraction(1, _TICKS)
         self._container.mux(self._stream.encode(frame))
 

@@ -247,7 +247,17 @@ class TestGrowing:
                 video.write(picture(number), timestamp_s)
         with av.open(str(path)) as container:
             times = [float(frame.time) for frame in container.decode(video=0)]
-        assert times == pytest.approx([0, 0.5, 100, 100 + 1 / 90_000, 101])
+        assert times == pytest.approx([0, 0.5, 100, 100.001, 101])
+
+    @pytest.mark.parametrize(("pause_s", "shown_s"), [(86_400, 86_400), (86_400 * 60, 86_400 * 24)])
+    def test_frames_keep_their_distance_after_a_pause_of_days(self, tmp_path, picture, pause_s, shown_s):
+        path = tmp_path / "a.mp4"
+        with GrowingVideoWriter(path, fps=6, width=64, height=48) as video:
+            for number, timestamp_s in enumerate((0.0, pause_s, pause_s + 0.5, pause_s + 1.5)):
+                video.write(picture(number), timestamp_s)
+        with av.open(str(path)) as container:
+            times = [float(frame.time) for frame in container.decode(video=0)]
+        assert times == pytest.approx([0, shown_s, shown_s + 0.5, shown_s + 1.5])
 
     def test_it_is_whole_also_after_an_error(self, tmp_path, picture):
         def write():
