@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from datamodules.locks import held
 from datamodules.sources import PictureFiles, open_source
 from pl_distill.deploy.envelope import check, load_envelope
 from pl_distill.errors import ConfigError
@@ -104,10 +105,7 @@ def track(
             raise ConfigError(f"--{option}", f"is {value}", "a number above 0", "Correct it.")
     if not 0 <= file_pause_s < math.inf:
         raise ConfigError("--file_pause_s", f"is {file_pause_s}", "0 or more seconds", "Correct it.")
-    if (out / TRACKS).exists() and not overwrite:
-        raise ConfigError(
-            f"--out {out}", f"holds {TRACKS} of an older run", "a new folder", "Name another, or give --overwrite true."
-        )
+    _refuse_older_run(out, overwrite)
     profile = None if envelope is None else load_envelope(envelope)  # a wrong name shows now, not after days
     planned = plan_model(model, teacher)
     source = open_source(video, picture_fps=picture_fps, patience_s=patience_s, file_pause_s=file_pause_s)
@@ -120,20 +118,24 @@ def track(
     opened = open_model(planned, prompt, choose_device(device), DTYPES[precision])
     for note in opened.notes:
         print(f"note: {note}")
-    (out / ANIMALS).unlink(missing_ok=True)  # an older run's, which this one may not write
     with ExitStack() as stack:
-        monitor = None
+        model_of_animals = head = keeper = monitor = None
         given = None if began is None else _read_time(began)
         if pool is not None or behaviour is not None:
             model_of_animals = load_embedder(embedder, choose_device(device))
             head = open_behaviour(behaviour, model_of_animals)
-            keeper = None
             if pool is not None:
                 started = given or datetime.now(UTC)  # a camera's first frame comes when all is loaded
                 keeper = stack.enter_context(
                     open_pool(pool, model_of_animals, head, camera, started, place, identify, sampling)
                 )
-            out.mkdir(parents=True, exist_ok=True)
+        if not stack.enter_context(held(out / ".lock", wait=False)):
+            raise ConfigError(
+                f"--out {out}", "is written by another run", "a folder for each", "Name another, or wait for its end."
+            )
+        _refuse_older_run(out, overwrite)  # one that began and ended while this one loaded its model
+        (out / ANIMALS).unlink(missing_ok=True)  # an older run's, which this one may not write
+        if model_of_animals is not None:
             sinks: list[Sink] = [*([] if keeper is None else [keeper]), AnimalLines(out / ANIMALS, keeper)]
             monitor = Monitor(model_of_animals, head, sinks)
         done = track_stream(
@@ -160,6 +162,13 @@ def track(
             verdict.enforce()
     if done.state == "stopped" and source.num_frames is not None:
         raise SystemExit(130)  # as the shell has it for Ctrl-C; a camera's run has no other end
+
+
+def _refuse_older_run(out: Path, overwrite: bool) -> None:
+    if (out / TRACKS).exists() and not overwrite:
+        raise ConfigError(
+            f"--out {out}", f"holds {TRACKS} of an older run", "a new folder", "Name another, or give --overwrite true."
+        )
 
 
 def _read_time(began: str) -> datetime:

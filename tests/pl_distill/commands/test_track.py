@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from datamodules.clip import Frame
+from datamodules.locks import held
 from datamodules.masks import decode_masks
 from datamodules.video import VideoFrames, VideoWriter, probe_video
 from pl_distill.cli import main
@@ -118,7 +119,7 @@ def test_pictures_give_the_same_tracks_as_their_video(tracked, model, video, tmp
     part = (tmp_path / "out" / "tracks.txt").read_text()
     assert len(part) > 0
     assert whole.startswith(part)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"tracks.txt", "events.log", "run.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".lock", "tracks.txt", "events.log", "run.json"}
 
 
 def test_a_student_tracks_inside_its_teacher(model, video, tmp_path, capsys):
@@ -298,6 +299,19 @@ class TestRefused:
         assert main(self.words(video, model, tmp_path, "--overwrite=true", "--max_frames=1")) == 0
         assert set(read_tracks(tmp_path / "tracks.txt")) == {0}
         assert not (tmp_path / "animals.jsonl").exists(), "what nothing describes now has no old description"
+
+    def test_a_folder_that_another_run_writes_or_has_just_written(self, model, video, tmp_path, capsys, monkeypatch):
+        def open_beside(*arguments):
+            (tmp_path / "tracks.txt").write_text("of the other\n")
+            return opened(*arguments)
+
+        opened = command.open_model
+        with held(tmp_path / ".lock", wait=False):
+            self.refused(capsys, self.words(video, model, tmp_path), "is written by another run")
+            self.refused(capsys, self.words(video, model, tmp_path, "--overwrite=true"), "is written by another run")
+        monkeypatch.setattr(command, "open_model", open_beside)
+        self.refused(capsys, self.words(video, model, tmp_path), "holds tracks.txt of an older run")
+        assert (tmp_path / "tracks.txt").read_text() == "of the other\n"
 
 
 def test_help_shows_an_example_and_where_the_video_stands(capsys):
