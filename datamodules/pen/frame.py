@@ -53,12 +53,6 @@ class PenFrame:
         """What is seen of feeder and toy, (H, W) each; all False where nothing is."""
         return {name: self.instance_map == code for name, code in FURNITURE.items()}
 
-    @cached_property
-    def furniture_boxes_xyxy(self) -> dict[str, NDArray[np.float32]]:
-        """Boxes (4,) around what is seen of feeder and toy; without those that cannot be seen."""
-        boxes = {name: box_of(mask) for name, mask in self.furniture_masks.items()}
-        return {name: box for name, box in boxes.items() if box is not None}
-
     def annotation(self, *, masks: bool = True, identities: Mapping[str, str] | None = None) -> Annotation:
         """Give what a reader would give.
 

@@ -76,10 +76,6 @@ class Furniture:
             return np.concatenate([circle(camera, self.feeder, HOPPER_RADIUS_M, z) for z in (0.0, TROUGH_HEIGHT_M)])
         return np.concatenate([trough_ring(camera, self.feeder, z) for z in (0.0, TROUGH_HEIGHT_M)])
 
-    def drinker_outlines(self, camera: Camera) -> list[Points]:
-        """The bowl of each drinker in pixels."""
-        return [circle(camera, xy, DRINKER_RADIUS_M, DRINKER_HEIGHT_M) for xy in self.drinkers]
-
     def toy_outline(self, camera: Camera, swing: tuple[float, float]) -> Points:
         """The toy in pixels, moved by `swing` metres from its rest."""
         x, y = self.toy[0] + swing[0], self.toy[1] + swing[1]

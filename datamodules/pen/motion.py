@@ -73,7 +73,7 @@ class Motion:
         return len(self.heading)
 
     def noses(self) -> Points:
-        """Where the snouts are, (N, 2) in metres; the same as `state.nose_of`, for all at once."""
+        """Where the snouts are, (N, 2) in metres."""
         front = self.heading + self.bend * self.half_trunk / 2
         look = self.heading + self.bend * self.half_trunk + self.head_yaw
         head = self.nose_m - self.half_trunk

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from datamodules.pen.species import SPECIES, Species
 
 
@@ -91,15 +89,3 @@ class SceneState:
     time_s: float
     poses: tuple[Pose, ...]
     toy_swing: tuple[float, float]
-
-
-def nose_of(x: float, y: float, heading: float, bend: float, head_yaw: float, body: Body) -> tuple[float, float]:
-    """Where the snout is, in metres."""
-    half = body.build.trunk / 2 * body.length_m
-    head = body.nose_m - half
-    front = heading + bend * half / 2
-    look = heading + bend * half + head_yaw
-    return (
-        x + half * float(np.cos(front)) + head * float(np.cos(look)),
-        y + half * float(np.sin(front)) + head * float(np.sin(look)),
-    )

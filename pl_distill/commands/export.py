@@ -27,7 +27,6 @@ def export(
     out: Path,
     teacher: str | None = None,
     what: Literal["student", "embedder", "behaviour"] = "student",
-    format: Literal["onnx"] = "onnx",
     precision: Precision = "fp32",
     prompt: str = "pig",
     embedder: str = PEN_EMBEDDER,
@@ -50,7 +49,6 @@ def export(
         out: File to write.
         teacher: The SAM 3 whose heads draw the masks; a student knows its own.
         what: Which network.
-        format: Of the file.
         precision: fp32; fp16; int8 (weights quantised, activations by each call's range); int8-static (both quantised
             before, activations by the ranges on other pictures of a pen).
         prompt: What the heads look for.

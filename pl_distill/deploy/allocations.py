@@ -25,14 +25,12 @@ class AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
     Attributes:
         live_bytes: Of the storages that are alive now.
         peak_bytes: The most that were alive since the start or the last `reset_peak`.
-        peak_operator: What allocated last when the peak was reached.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = 0
         self.peak_bytes = 0
-        self.peak_operator = ""
         self._sizes: dict[int, int] = {}
 
     def hold(self, *things: nn.Module | Tensor) -> None:
@@ -40,11 +38,11 @@ class AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
         for thing in things:
             tensors: Iterable[Tensor] = [thing] if isinstance(thing, Tensor) else _tensors(thing)
             for tensor in tensors:
-                self._count(tensor, "held")
+                self._count(tensor)
 
     def reset_peak(self) -> None:
         """Begin a new phase: the peak is what is alive now."""
-        self.peak_bytes, self.peak_operator = self.live_bytes, ""
+        self.peak_bytes = self.live_bytes
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -57,10 +55,10 @@ class AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
             output = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor):
-                self._count(leaf, str(func))
+                self._count(leaf)
         return output
 
-    def _count(self, tensor: Tensor, operator: str) -> None:
+    def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._sizes:
@@ -69,8 +67,7 @@ class AllocationTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # 
         self._sizes[key] = -(-storage.nbytes() // block) * block
         weakref.finalize(storage, self._forget, key)
         self.live_bytes += self._sizes[key]
-        if self.live_bytes > self.peak_bytes:
-            self.peak_bytes, self.peak_operator = self.live_bytes, operator
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
     def _forget(self, key: int) -> None:
         self.live_bytes -= self._sizes.pop(key)

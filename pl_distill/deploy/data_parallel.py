@@ -12,7 +12,6 @@ REDUCE_BUCKET = 25_000_000
 million, Lightning's 200: buffers of 1.5 GiB for a student whose gradients are 0.1."""
 
 FLOAT32 = 4  # bytes
-STRATEGIES = ("ddp", "ZeRO-1", "ZeRO-2", "ZeRO-3")
 
 
 @dataclass(frozen=True)

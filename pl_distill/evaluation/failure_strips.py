@@ -97,7 +97,7 @@ def write_strips(
             break
         for failure, shown, window, row in zip(drawn, wanted, windows, cells, strict=True):
             if frame.index in shown:
-                row.append(_cell(clip, frame, failure, tracks, masks, window))
+                row.append(_cell(frame, failure, tracks, masks, window))
     done = []
     for number, (failure, row) in enumerate(zip(drawn, cells, strict=True)):
         stem = clip.name.replace("/", "-")
@@ -148,7 +148,7 @@ def _subject(truth: Annotation | None, failure: Failure, tracks: Tracks, index: 
     return np.asarray(boxes[ids.index(wanted)]) if wanted in ids else None
 
 
-def _cell(clip: Clip, frame: Frame, failure: Failure, tracks: Tracks, masks: Masks, window: _Window) -> Image:
+def _cell(frame: Frame, failure: Failure, tracks: Tracks, masks: Masks, window: _Window) -> Image:
     found, of_frame = tracks.get(frame.index, NO_BOXES), masks.get(frame.index, {})
     rows = [row for row in np.flatnonzero(window.shows(found.boxes_xyxy)) if found.ids[row] in of_frame]
     cut = [

@@ -86,16 +86,15 @@ class FrameMemory:
     conditioning: bool
 
 
-def tracker_features(model: Any, images: Tensor, *, train_trunk: bool = False) -> TrackerFeatures:
-    """Run trunk and tracker neck.
+def tracker_features(model: Any, images: Tensor) -> TrackerFeatures:
+    """Run trunk and tracker neck; no gradient reaches the trunk.
 
     Args:
         model: `transformers.Sam3VideoModel`.
         images: (B, 3, S, S), normalised.
-        train_trunk: Whether gradients reach the trunk.
     """
     side = model.tracker_model.prompt_encoder.image_embedding_size
-    with torch.set_grad_enabled(train_trunk and torch.is_grad_enabled()):
+    with torch.no_grad():
         tokens = model.detector_model.vision_encoder.backbone(images).last_hidden_state
     levels, positions = model.tracker_neck(tokens.transpose(1, 2).unflatten(2, side))
     decoder = model.tracker_model.mask_decoder

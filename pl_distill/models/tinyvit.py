@@ -89,7 +89,6 @@ class TinyViTStudent(Student):
             raise ConfigError("norm_groups", f"is {norm_groups}", f"a divisor of fpn_channels ({fpn_channels})", fix)
         self.body_size = body_size
         self.grid = grid
-        self.out_channels = out_channels
         self.body = build_body(body, {**overrides, "drop_path_rate": drop_path_rate})
         if gradient_checkpointing:
             self.body.set_grad_checkpointing()

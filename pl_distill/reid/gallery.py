@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from pl_distill.reid.storage import Vectors, normalised
 
 _DAY_S = 86_400.0
-NEVER = -2.0
-"""Score of an animal without vectors: below every cosine."""
 
 
 class Gallery(Protocol):

@@ -5,6 +5,7 @@ import pytest
 
 from datamodules.masks import decode_masks
 from datamodules.pen import PenConfig, PenRenderer, Pose, SceneState, load_pen_config, pen_frames
+from datamodules.pen.frame import box_of
 
 STANDING, LYING = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)
 
@@ -98,17 +99,16 @@ def test_an_animal_outside_the_picture_is_absent_and_a_cut_one_is_cut():
     assert frame.boxes_xyxy[0][2] == 640
 
 
-def test_feeder_and_toy_have_masks_and_boxes():
+def test_feeder_and_toy_have_masks_where_they_stand():
     frame = renderer_of(0).render(moment())
-    feeder, toy = frame.furniture_boxes_xyxy["feeder"], frame.furniture_boxes_xyxy["toy"]
-    assert frame.furniture_masks["feeder"].any()
+    feeder, toy = (box_of(frame.furniture_masks[name]) for name in ("feeder", "toy"))
     assert len(frame.annotation()) == 0
     assert feeder[0] < 320 < feeder[2]  # bottom centre
     assert feeder[1] > 180
     assert toy[0] < 320 < toy[2]  # top centre
     assert toy[3] < 180
     swung = renderer_of(0).render(SceneState(0, 0.0, (), (0.2, 0.0)))
-    assert swung.furniture_boxes_xyxy["toy"][0] > toy[0] + 15
+    assert box_of(swung.furniture_masks["toy"])[0] > toy[0] + 15
 
 
 def test_an_animal_at_the_feeder_covers_it():

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from datamodules.pen import Body, PenConfig, Pose
 from datamodules.pen.camera import Camera
+from datamodules.pen.furniture import Furniture
+from datamodules.pen.motion import Motion
 from datamodules.pen.shapes import shape_of
-from datamodules.pen.state import nose_of
 
 STANDING, LYING, ON_SIDE = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0)
 POSE = Pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, STANDING, 1, 0.0, 0.0, 0.0, 0.0, 0.5, "standing")
@@ -82,5 +83,7 @@ def test_every_pose_gives_a_body_of_plausible_size_around_its_place(x, y, headin
 def test_the_snout_is_where_the_simulation_believes_it(heading, bend, yaw):
     pose = replace(POSE, heading=heading, bend=bend, head_yaw=yaw)
     snout = shape_of(pose, PIG, Camera.of(replace(PenConfig(), camera_height_m=10.0))).snout.mean(0)
-    x, y = nose_of(0.0, 0.0, heading, bend, yaw, PIG)
+    motion = Motion(PenConfig(), Furniture.of(PenConfig()), [PIG])
+    motion.heading[0], motion.bend[0], motion.head_yaw[0] = heading, bend, yaw
+    x, y = motion.noses()[0]
     assert np.hypot(*(snout - (319.5 + 100 * x, 179.5 + 100 * y))) < 16  # pixels of 1 cm

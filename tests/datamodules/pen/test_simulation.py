@@ -10,7 +10,6 @@ from datamodules.errors import UserError
 from datamodules.pen import PenConfig, load_pen_config, simulate
 from datamodules.pen.furniture import HOPPER_RADIUS_M, TROUGH_LENGTH_M, Furniture
 from datamodules.pen.herd import make_herd
-from datamodules.pen.state import nose_of
 
 DAY = PenConfig()
 
@@ -22,10 +21,14 @@ def life():
 
 
 def noses(state, herd):
-    return [
-        nose_of(pose.x, pose.y, pose.heading, pose.bend, pose.head_yaw, body)
-        for pose, body in zip(state.poses, herd, strict=True)
-    ]
+    return [nose_of(pose, body) for pose, body in zip(state.poses, herd, strict=True)]
+
+
+def nose_of(pose, body):
+    half = body.build.trunk / 2 * body.length_m
+    head = body.nose_m - half
+    front, look = pose.heading + pose.bend * half / 2, pose.heading + pose.bend * half + pose.head_yaw
+    return pose.x + half * np.cos(front) + head * np.cos(look), pose.y + half * np.sin(front) + head * np.sin(look)
 
 
 def test_the_same_seed_gives_the_same_life():
