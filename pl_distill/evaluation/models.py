@@ -1,6 +1,5 @@
 """Open what an evaluation is pointed at: a SAM 3, or a student that is put into one."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from pl_distill.models.prompts import PromptEmbedding, choose_prompt, load_promp
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, substitute, trunk_sha256
 from pl_distill.models.sam3_source import find_file
 from pl_distill.models.student_io import Student, find_student, load_student
+from pl_distill.models.tensor_hash import tensors_sha256
 
 MODEL, TEACHER, STUDENT = "model", "teacher", "student"
 
@@ -187,12 +187,8 @@ def count_parameters(*modules: Any) -> int:
 def model_sha256(sam3: Any) -> str:
     """Hash all weights and the configuration; equal for equal models, wherever they lie."""
     config = {key: value for key, value in sam3.config.to_dict().items() if key not in _NOT_OF_THE_MODEL}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(sam3.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # numpy knows no bfloat16: the bytes are what counts
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    described = json.dumps(config, sort_keys=True, default=str).encode()
+    return tensors_sha256(sorted(sam3.state_dict().items()), described)
 
 
 _NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "architectures")

@@ -4,7 +4,6 @@
 the motion around it: walk and standing look alike in one frame.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from datamodules.motion import MOTION
 from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.checkpoints import load_strictly
+from pl_distill.models.tensor_hash import tensors_sha256
 
 MODEL_TYPE = "behaviour_head"
 PEN_BEHAVIOUR = "pen_behaviour"
@@ -176,11 +176,7 @@ class BehaviourModel:
     def identity(self) -> str:
         """SHA-256 over everything that its answers depend on."""
         said = (self.kind, self.classes, self.window.past, self.window.future, self.fps, self.embedder)
-        digest = hashlib.sha256(repr(said).encode())
-        for name, tensor in sorted(self.head.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+        return tensors_sha256(sorted(self.head.state_dict().items()), repr(said).encode())
 
 
 def save_behaviour(folder: Path, model: BehaviourModel, arguments: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """An embedder: a picture of one animal in, one vector of length 1 out, and features for a behaviour head beside it."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from datamodules.clip import Image
 from datamodules.crops import Cropping, crop_animals, croppable
 from datamodules.lies import lies_of
 from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD
+from pl_distill.models.tensor_hash import tensors_sha256
 
 
 class PatchHead(nn.Linear):
@@ -193,9 +193,5 @@ class Described(NamedTuple):
 
 
 def _identity(embedder: nn.Module, architecture: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(architecture, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(embedder.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        if not tensor.is_meta:
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    described = json.dumps(architecture, sort_keys=True, default=str).encode()
+    return tensors_sha256(sorted(embedder.state_dict().items()), described)

@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules.files import sha256_of
 from pl_distill.models.prompts import PROMPTS_FILE
 from pl_distill.models.sam3_source import find_file, weight_files
+from pl_distill.models.tensor_hash import tensors_sha256
 
 TRUNK = "detector_model.vision_encoder.backbone."
 
@@ -45,7 +46,7 @@ def trunk_sha256(model: Any) -> str:
 
     The same weights in another dtype are another trunk: they give other maps.
     """
-    return _sha256(sorted(model.detector_model.vision_encoder.backbone.state_dict().items()))
+    return tensors_sha256(sorted(model.detector_model.vision_encoder.backbone.state_dict().items()))
 
 
 def read_trunk_sha256(source: str | Path, *, dtype: torch.dtype = torch.float32) -> str:
@@ -63,7 +64,7 @@ def read_trunk_sha256(source: str | Path, *, dtype: torch.dtype = torch.float32)
                 tensor = file.get_tensor(key)
             yield key.removeprefix(TRUNK), tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    return _sha256(tensors())
+    return tensors_sha256(tensors())
 
 
 def read_sam3_sha256(source: str | Path) -> str:
@@ -79,13 +80,4 @@ def read_sam3_sha256(source: str | Path) -> str:
     digest = hashlib.sha256()
     for path in sorted({*weight_files(source).values(), *filter(None, files)}, key=lambda path: path.name):
         digest.update(f"{path.name} {sha256_of(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def _sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # numpy knows no bfloat16: the bytes are what counts
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
