@@ -35,6 +35,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_directory(path: Path, *, replace: bool) -> Iterator[Path]:
+    """Give an empty temporary folder beside `path`; on success sync all in it and rename it, on an error delete it.
+
+    Args:
+        path: Of the folder; those above it are made.
+        replace: Whether the folder takes the place of what is there, as by `replace_directory`; one process at a time
+            may write it then, which deletes what a kill has left of another. Without it many may try.
+
+    Raises:
+        OSError: Without `replace`, and there is something other than an empty folder when the block ends.
+    """
+    temporary = partial_directory(path) if replace else temporary_path(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if replace:
+            replace_directory(path)
+        else:
+            _sync_tree(temporary)
+            temporary.rename(path)
+            sync_directory(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sync_directory(directory: Path) -> None:
     """Make a rename inside `directory` survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -82,11 +109,7 @@ def replace_directory(path: Path) -> None:
     A directory cannot be replaced in one step: the old one is moved aside first, and deleted last.
     """
     new, old = partial_directory(path), _aside(path)
-    for folder, _, files in os.walk(new):
-        for name in files:
-            with (Path(folder) / name).open("rb") as file:
-                os.fsync(file.fileno())
-        sync_directory(Path(folder))
+    _sync_tree(new)
     shutil.rmtree(old, ignore_errors=True)
     if path.is_dir():
         path.rename(old)
@@ -95,6 +118,14 @@ def replace_directory(path: Path) -> None:
     new.rename(path)
     sync_directory(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_tree(directory: Path) -> None:
+    for folder, _, files in os.walk(directory):
+        for name in files:
+            with (Path(folder) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_directory(Path(folder))
 
 
 def recover_directories(folder: Path) -> None:

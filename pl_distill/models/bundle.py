@@ -6,7 +6,6 @@ that both belong together, and has the SHA-256 of every other file.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from datamodules.files import sha256_of, sync_directory, temporary_path, write_json
+from datamodules.files import atomic_directory, sha256_of, write_json
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.prompts import PROMPTS_FILE, PromptEmbedding, save_prompts
 from pl_distill.models.sam3_source import WEIGHTS, find_file
@@ -103,9 +102,7 @@ def write_bundle(
     if student.keeps_necks and student.detector_neck is None:
         found = "has no copies of the teacher's necks"
         raise ConfigError("student", found, "a student that covers them", "Give a folder of `save_pretrained`.")
-    temporary = temporary_path(folder)
-    try:
-        temporary.mkdir(parents=True)
+    with atomic_directory(folder, replace=False) as temporary:
         heads = {
             name: tensor.detach().cpu().contiguous()
             for name, tensor in sam3.state_dict().items()
@@ -122,14 +119,4 @@ def write_bundle(
             (temporary / name).write_text(text, encoding="utf-8")
         files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
         write_json(temporary / BUNDLE, {"schema": SCHEMA, **about, "files": files})
-        for path in temporary.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-        sync_directory(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder

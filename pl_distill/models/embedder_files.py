@@ -1,7 +1,6 @@
 """The files of an embedder: those of a DINOv3 of transformers, and beside them how to cut out, and a head."""
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import nn
 from transformers.utils import cached_file
 
 from datamodules.crops import Cropping
-from datamodules.files import partial_directory, replace_directory, write_json
+from datamodules.files import atomic_directory, write_json
 from pl_distill.errors import CheckpointError
 from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD
 from pl_distill.models.sam3_source import quiet_transformers
@@ -39,14 +38,7 @@ def save_embedder(
         head: Of the patch tokens, if it has one.
         dtype: Of the stored weights.
     """
-    partial = partial_directory(folder)
-    shutil.rmtree(partial, ignore_errors=True)
     weights = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
-    with quiet_transformers():
-        model.save_pretrained(partial, state_dict=weights)
-    if head is not None:
-        tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in head.state_dict().items()}
-        save_file(tensors, partial / HEAD, metadata={"format": "pt"})
     preprocessing = {
         "image_processor_type": "DINOv3ViTImageProcessor",  # of both kinds
         "do_resize": True,
@@ -56,9 +48,16 @@ def save_embedder(
         "image_mean": list(IMAGENET_MEAN),
         "image_std": list(IMAGENET_STD),
     }
-    write_json(partial / PREPROCESSOR, preprocessing)
-    write_json(partial / CROPPING, asdict(cropping))
-    replace_directory(folder)
+    with atomic_directory(folder, replace=True) as partial:
+        with quiet_transformers():
+            model.save_pretrained(partial, state_dict=weights)
+        if head is not None:
+            tensors = {
+                name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in head.state_dict().items()
+            }
+            save_file(tensors, partial / HEAD, metadata={"format": "pt"})
+        write_json(partial / PREPROCESSOR, preprocessing)
+        write_json(partial / CROPPING, asdict(cropping))
 
 
 def read_cropping(name: str) -> Cropping:

@@ -7,7 +7,6 @@ picture, so that about half of the queries find something, in any seed.
 """
 
 import math
-import shutil
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from datamodules.files import temporary_path
+from datamodules.files import atomic_directory
 from pl_distill.errors import ConfigError
 from pl_distill.models.prompts import embed_words, save_prompts
 from pl_distill.models.sam3_config import Sam3Geometry, load_sam3_config
@@ -58,8 +57,7 @@ def write_random_sam3(
     settings = config if isinstance(config, Sam3VideoConfig) else load_sam3_config(config)
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(folder, "is not empty", "a new folder", "Name another one or delete it.")
-    temporary = temporary_path(folder)
-    try:
+    with atomic_directory(folder, replace=False) as temporary:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Sam3VideoModel(settings)
@@ -71,12 +69,6 @@ def write_random_sam3(
             model.save_pretrained(temporary)
             processor.save_pretrained(temporary)
         save_prompts(temporary, prompts)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

@@ -4,7 +4,6 @@ What differs from `load_sam3`: the text encoder stays, tokenizer and processor c
 folder that `load_sam3`, `load_preprocessing` and `load_prompts` read like any other.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import Sam3VideoModel, Sam3VideoProcessor
 
-from datamodules.files import partial_directory, replace_directory
+from datamodules.files import atomic_directory
 from pl_distill.errors import CheckpointError
 from pl_distill.models.prompts import TOKENS, embed_words, save_prompts
 from pl_distill.models.sam3_config import load_sam3_config, shipped_configs
@@ -90,15 +89,10 @@ def save_sam3(opened: TrainableSam3, folder: Path, words: Sequence[str], *, dtyp
         words: Whose embeddings are stored.
         dtype: Of the stored weights.
     """
-    temporary = partial_directory(folder)
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with atomic_directory(folder, replace=True) as temporary:
         weights = {name: tensor.detach().to("cpu", dtype) for name, tensor in opened.model.state_dict().items()}
         with quiet_transformers():
             opened.model.save_pretrained(temporary, state_dict=weights)
             opened.processor.save_pretrained(temporary)
         save_prompts(temporary, embed_words(opened.model, opened.processor.tokenizer, words))
-        replace_directory(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -1,10 +1,12 @@
 import hashlib
 import json
+import os
 import socket
+from pathlib import Path
 
 import pytest
 
-from datamodules.files import atomic_path, sha256_of, write_json, write_json_lines
+from datamodules.files import atomic_directory, atomic_path, sha256_of, write_json, write_json_lines
 
 
 def test_a_file_appears_when_the_block_ends_and_its_folder_is_made(tmp_path):
@@ -49,6 +51,85 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def write_folder(path, text="new", *, replace):
+    with atomic_directory(path, replace=replace) as temporary:
+        assert list(temporary.iterdir()) == []
+        (temporary / "a.txt").write_text(text)
+        assert temporary.parent == path.parent
+        assert temporary.name.startswith(".")
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_appears_when_the_block_ends_and_those_above_it_are_made(tmp_path, replace):
+    path = tmp_path / "a" / "b"
+    write_folder(path, replace=replace)
+    assert (path / "a.txt").read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_takes_the_place_of_an_empty_one(tmp_path, replace):
+    path = tmp_path / "a"
+    path.mkdir()
+    write_folder(path, replace=replace)
+    assert (path / "a.txt").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_replaces_the_old_one_and_what_a_killed_writer_left(tmp_path):
+    path, left = tmp_path / "a", tmp_path / ".a.partial"
+    for folder in (path, left):
+        folder.mkdir()
+        (folder / "old.txt").write_text("old")
+    write_folder(path, replace=True)
+    assert [file.name for file in path.iterdir()] == ["a.txt"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_to_be_replaced_stays_and_the_new_one_goes(tmp_path):
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old.txt").write_text("old")
+    with pytest.raises(OSError, match="not empty"):
+        write_folder(path, replace=False)
+    assert [file.name for file in path.iterdir()] == ["old.txt"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_after_an_error_the_old_folder_is_there_and_nothing_else(tmp_path, replace):
+    path = tmp_path / "a"
+    write_folder(path, "old", replace=True)
+
+    def fail():
+        with atomic_directory(path, replace=replace) as temporary:
+            (temporary / "a.txt").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert (path / "a.txt").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_every_file_of_a_folder_is_synced_before_it_has_its_name(tmp_path, monkeypatch, replace):
+    path, synced = tmp_path / "a", []
+    sync = os.fsync
+
+    def note(descriptor):
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, path.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with atomic_directory(path, replace=replace) as temporary:
+        (temporary / "sub").mkdir()
+        (temporary / "sub" / "b.txt").write_text("b")
+        (temporary / "a.txt").write_text("a")
+    assert {("a.txt", False), ("b.txt", False), ("sub", False), (temporary.name, False)} <= set(synced)
+    assert synced[-1] == (tmp_path.name, True)
 
 
 def test_json_is_readable_by_people(tmp_path):
