@@ -9,7 +9,6 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from datamodules.errors import SplitError
+from datamodules.recipes import shipped_recipes
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -109,19 +109,16 @@ def load_split(name_or_path: str | Path) -> Split:
     Raises:
         SplitError: There is no such split, or its file is not as described.
     """
-    path: Traversable | Path = Path(name_or_path)
-    if not str(name_or_path).endswith((".yaml", ".yml")):
-        shipped = files("pl_distill.configs") / "splits"
-        path = shipped / f"{name_or_path}.yaml"
-    if not path.is_file():
-        names = sorted(item.name.removesuffix(".yaml") for item in (files("pl_distill.configs") / "splits").iterdir())
+    where = str(name_or_path)
+    named = not where.endswith((".yaml", ".yml"))
+    path: Traversable | Path | None = shipped_recipes("splits").get(where) if named else Path(where)
+    if path is None or not path.is_file():
         raise SplitError(
-            f"split {name_or_path}",
+            f"split {where}",
             "is not there",
-            f"one of {', '.join(names)}, or the path of a .yaml file",
+            f"one of {', '.join(shipped_recipes('splits'))}, or the path of a .yaml file",
             "Check the spelling.",
         )
-    where = str(name_or_path)
     try:
         content = yaml.safe_load(path.read_bytes())  # bytes: a wrong encoding is YAML's error, too
     except (yaml.YAMLError, ValueError) as error:  # ValueError: YAML reads 2019-13-01 as a date

@@ -1,6 +1,7 @@
 """Who may import whom: `datamodules` <- `pl_distill` <- `callbacks` <- `configs`; floors inside `pl_distill`."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,16 @@ def test_a_package_never_imports_a_floor_above_it(package):
         if name.split(".")[0] in FORBIDDEN[package]
     ]
     assert not wrong
+
+
+def test_only_the_recipes_are_reached_in_a_floor_above_by_its_name():
+    named = {
+        (file.relative_to(ROOT).as_posix(), node.value)
+        for file in (ROOT / "datamodules").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and re.fullmatch(r"(pl_distill|callbacks|configs)(\.\w+)*", str(node.value))
+    }
+    assert named == {("datamodules/recipes.py", "pl_distill.configs")}
 
 
 def test_floors_inside_pl_distill_hold():

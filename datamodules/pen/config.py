@@ -8,13 +8,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
 from datamodules.errors import UserError
+from datamodules.recipes import shipped_recipes
 
 Floor = Literal["part_slatted", "slatted"]
 Furniture = Literal["trough", "hopper"]
@@ -167,15 +167,12 @@ def _read_recipe(name_or_path: str | Path) -> tuple[bytes, str]:
         if not path.is_file():
             raise UserError(path, "does not exist", "a YAML file", "Give the path of a recipe or the name of a domain.")
         return path.read_bytes(), str(path)
-    # By name only: the recipes travel as a resource package that belongs to the floor above.
-    recipes = resources.files("pl_distill.configs") / "pen"
-    recipe = recipes / f"{name_or_path}.yaml"
-    if path.name != str(name_or_path) or not recipe.is_file():
-        names = sorted(file.name.removesuffix(".yaml") for file in recipes.iterdir() if file.name.endswith(".yaml"))
+    recipes = shipped_recipes("pen")
+    if str(name_or_path) not in recipes:
         raise UserError(
             f"pen '{name_or_path}'",
             "is not a shipped domain",
-            "one of " + ", ".join(names),
+            "one of " + ", ".join(recipes),
             "Or give a path that ends in .yaml.",
         )
-    return recipe.read_bytes(), f"configs/pen/{name_or_path}.yaml"
+    return recipes[str(name_or_path)].read_bytes(), f"configs/pen/{name_or_path}.yaml"

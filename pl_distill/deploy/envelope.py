@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import yaml
 
+from datamodules.recipes import shipped_recipes
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.typed_json import JsonTypeError, parse_dataclass
 
@@ -108,8 +108,7 @@ class Verdict:
 
 def shipped_envelopes() -> list[str]:
     """Return the names that `load_envelope` knows."""
-    folder = files("pl_distill.configs") / "envelope"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return list(shipped_recipes("envelope"))
 
 
 def load_envelope(name_or_path: str | Path) -> Envelope:
@@ -122,12 +121,13 @@ def load_envelope(name_or_path: str | Path) -> Envelope:
         ConfigError: There is no such profile, or it is not one.
     """
     name = str(name_or_path)
-    if name in shipped_envelopes():
-        text = (files("pl_distill.configs") / "envelope" / f"{name}.yaml").read_text(encoding="utf-8")
+    shipped = shipped_recipes("envelope")
+    if name in shipped:
+        text = shipped[name].read_text(encoding="utf-8")
     elif Path(name).is_file():
         text = Path(name).read_text(encoding="utf-8")
     else:
-        known = ", ".join(shipped_envelopes())
+        known = ", ".join(shipped)
         raise ConfigError("device", f"is {name!r}", f"a YAML file or one of {known}", "Correct the name.")
     try:
         return parse_dataclass(Envelope, yaml.safe_load(text), "")

@@ -5,7 +5,6 @@ Source: transformers, models/sam3_video/configuration_sam3_video.py. Ours are it
 """
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 import yaml
 from transformers import Sam3VideoConfig, Sam3VideoModel
 
+from datamodules.recipes import shipped_recipes
 from pl_distill.errors import ConfigError
 
 
@@ -58,8 +58,7 @@ class Sam3Geometry:
 
 def shipped_configs() -> list[str]:
     """Return the names that `load_sam3_config` knows."""
-    folder = files("pl_distill.configs") / "sam3"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return list(shipped_recipes("sam3"))
 
 
 def load_sam3_config(name_or_path: str | Path) -> Sam3VideoConfig:
@@ -96,11 +95,12 @@ def meta_sam3(config: Sam3VideoConfig) -> Any:
 
 
 def _read(name_or_path: str | Path) -> bytes:
-    if str(name_or_path) in shipped_configs():
-        return (files("pl_distill.configs") / "sam3" / f"{name_or_path}.yaml").read_bytes()
+    shipped = shipped_recipes("sam3")
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)].read_bytes()
     path = Path(name_or_path)
     if not path.is_file():
         raise ConfigError(
-            name_or_path, "is no file", f"a YAML file or one of {', '.join(shipped_configs())}", "Correct the name."
+            name_or_path, "is no file", f"a YAML file or one of {', '.join(shipped)}", "Correct the name."
         )
     return path.read_bytes()
