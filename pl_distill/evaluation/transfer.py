@@ -14,25 +14,18 @@ from datamodules.files import atomic_path, write_json
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
 from pl_distill.evaluation.results import Comparison, Results
-from pl_distill.evaluation.statistics import difference_of, idf1_counts, interval, mota_counts
+from pl_distill.evaluation.statistics import (
+    Change,
+    difference_of,
+    idf1_counts,
+    interval,
+    mota_counts,
+    show_difference,
+    show_score,
+)
 from pl_distill.evaluation.tables import ReportTable, write_report_table
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Change:
-    """A score less that of the first domain, in percentage points.
-
-    Args:
-        difference: Negative where the score falls.
-        low: Lower end of the 95 % interval; None with a single clip.
-        high: Upper end.
-    """
-
-    difference: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -123,7 +116,10 @@ def write_transfer(folder: Path, rows: Sequence[TransferRow], gaps: Sequence[Dom
         temporary.write_text(format_transfer(rows, gaps), encoding="utf-8")
     text = f"{_HOW.format(first=rows[0].domain)} {verdict(rows)}"
     cells = [[str(cell) for cell in _cells(row)] for row in rows]
-    cells += [[gap.domain, "student less teacher", _points(gap.mota), _points(gap.idf1), "", "", ""] for gap in gaps]
+    cells += [
+        [gap.domain, "student less teacher", show_difference(gap.mota), show_difference(gap.idf1), "", "", ""]
+        for gap in gaps
+    ]
     write_report_table(folder, "transfer", ReportTable("Transfer to other pens", text, list(COLUMNS), cells))
     return json_path, text_path
 
@@ -179,7 +175,7 @@ def format_transfer(rows: Sequence[TransferRow], gaps: Sequence[DomainGap] = ())
     lines += [f"| {' | '.join(map(str, _cells(row)))} |" for row in rows]
     if gaps:
         lines += ["", "| domain | student less teacher, MOTA | IDF1 |", "|---|---|---|"]
-        lines += [f"| {gap.domain} | {_points(gap.mota)} | {_points(gap.idf1)} |" for gap in gaps]
+        lines += [f"| {gap.domain} | {show_difference(gap.mota)} | {show_difference(gap.idf1)} |" for gap in gaps]
     lines += ["", _HOW.format(first=rows[0].domain), "", verdict(rows), ""]
     return "\n".join(lines)
 
@@ -192,8 +188,8 @@ _HOW = (
 
 
 def _cells(row: TransferRow) -> tuple[str | int, ...]:
-    mota, idf1 = _show(row.mota, row.mota_change), _show(row.idf1, row.idf1_change)
-    return row.domain, row.role, mota, idf1, _show(row.mask_overlap, None), row.id_switches, row.clips
+    mota, idf1 = show_score(row.mota, row.mota_change), show_score(row.idf1, row.idf1_change)
+    return row.domain, row.role, mota, idf1, show_score(row.mask_overlap, None), row.id_switches, row.clips
 
 
 def _comparisons(results: Results) -> dict[str, Comparison]:
@@ -213,18 +209,3 @@ def _change(reference: Comparison, other: Comparison, *, idf1: bool) -> Change |
         return None
     low, high = interval(table) if len(names) > 1 else (None, None)
     return Change(float(difference_of(table)), low, high)
-
-
-def _points(change: Change | None) -> str:
-    if change is None:
-        return "-"
-    between = "" if change.low is None or change.high is None else f" [{change.low:+.1f}, {change.high:+.1f}]"
-    return f"{change.difference:+.1f}{between}"
-
-
-def _show(value: float | None, change: Change | None) -> str:
-    if value is None:
-        return "-"
-    if change is None:
-        return f"{value:.1f}"
-    return f"{value:.1f} ({_points(change)})"

@@ -6,7 +6,14 @@ import pytest
 
 from pl_distill.evaluation.mot import TrackingCounts
 from pl_distill.evaluation.results import ClipReplay, ClipResult, ModelIdentity, ModelResult, Results, Settings
-from pl_distill.evaluation.statistics import PairedDifference, compare_models, compare_pairs
+from pl_distill.evaluation.statistics import (
+    Change,
+    PairedDifference,
+    compare_models,
+    compare_pairs,
+    show_difference,
+    show_score,
+)
 
 BOXES = 100
 
@@ -111,3 +118,11 @@ def test_any_two_models_are_compared_over_the_clips_that_both_have():
     mota, _ = compare_pairs([(teacher, shorter)])
     assert (mota.clips, mota.difference) == (2, pytest.approx(-10))
     assert compare_pairs([(teacher, replace(student, clips={}))]) == []
+
+
+def test_a_score_is_shown_with_its_difference_and_interval():
+    change = Change(-1.5, -3.0, 0.1)
+    assert show_difference(change) == "-1.5 [-3.0, +0.1]"
+    assert show_score(71.23, change) == "71.2 (-1.5 [-3.0, +0.1])"
+    assert show_score(71.23, replace(change, low=None)) == "71.2 (-1.5)"
+    assert (show_difference(None), show_score(71.23, None), show_score(None, change)) == ("-", "71.2", "-")
