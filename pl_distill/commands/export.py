@@ -122,7 +122,7 @@ def _student(model: str, teacher: str | None, prompt: str, frames: int) -> _Task
 
     def masks(path: Path) -> float:
         exported = substitute(opened.sam3, networks.OnnxVision(path))
-        return parity.mask_iou(opened.sam3, exported, opened.prompt, [picture for (picture,) in inputs])
+        return parity.heads_agreement(opened.sam3, exported, opened.prompt, [picture for (picture,) in inputs])
 
     return _Task(
         networks.student_network(opened.sam3),

@@ -102,7 +102,7 @@ def compare(what: Exportable, path: Path, inputs: Sequence[Inputs]) -> list[Outp
 
 
 @torch.inference_mode()
-def mask_iou(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Tensor], best: int = 8) -> float:
+def heads_agreement(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Tensor], best: int = 8) -> float:
     """Return the mean IoU of the masks that the real heads draw behind both encoders; those empty in both do not count.
 
     Args:

@@ -16,7 +16,7 @@ from transformers.models.sam3_video import modeling_sam3_video as stock
 from pl_distill.streaming.rebinding import rebound
 
 
-def mask_iou(pred_masks: Tensor, gt_masks: Tensor) -> Tensor:
+def mask_iou_matrix(pred_masks: Tensor, gt_masks: Tensor) -> Tensor:
     """Return the IoU of masks (N, H, W) and (M, H, W), both bool, as (N, M) float32; 0 where both are empty."""
     with torch.autocast(pred_masks.device.type, enabled=False):  # bfloat16 cannot count beyond 256
         first, second = pred_masks.flatten(1).float(), gt_masks.flatten(1).float()
@@ -41,7 +41,7 @@ def nms_masks(pred_probs: Tensor, pred_masks: Tensor, prob_threshold: float, iou
     candidates = keep.nonzero().flatten()
     order = candidates[pred_probs[candidates].argsort(descending=True, stable=True)]
     masks = pred_masks[order] > 0
-    overlap = (mask_iou(masks, masks) > iou_threshold).cpu().numpy()
+    overlap = (mask_iou_matrix(masks, masks) > iou_threshold).cpu().numpy()
     gone = np.zeros(len(order), dtype=bool)
     for rank in range(len(order)):
         if not gone[rank]:

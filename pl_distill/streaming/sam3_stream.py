@@ -17,13 +17,13 @@ from pl_distill.models.sam3 import shallow_twin
 from pl_distill.models.sam3_lean import LeanNeck
 from pl_distill.streaming.assignment import Association, Thresholds, one_to_one
 from pl_distill.streaming.lean_activations import lean_mask_decoder, lean_tracker
-from pl_distill.streaming.mask_cleaning import fill_holes, mask_iou, nms_masks
+from pl_distill.streaming.mask_cleaning import fill_holes, mask_iou_matrix, nms_masks
 from pl_distill.streaming.policy import PruningPolicy
 from pl_distill.streaming.rebinding import rebound
 from pl_distill.streaming.session import StreamingSession
 
 logger = logging.getLogger(__name__)
-_associate = rebound(Sam3VideoModel._associate_det_trk, mask_iou=mask_iou)
+_associate = rebound(Sam3VideoModel._associate_det_trk, mask_iou=mask_iou_matrix)
 # our own functions for what transformers skips without the package `kernels`
 _detect_once = rebound(Sam3VideoModel.run_detection, nms_masks=nms_masks)
 _propagate_filled = rebound(Sam3VideoModel.run_tracker_propagation, fill_holes_in_mask_scores=fill_holes)
@@ -99,7 +99,7 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
 
     # the same numbers as transformers' own mask_iou, in a hundredth of the memory
     _get_objects_to_suppress_based_on_most_recently_occluded = rebound(
-        Sam3VideoModel._get_objects_to_suppress_based_on_most_recently_occluded, mask_iou=mask_iou
+        Sam3VideoModel._get_objects_to_suppress_based_on_most_recently_occluded, mask_iou=mask_iou_matrix
     )
 
     def _associate_det_trk(self, det_masks: Tensor, det_scores: Tensor, **others: Any) -> Any:
@@ -134,7 +134,7 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
         trk_prompt_ids: Tensor,
     ) -> Association:
         of_one_prompt = det_prompt_ids[:, None] == trk_prompt_ids[None]
-        overlap = mask_iou(det_masks > 0, trk_masks > 0) * of_one_prompt
+        overlap = mask_iou_matrix(det_masks > 0, trk_masks > 0) * of_one_prompt
         limits = Thresholds(
             self.assoc_iou_thresh, self.trk_assoc_iou_thresh, self.high_iou_thresh, self.high_conf_thresh
         )

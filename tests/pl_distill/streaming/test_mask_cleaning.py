@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.models.sam3_video import modeling_sam3_video as stock
 
-from pl_distill.streaming.mask_cleaning import connected_components, fill_holes, mask_iou, nms_masks
+from pl_distill.streaming.mask_cleaning import connected_components, fill_holes, mask_iou_matrix, nms_masks
 
 
 @given(first=st.integers(0, 5), second=st.integers(0, 5), density=st.floats(0, 1), seed=st.integers(0, 1000))
@@ -11,7 +11,7 @@ def test_iou_is_that_of_transformers_bit_for_bit(first, second, density, seed):
     numbers = torch.Generator().manual_seed(seed)
     one = torch.rand(first, 9, 7, generator=numbers) < density
     other = torch.rand(second, 9, 7, generator=numbers) < density
-    assert torch.equal(mask_iou(one, other), stock.mask_iou(one, other))
+    assert torch.equal(mask_iou_matrix(one, other), stock.mask_iou(one, other))
 
 
 def test_iou_counts_exactly_under_autocast():
@@ -19,7 +19,7 @@ def test_iou_counts_exactly_under_autocast():
     other = mask.clone()
     other[0, 0, 0] = False
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert mask_iou(mask, other).item() == torch.tensor(3599 / 3600).item()
+        assert mask_iou_matrix(mask, other).item() == torch.tensor(3599 / 3600).item()
 
 
 def squares(*spans):
