@@ -18,13 +18,14 @@ Source: homepages.inf.ed.ac.uk/rbf/PIGDATA; Bergamini et al., VISAPP 2021. What 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from datamodules.boxes import Box, clip_box
 from datamodules.clip import RLE, Annotation
 from datamodules.errors import AnnotationError
+from datamodules.json_values import is_number
 from datamodules.masks import encode_mask, is_whole_mask
 from datamodules.video import VideoInfo
 
@@ -48,7 +49,6 @@ BEHAVIOURS = (
 )
 """The raw labels of the data set, as the labelling tool spells them."""
 
-LARGEST = 1e9  # a number beyond it, infinity and NaN are nothing that a labelling tool writes
 STEP_TOLERANCE = 0.05  # of a frame: rates such as 29.97 and stepSize 0.1 give 2.997, a wrong rate gives halves
 
 Masks = Mapping[int, Mapping[str, RLE]]
@@ -170,7 +170,7 @@ def _frames_per_step(path: Path, content: dict[str, Any], video: VideoInfo) -> i
     step_s = content.get("stepSize")
     if step_s is None and isinstance(config, dict):
         step_s = config.get("stepSize")
-    if not _is_number(step_s) or step_s <= 0:
+    if not is_number(step_s) or step_s <= 0:
         raise _wrong(
             path, f"has stepSize {step_s!r}", "seconds between labelled frames", "Take it from the labelling tool."
         )
@@ -195,7 +195,7 @@ def _entries(path: Path, content: dict[str, Any], video: VideoInfo) -> "list[tup
         for raw in _list(path, f"'frames' of object {object_id!r}", record.get("frames")):
             frame = _mapping(path, f"a frame of object {object_id!r}", raw)
             step = frame.get("frameNumber")
-            if not _is_number(step) or step < 0 or step != int(step):
+            if not is_number(step) or step < 0 or step != int(step):
                 raise _wrong(
                     path,
                     f"object {object_id!r} has frameNumber {step!r}",
@@ -245,7 +245,7 @@ def _box(where: str, box: object, video: VideoInfo) -> Box | None:
     if box is None:
         return None
     values = [box.get(key) if isinstance(box, dict) else None for key in ("x", "y", "width", "height")]
-    if not all(_is_number(value) for value in values):
+    if not all(is_number(value) for value in values):
         raise AnnotationError(
             where, f"has bbox {box!r}", "numbers x, y, width, height", "Correct or remove this entry."
         )
@@ -282,10 +282,6 @@ def _boolean(where: str, frame: dict[str, Any], key: str, *, default: bool) -> b
     if text not in known:
         raise AnnotationError(where, f"has {key} {value!r}", "true, false, 1 or 0", "Correct this entry.")
     return known[text]
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def _kind(value: object) -> str:

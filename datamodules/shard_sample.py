@@ -9,10 +9,10 @@ import numpy as np
 
 from datamodules.clip import Annotation, Image
 from datamodules.errors import ShardError
+from datamodules.json_values import is_number
 from datamodules.masks import is_whole_mask
 
 FIELDS = {"clip", "frame", "timestamp_s", "labelled", "identities", "boxes_xyxy", "behaviours", "visible", "masks"}
-LARGEST = 1e9  # of any number: pixels and seconds are below
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +106,10 @@ def _check(where: str, content: dict[str, Any]) -> None:
     checks = {
         "clip": isinstance(content["clip"], str),
         "frame": type(content["frame"]) is int and content["frame"] >= 0,
-        "timestamp_s": _is_number(content["timestamp_s"]),
+        "timestamp_s": is_number(content["timestamp_s"]),
         "labelled": isinstance(content["labelled"], bool) and (content["labelled"] or not names),
         "identities": all(isinstance(name, str) for name in names) and len(set(map(str, names))) == len(names),
-        "boxes_xyxy": all(isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) for box in boxes)
+        "boxes_xyxy": all(isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) for box in boxes)
         and all(box[0] < box[2] and box[1] < box[3] for box in boxes),
         "behaviours": all(label is None or isinstance(label, str) for label in content["behaviours"]),
         "visible": all(isinstance(value, bool) for value in content["visible"]),
@@ -118,10 +118,6 @@ def _check(where: str, content: dict[str, Any]) -> None:
     for field, good in checks.items():
         if not good:
             raise _wrong(where, f"its {field} is {str(content[field])[:80]}", "a value as the manifest's schema has it")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def _wrong(where: str, found: str, expected: str) -> ShardError:
