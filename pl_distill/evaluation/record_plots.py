@@ -28,6 +28,7 @@ _STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888", "text.color": _INK,
     "axes.labelcolor": _INK, "xtick.color": "#555", "ytick.color": "#555", "legend.frameon": False,
     "axes.titlesize": 11, "axes.titlelocation": "left", "axes.titleweight": "bold",
+    "text.parse_math": False,  # names and reasons are the farm's: two dollars in them are no formula
 }  # fmt: skip
 
 

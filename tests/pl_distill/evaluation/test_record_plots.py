@@ -1,4 +1,5 @@
 import warnings
+from datetime import date, timedelta
 
 import cv2
 import numpy as np
@@ -6,7 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from pl_distill.evaluation.record_plots import draw_heat_map
+from pl_distill.evaluation.record_plots import draw_drift, draw_heat_map
+from pl_distill.reid.daily import DailyTable
 
 
 @pytest.fixture
@@ -45,3 +47,15 @@ def test_hours_without_a_behaviour_head_are_blank_and_no_zero(tmp_path, grids):
 def test_hours_are_drawn_where_the_clock_of_the_farm_has_them(tmp_path, grids):
     draw_heat_map(tmp_path / "a.png", hours(("rosa", "2026-01-01 20:00", 10.0, 5.0)), "rosa", timezone="Asia/Tokyo")
     assert np.argwhere(np.isfinite(grids[0])).tolist() == [[5, 0]]
+
+
+def table_of(animals=("rosa", "emma"), days=10, names=("drift", "distance_m", "feeder_visits", "drinker_visits")):
+    values = np.random.default_rng(0).uniform(10, 50, (len(names), len(animals), days))
+    first = date(2026, 1, 1)
+    return DailyTable(tuple(animals), tuple(first + timedelta(days=day) for day in range(days)), names, values)
+
+
+def test_dollars_in_names_and_reasons_are_no_formula(tmp_path):
+    words = [(np.datetime64("2026-01-04T10:00"), "merge: $_$ was told by its ear tag")]
+    draw_drift(tmp_path / "drift.png", table_of(("a$_$b", "emma")), "a$_$b", changes=words)
+    assert cv2.imread(str(tmp_path / "drift.png")) is not None
