@@ -24,6 +24,7 @@ _COLOURS = {
 }  # fmt: skip
 _REST = "#d8d5cd"
 _INK, _EVENT = "#22262c", "#b5382f"
+_LONGEST_WORDS = 44  # characters that the height of the drift's axes takes
 _STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888", "text.color": _INK,
     "axes.labelcolor": _INK, "xtick.color": "#555", "ytick.color": "#555", "legend.frameon": False,
@@ -139,7 +140,7 @@ def draw_drift(
         table: The record by days.
         animal: Its name.
         outcomes: Of the farm's table.
-        changes: Times and words of merges and splits in the pool.
+        changes: Times and words of merges and splits in the pool; those of days outside of the table are left out.
     """
     days, drift = np.array(table.days, dtype="datetime64[D]"), _of(table, "drift")
     row = table.animals.index(animal)
@@ -154,10 +155,14 @@ def draw_drift(
         axes.set(ylabel="1 - cosine with first day", ylim=(0, None), title=f"{animal}: how far its looks have moved")
         _mark(axes, [one for one in outcomes if one.animal == animal], label=True)
         for when, words in changes:
+            if not days[0] <= when.astype("datetime64[D]") <= days[-1]:  # when it was typed, perhaps long afterwards
+                continue
             axes.axvline(when, color="#777", ls=":", lw=1)
-            axes.annotate(
-                words, (when, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=8, color="#777"
-            )
+            told = axes.annotate(
+                _shortened(words), (when, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=8,
+                color="#777",
+            )  # fmt: skip
+            told.set_in_layout(False)
         axes.legend(loc="upper left")
         _date_axis(axes)
     return path
@@ -206,6 +211,11 @@ def _short(name: str) -> str:
 def _words(name: str) -> str:
     known = {"distance_m": "way walked", "feeder_s": "time at the feeder", "drinker_s": "time at a drinker"}
     return known.get(name, _short(name).replace("nose_to_nose", "nose-to-nose").replace("_", " "))
+
+
+def _shortened(words: str) -> str:
+    words = " ".join(words.split())
+    return words if len(words) <= _LONGEST_WORDS else f"{words[: _LONGEST_WORDS - 1]}…"
 
 
 def _mark(axes: Axes, outcomes: Sequence[Outcome], *, label: bool) -> None:

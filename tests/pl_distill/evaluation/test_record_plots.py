@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from pl_distill.evaluation.record_plots import draw_drift, draw_heat_map
 from pl_distill.reid.daily import DailyTable
@@ -18,6 +19,15 @@ def grids(monkeypatch):
     draw = Axes.imshow
     monkeypatch.setattr(Axes, "imshow", lambda axes, grid, **how: (drawn.append(grid), draw(axes, grid, **how))[1])
     return drawn
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are written."""
+    written = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **how: (written.append(figure), save(figure, *a, **how)))
+    return written
 
 
 def hours(*rows):
@@ -59,3 +69,19 @@ def test_dollars_in_names_and_reasons_are_no_formula(tmp_path):
     words = [(np.datetime64("2026-01-04T10:00"), "merge: $_$ was told by its ear tag")]
     draw_drift(tmp_path / "drift.png", table_of(("a$_$b", "emma")), "a$_$b", changes=words)
     assert cv2.imread(str(tmp_path / "drift.png")) is not None
+
+
+def test_a_merge_of_another_day_or_of_many_words_leaves_the_drift_as_wide_and_high_as_it_was(tmp_path, figures):
+    changes = [
+        (np.datetime64("2025-12-31T23:59"), "merge: too early"),
+        (np.datetime64("2026-01-10T18:00"), "merge: " + "word " * 30),
+        (np.datetime64("2026-07-01T10:00"), "merge: too late"),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as of a layout that is not applied
+        draw_drift(tmp_path / "drift.png", table_of(), "rosa", changes=changes)
+    (axes,) = figures[0].axes
+    first, last = axes.get_xlim()
+    assert last - first < 11
+    assert axes.get_position().height > 0.6
+    assert [text.get_text()[:11] for text in axes.texts] == ["merge: word"]
