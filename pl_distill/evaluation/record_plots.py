@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from datamodules.files import atomic_path
@@ -54,26 +55,25 @@ def draw_timeline(path: Path, table: DailyTable, animal: str, outcomes: Sequence
         smooth = np.stack([_smooth(share) for share in shares]) if budget else shares
         colours = [_COLOURS.get(_short(name), _REST) for name in budget]
         if budget:
-            top.stackplot(days, np.nan_to_num(smooth), colors=colours, labels=[_words(name) for name in budget], lw=0)
+            _stack(top, days, smooth, colours, [_words(name) for name in budget])
         top.set(ylim=(0, 100), ylabel="% of tracked time", title=f"{animal}: what it does, day by day (mean of 3 days)")
         handles, labels = top.get_legend_handles_labels()
         if handles:
             top.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
         way = _of(table, "distance_m")
-        middle.plot(
-            days, _smooth(pd.DataFrame(way).median(axis=0).to_numpy(float)), color="#aaa", lw=2, label="herd's median"
-        )
+        herd = pd.DataFrame(way).median(axis=0).to_numpy(float)
+        _line(middle, days, _smooth(herd), "#aaa", 2, "herd's median")
         middle.plot(days, way[row], color="#3f8f4f", lw=0.6, alpha=0.5)
-        middle.plot(days, _smooth(way[row]), color="#3f8f4f", lw=1.8, label=animal)
+        _line(middle, days, _smooth(way[row]), "#3f8f4f", 1.8, animal)
         middle.set(ylabel="metres per hour", ylim=(0, None), title="Way walked")
         middle.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         for name, colour in (("feeder_visits", _COLOURS["eat"]), ("drinker_visits", _COLOURS["drink"])):
-            bottom.plot(days, _smooth(_of(table, name)[row]), color=colour, label=_words(name))
+            _line(bottom, days, _smooth(_of(table, name)[row]), colour, 1.5, _words(name))
         bottom.set(ylabel="per hour", ylim=(0, None), title="Visits")
         bottom.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         for axes in (top, middle, bottom):
             _mark(axes, [one for one in outcomes if one.animal == animal], label=axes is middle)
-        _date_axis(bottom)
+        _date_axis(bottom, _number(days[0]) - 0.5, _number(days[-1]) + 0.5)
     return path
 
 
@@ -100,10 +100,10 @@ def draw_heat_map(
     local = local_hours(mine, timezone)
     days = pd.date_range(local.min().normalize(), local.max().normalize())
     mine = mine.assign(day=local.dt.normalize(), hour_of_day=local.dt.hour)
+    extent = (_number(days[0]), _number(days[-1]) + 1, 24, 0)
     with canvas(path, 11, 1 + 2.1 * len(chosen), len(chosen), sharex=True) as rows:
         for axes, name in zip(rows, chosen, strict=True):
             grid = _percent_by_hour(mine, name, days)
-            extent = (_number(days[0]), _number(days[-1]) + 1, 24, 0)
             top = max(1.0, float(np.nanpercentile(grid, 99))) if np.isfinite(grid).any() else 1.0
             image = axes.imshow(
                 grid, aspect="auto", extent=extent, cmap="viridis", vmin=0, vmax=top, interpolation="nearest"
@@ -111,7 +111,7 @@ def draw_heat_map(
             axes.set(ylabel=f"hour ({timezone})", yticks=[0, 6, 12, 18, 24], title=f"{animal}: {_words(name)}")
             axes.get_figure().colorbar(image, ax=axes, label="% of tracked time", pad=0.01)
         rows[-1].xaxis_date()
-        _date_axis(rows[-1])
+        _date_axis(rows[-1], *extent[:2])
     return path
 
 
@@ -147,11 +147,9 @@ def draw_drift(
     with canvas(path, 11, 3.6) as (axes,):
         for other, values in enumerate(drift):
             if other != row:
-                axes.plot(
-                    days, _smooth(values), color="#ccc", lw=0.8, label="the others" if other == (row == 0) else None
-                )
+                _line(axes, days, _smooth(values), "#ccc", 0.8, "the others" if other == (row == 0) else None)
         axes.plot(days, drift[row], color="#31456a", lw=0.6, alpha=0.5)
-        axes.plot(days, _smooth(drift[row]), color="#31456a", lw=2, label=animal)
+        _line(axes, days, _smooth(drift[row]), "#31456a", 2, animal)
         axes.set(ylabel="1 - cosine with first day", ylim=(0, None), title=f"{animal}: how far its looks have moved")
         _mark(axes, [one for one in outcomes if one.animal == animal], label=True)
         for when, words in changes:
@@ -160,11 +158,11 @@ def draw_drift(
             axes.axvline(when, color="#777", ls=":", lw=1)
             told = axes.annotate(
                 _shortened(words), (when, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=8,
-                color="#777",
+                color="#777", xytext=(3, 0), textcoords="offset points",
             )  # fmt: skip
             told.set_in_layout(False)
         axes.legend(loc="upper left")
-        _date_axis(axes)
+        _date_axis(axes, _number(days[0]) - 0.5, _number(days[-1]) + 0.5)
     return path
 
 
@@ -177,7 +175,7 @@ def draw_lead_times(path: Path, found: Association, most: int = 4) -> Path:
     with canvas(path, 9, 1 + 1.9 * len(names), len(names), sharex=True) as rows:
         for axes, name in zip(rows, names, strict=True):
             mine = sorted((one for one in found.findings if one.quantity == name), key=lambda one: one.lead_days)
-            leads = np.array([-one.lead_days for one in mine])
+            leads = np.array([one.lead_days for one in mine])
             effects = np.array([one.effect for one in mine])
             sure = np.array([one.p_corrected <= found.level for one in mine])
             axes.axhline(0, color="#999", lw=0.8)
@@ -191,6 +189,8 @@ def draw_lead_times(path: Path, found: Association, most: int = 4) -> Path:
             told = "not shown" if before is None else f"shown {before} days before"
             axes.set(title=f"{_words(name)}: {told}", ylabel="effect (SD)")
         rows[-1].set(xlabel=f"days before {found.kind} was found ({found.cases} of {found.animals} animals)")
+        rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        rows[-1].invert_xaxis()  # shared by all rows; time goes to the right
     return path
 
 
@@ -199,9 +199,37 @@ def _of(table: DailyTable, name: str) -> NDArray[np.float64]:
 
 
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centred mean of three days; NaN where none of them is known."""
+    """Centred mean of three days; NaN on a day that is not known itself."""
     smoothed = pd.Series(values).rolling(3, center=True, min_periods=1).mean()
-    return np.asarray(smoothed.to_numpy(float))
+    return np.where(np.isfinite(values), smoothed.to_numpy(float), np.nan)
+
+
+def _alone(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell the known days without a known neighbour: no line and no area leads to them."""
+    around = np.pad(known, 1)
+    return known & ~around[:-2] & ~around[2:]
+
+
+def _line(
+    axes: Axes, days: NDArray[np.datetime64], values: NDArray[np.float64], colour: str, width: float, label: str | None
+) -> None:
+    axes.plot(days, values, color=colour, lw=width, label=label)
+    alone = _alone(np.isfinite(values))
+    axes.plot(days[alone], values[alone], "o", color=colour, ms=2 + 2 * width, clip_on=False)
+
+
+def _stack(
+    axes: Axes, days: NDArray[np.datetime64], shares: NDArray[np.float64], colours: list[str], labels: list[str]
+) -> None:
+    """Stack shares, (N, T), with gaps where a day has none."""
+    known = np.isfinite(shares).any(axis=0)
+    shares = np.where(known, np.nan_to_num(shares), np.nan)
+    axes.stackplot(days, shares, colors=colours, labels=labels, lw=0)
+    alone = _alone(known)
+    below = np.zeros(np.count_nonzero(alone))
+    for share, colour in zip(shares[:, alone], colours, strict=True):
+        axes.bar(days[alone], share, 0.8, below, color=colour)
+        below = below + share
 
 
 def _short(name: str) -> str:
@@ -229,11 +257,16 @@ def _mark(axes: Axes, outcomes: Sequence[Outcome], *, label: bool) -> None:
             )  # fmt: skip
 
 
-def _date_axis(axes: Axes) -> None:
-    locator = mdates.AutoDateLocator()  # type: ignore[no-untyped-call]
+def _date_axis(axes: Axes, first: float, last: float) -> None:
+    """Date the axis, and cut it to these times; ticks are whole days, however few there are."""
+    axes.set_xlim(first, last)
+    locator = mdates.AutoDateLocator(minticks=min(5, round(last - first)))  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    axes.margins(x=0)
+    axes.xaxis.set_major_formatter(
+        mdates.ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+        if last - first > 1
+        else mdates.DateFormatter("%Y-%m-%d")  # type: ignore[no-untyped-call]  # the other would name midnight
+    )
 
 
 def _number(day: Any) -> float:

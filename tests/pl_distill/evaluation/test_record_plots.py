@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 from datetime import date, timedelta
 
 import cv2
@@ -8,7 +9,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pl_distill.evaluation.record_plots import draw_drift, draw_heat_map
+from pl_distill.evaluation.record_plots import draw_drift, draw_heat_map, draw_lead_times, draw_timeline
+from pl_distill.reid.association import Association, Finding
 from pl_distill.reid.daily import DailyTable
 
 
@@ -59,7 +61,10 @@ def test_hours_are_drawn_where_the_clock_of_the_farm_has_them(tmp_path, grids):
     assert np.argwhere(np.isfinite(grids[0])).tolist() == [[5, 0]]
 
 
-def table_of(animals=("rosa", "emma"), days=10, names=("drift", "distance_m", "feeder_visits", "drinker_visits")):
+NAMES = ("drift", "distance_m", "feeder_visits", "drinker_visits", "sleep_percent", "walk_percent")
+
+
+def table_of(animals=("rosa", "emma"), days=10, names=NAMES):
     values = np.random.default_rng(0).uniform(10, 50, (len(names), len(animals), days))
     first = date(2026, 1, 1)
     return DailyTable(tuple(animals), tuple(first + timedelta(days=day) for day in range(days)), names, values)
@@ -85,3 +90,40 @@ def test_a_merge_of_another_day_or_of_many_words_leaves_the_drift_as_wide_and_hi
     assert last - first < 11
     assert axes.get_position().height > 0.6
     assert [text.get_text()[:11] for text in axes.texts] == ["merge: word"]
+
+
+def dots(axes):
+    return [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
+
+
+def test_a_day_without_neighbours_is_drawn_as_bars_and_dots(tmp_path, figures):
+    draw_timeline(tmp_path / "timeline.png", table_of(days=1), "rosa")
+    draw_drift(tmp_path / "drift.png", table_of(days=1), "rosa")
+    budget, way, visits, drift = [axes for figure in figures for axes in figure.axes]
+    assert len(budget.patches) == 2  # behaviours
+    assert [len(dots(axes)) for axes in (way, visits, drift)] == [2, 2, 2]
+    assert [label.get_text() for label in visits.get_xticklabels()] == ["2026-01-01"]
+
+
+def test_days_on_which_an_animal_was_not_tracked_are_gaps(tmp_path, figures):
+    table = table_of()
+    values = table.values.copy()
+    values[:, 0, [3, 4, 6]] = np.nan  # so that the 6th of January stands alone
+    draw_timeline(tmp_path / "timeline.png", replace(table, values=values), "rosa")
+    budget, way, _ = figures[0].axes
+    first = (date(2026, 1, 1) - date(1970, 1, 1)).days
+    for area in budget.collections:
+        corners = np.concatenate([path.vertices[:, 0] for path in area.get_paths()]) - first
+        assert set(np.round(corners)) == {0, 1, 2, 5, 7, 8, 9}
+    assert [round(bar.get_x() + bar.get_width() / 2 - first) for bar in budget.patches] == [5, 5]
+    smooth = next(line for line in way.lines if line.get_label() == "rosa")
+    assert np.flatnonzero(np.isnan(smooth.get_ydata())).tolist() == [3, 4, 6]
+
+
+def test_leads_are_days_before_and_time_goes_to_the_right(tmp_path, figures):
+    found = [Finding("walk_percent", lead, -2.0, -3.0, -1.0, 0.01, 0.01, 4) for lead in (0, 1, 2)]
+    draw_lead_times(tmp_path / "lead.png", Association("lameness", 12, 4, 0, 0.05, 1.5, found))
+    (axes,) = figures[0].axes
+    left, right = axes.get_xlim()
+    assert left > 2 > 0 > right
+    assert [tick for tick in axes.get_xticks() if right <= tick <= left] == [0, 1, 2]
