@@ -1,6 +1,7 @@
 """A record for people: one page of pictures, embeddings for TensorBoard's projector, associations in words."""
 
 import base64
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, date
@@ -14,7 +15,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from datamodules.clip import Image
-from datamodules.files import atomic_path, file_name_of, write_json
+from datamodules.files import atomic_path, file_name_of
 from pl_distill.evaluation.record_plots import behaviours_in, canvas, draw_drift, draw_heat_map, draw_timeline
 from pl_distill.reid.association import Association
 from pl_distill.reid.daily import DailyTable, zone_of
@@ -39,9 +40,12 @@ def describe(found: Association) -> str:
     """Say what was found, in words."""
     lines = [
         f"{found.kind}: {found.cases} of {found.animals} animals"
-        + (f"; {found.left_out} repeated outcomes left out" if found.left_out else ""),
-        f"one test alone finds an effect of {found.detectable:.1f} standard deviations with a power of 80 %",
+        + (f"; {found.left_out} repeated outcomes left out" if found.left_out else "")
     ]
+    if found.detectable is not None:
+        lines.append(
+            f"one test alone finds an effect of {found.detectable:.1f} standard deviations with a power of 80 %"
+        )
     for one in found.significant:
         before = found.shown_before(one.quantity)
         shown = "" if before is None else f"; shown from {before} days before"
@@ -62,7 +66,10 @@ def describe(found: Association) -> str:
 
 def write_associations(path: Path, results: Sequence[Association]) -> Path:
     """Write every finding as JSON."""
-    write_json(path, {"schema": 1, "associations": [asdict(one) for one in results]})
+    content = {"schema": 1, "associations": [asdict(one) for one in results]}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)  # Infinity and NaN are no JSON
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     return path
 
 

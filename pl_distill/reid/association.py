@@ -62,7 +62,8 @@ class Association:
         cases: Animals with the outcome; only the first of each counts.
         left_out: Outcomes that were not their animal's first.
         level: Of significance.
-        detectable: Smallest effect that one test finds with a power of 80 %, in standard deviations.
+        detectable: Smallest effect that one test finds with a power of 80 %, in standard deviations; None of growth,
+            which does not compare two groups.
         findings: All quantities and leads.
     """
 
@@ -71,7 +72,7 @@ class Association:
     cases: int
     left_out: int
     level: float
-    detectable: float
+    detectable: float | None
     findings: list[Finding]
 
     def shown_before(self, quantity: str) -> int | None:
@@ -154,10 +155,9 @@ def associate(
         for row, (name, lead) in enumerate((name, lead) for name in table.names for lead in leads)
         if usable[row]
     ]  # fmt: skip
-    return Association(
-        kind, len(table.animals), len(first), len(mine) - len(first), level,
-        detectable_effect(len(first), len(table.animals) - len(first), level), findings,
-    )  # fmt: skip
+    controls = len(table.animals) - len(first)
+    detectable = None if kind == "growth" else detectable_effect(len(first), controls, level)
+    return Association(kind, len(table.animals), len(first), len(mine) - len(first), level, detectable, findings)
 
 
 def detectable_effect(cases: int, controls: int, level: float = 0.05, power: float = 0.8) -> float:

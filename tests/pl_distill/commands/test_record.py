@@ -9,7 +9,7 @@ import pytest
 from datamodules.images import encode_jpeg
 from datamodules.pen import PenConfig, draw_pen
 from pl_distill.cli import main
-from pl_distill.evaluation.record_page import describe
+from pl_distill.evaluation.record_page import describe, write_associations
 from pl_distill.reid.association import Association, Finding
 from pl_distill.reid.daily import daily_table, own_change
 from pl_distill.reid.identities import link, merge
@@ -122,6 +122,22 @@ def test_an_effect_that_is_gone_on_the_day_itself_is_told_without_a_beginning():
     assert describe(found).splitlines()[-1].endswith("1 days before, p 0.010 after correction")
     always = replace(found, findings=[replace(ahead, lead_days=0), ahead])
     assert describe(always).splitlines()[-1].endswith("shown from 1 days before")
+
+
+def test_growth_of_a_whole_herd_is_told_without_an_infinite_effect(simulated, tmp_path, capsys):
+    table = tmp_path / "outcomes.csv"
+    lines = [f"animal-{number:04d},2026-02-20,growth,{number % 5}" for number in range(1, 13)]
+    table.write_text("\n".join(["animal,date,kind,value", *lines]) + "\n")
+    few = ("--permutations", 99, "--days_before", 1, "--out", tmp_path)
+    assert run("record", "associate", "--record", simulated, "--outcomes", table, *few) == 0
+    told = capsys.readouterr().out
+    assert "growth: 12 of 12 animals" in told
+    assert "one test alone" not in told
+    found = json.loads((tmp_path / "associations.json").read_text(), parse_constant=pytest.fail)
+    assert found["associations"][0]["detectable"] is None
+    endless = Association("growth", 12, 12, 0, 0.05, float("inf"), [])
+    with pytest.raises(ValueError, match="JSON"):
+        write_associations(tmp_path / "none.json", [endless])
 
 
 def test_a_question_is_answered_on_the_screen_or_in_a_file(simulated, tmp_path, capsys):

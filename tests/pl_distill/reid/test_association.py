@@ -68,6 +68,7 @@ def test_growth_weighs_by_its_value():
     outcomes = [Outcome(f"animal-{number + 1:04d}", day, "growth", float(gain)) for number, gain in enumerate(gains)]
     found = associate(table_of(values), outcomes, "growth", (0, 3), permutations=199)
     assert found.significant[0].effect > 0.5
+    assert found.detectable is None  # every animal has a value: there are no two groups
 
 
 def test_of_each_animal_the_first_outcome_counts_and_the_others_are_told():
