@@ -1,6 +1,7 @@
 """`pl-distill record`: the longitudinal record; build it from clips, ask it, join outcomes, draw it."""
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from pl_distill.evaluation.record_plots import draw_lead_times
 from pl_distill.evaluation.simulated_record import draw_outcomes, simulate_hours
 from pl_distill.reid.association import Association
 from pl_distill.reid.association import associate as test_association
-from pl_distill.reid.daily import between, daily_table
+from pl_distill.reid.daily import DailyTable, between, daily_table
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
-from pl_distill.reid.outcomes import KINDS, Kind, read_outcomes
+from pl_distill.reid.outcomes import KINDS, Kind, Outcome, read_outcomes
 from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.record_files import day_file, drop_rows, holds_record, read_hours
 from pl_distill.reid.record_files import query as ask
@@ -177,21 +178,13 @@ def associate(
         )  # fmt: skip
     table = daily_table(read_hours(record), timezone)
     happened = read_outcomes(outcomes, table.animals, table.days[0], table.days[-1])
-    kinds: list[Kind] = (
-        [one for one in KINDS if any(found.kind == one for found in happened)] if kind is None else [kind]
-    )
-    results: list[Association] = []
-    refused: list[ConfigError] = []
-    for one in kinds:
-        try:
-            found = test_association(table, happened, one, tuple(range(days_before + 1)), permutations, level, seed)
-        except ConfigError as error:
-            refused.append(error)
-            continue
-        results.append(found)
+    leads = tuple(range(days_before + 1))
+    kinds = [kind] if kind else _kinds_of(happened)
+    results, refused = _test_each(table, happened, kinds, leads, permutations, level, seed)
+    for found in results:
         print(record_page.describe(found))
-        if out is not None and found.findings:
-            print(f"picture   {draw_lead_times(out / f'lead-{one}.png', found)}")
+        if out is not None:
+            print(f"picture   {draw_lead_times(out / f'lead-{found.kind}.png', found)}")
     last = None if results else refused.pop()
     for other in refused:
         print(f"not tested: {other}")
@@ -213,13 +206,15 @@ def plot(
 ) -> None:
     """Draw each animal's timeline, days by hours, drift with events, before and after; one page with all of them.
 
+    With outcomes the page tells how many days before them the record shows them, as `record associate` does, and of
+    the whole record. With a pool it shows the embeddings in the plane in which they differ most.
     Example: pl-distill record plot --record runs/record --pool runs/pool --outcomes outcomes.csv --out runs/plots
 
     Args:
         record: Folder of the record.
         out: Gets PNG files and report.html, which needs no other file.
-        animal: Only this one; by default those with outcomes, or else the first six.
-        outcomes: CSV or Parquet; marked in the plots.
+        animal: Only this one; by default all with outcomes, or else the first six.
+        outcomes: CSV or Parquet; marked in the plots, and tested.
         pool: Folder of the pool: adds pictures before and after, merges and splits, and in out/projector the embeddings
             for TensorBoard's projector.
         since: First day, YYYY_MM_DD; outcomes of other days are left out.
@@ -231,18 +226,47 @@ def plot(
     everything = read_hours(record)
     hours = between(everything, first, last, timezone)
     table = daily_table(hours, timezone)
-    happened = []
+    happened: list[Outcome] = []
+    found: list[Association] = []
+    refused: list[ConfigError] = []
     if outcomes is not None:  # the farm's table is of the whole record, however few days of it are drawn
         whole = daily_table(everything, timezone)
-        for one in read_outcomes(outcomes, whole.animals, whole.days[0], whole.days[-1]):
+        listed = read_outcomes(outcomes, whole.animals, whole.days[0], whole.days[-1])
+        for one in listed:
             if one.animal in table.animals and table.days[0] <= one.day <= table.days[-1]:
                 happened.append(one)
+        found, refused = _test_each(whole, listed, _kinds_of(listed))
     if animal is not None and animal not in table.animals:
         raise ConfigError(
             f"--animal {animal}", "is not in the record", ", ".join(table.animals[:12]), "Correct the name."
         )
-    chosen = [animal] if animal else list(dict.fromkeys(one.animal for one in happened))[:6] or list(table.animals[:6])
-    page = record_page.draw_page(out, hours, table, chosen, happened, pool, timezone)
+    chosen = [animal] if animal else list(dict.fromkeys(one.animal for one in happened)) or list(table.animals[:6])
+    untested = [str(error) for error in refused]
+    page = record_page.draw_page(out, hours, table, chosen, happened, pool, timezone, found, untested)
     print(f"{page} ({np.ceil(page.stat().st_size / 1e5) / 10:.1f} MB): open it in a browser, or send it")
     if pool is not None:
         print(f"projector tensorboard --logdir {out / 'projector'}")
+
+
+def _kinds_of(outcomes: Sequence[Outcome]) -> list[Kind]:
+    return [kind for kind in KINDS if any(one.kind == kind for one in outcomes)]
+
+
+def _test_each(
+    table: DailyTable,
+    outcomes: Sequence[Outcome],
+    kinds: Sequence[Kind],
+    leads: Sequence[int] = tuple(range(15)),
+    permutations: int = 999,
+    level: float = 0.05,
+    seed: int = 0,
+) -> tuple[list[Association], list[ConfigError]]:
+    """Test kinds of outcomes one by one: what was found, and why others are too rare to be tested."""
+    found: list[Association] = []
+    refused: list[ConfigError] = []
+    for kind in kinds:
+        try:
+            found.append(test_association(table, outcomes, kind, leads, permutations, level, seed))
+        except ConfigError as error:
+            refused.append(error)
+    return found, refused

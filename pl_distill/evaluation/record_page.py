@@ -1,22 +1,26 @@
-"""A record for people: one page of pictures, embeddings for TensorBoard's projector, associations in words."""
+"""A record for people: one page of pictures, associations in words."""
 
 import base64
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, date
+from datetime import UTC
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
-import torch
-from torch.utils.tensorboard import SummaryWriter
 
-from datamodules.clip import Image
 from datamodules.files import atomic_path, file_name_of
-from pl_distill.evaluation.record_plots import behaviours_in, canvas, draw_drift, draw_heat_map, draw_timeline
+from pl_distill.evaluation.record_looks import Looks, draw_before_after, draw_embeddings, project, read_looks
+from pl_distill.evaluation.record_plots import (
+    behaviours_in,
+    draw_drift,
+    draw_heat_map,
+    draw_lead_times,
+    draw_timeline,
+)
 from pl_distill.reid.association import Association
 from pl_distill.reid.daily import DailyTable, zone_of
 from pl_distill.reid.identities import events, former_names
@@ -27,8 +31,43 @@ from pl_distill.reid.record_schema import BEHAVIOURS
 from pl_distill.reid.thumbnails import Thumbnails
 
 PAGE = "report.html"
-_PROJECTED = 2000  # embeddings that the projector shows
-_THUMBNAIL = 48
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#22262c}
+h1,h2,a{overflow-wrap:anywhere}
+nav a{margin-right:1rem;display:inline-block}
+figure{margin:.6rem 0}
+figcaption{color:#5a616b;font-size:.9rem;white-space:pre-line}
+img{max-width:100%;height:auto}
+@media(max-width:48rem){figure>div{overflow-x:auto}img{max-width:46rem}}
+"""
+
+
+class Picture(NamedTuple):
+    """One picture of the page.
+
+    Args:
+        path: The PNG.
+        alt: What it shows, for who cannot see it.
+        caption: Below it.
+    """
+
+    path: Path
+    alt: str
+    caption: str = ""
+
+
+class Section(NamedTuple):
+    """One chapter of the page.
+
+    Args:
+        title: Its heading.
+        pictures: One below the other.
+        notes: Sentences above them.
+    """
+
+    title: str
+    pictures: Sequence[Picture]
+    notes: Sequence[str] = ()
 
 
 def write_record(folder: Path, hours: pd.DataFrame) -> None:
@@ -81,6 +120,8 @@ def draw_page(
     outcomes: Sequence[Outcome],
     pool: Path | None,
     timezone: str = "UTC",
+    found: Sequence[Association] = (),
+    untested: Sequence[str] = (),
 ) -> Path:
     """Draw every animal and put the pictures into one page.
 
@@ -90,11 +131,14 @@ def draw_page(
         table: The same by days.
         animals: Whom to draw.
         outcomes: What to mark.
-        pool: Folder of the pool, for pictures and events.
+        pool: Folder of the pool, for pictures, embeddings and events.
         timezone: IANA name of the zone of the table's days.
+        found: How many days before the outcomes the whole record shows them.
+        untested: Why it was not asked of other outcomes.
     """
     changes: dict[str, list[tuple[np.datetime64, str]]] = {name: [] for name in animals}
     former: dict[str, list[str]] = {}
+    sections = [_lead_times(out, found, untested)] if found or untested else []
     if pool is not None:
         with EmbeddingPool(pool, read_only=True) as opened:
             for event in events(opened):
@@ -103,108 +147,75 @@ def draw_page(
                         when = event.time.replace(tzinfo=UTC).astimezone(zone_of(timezone)).replace(tzinfo=None)
                         changes[name].append((np.datetime64(when), f"{event.kind}: {event.reason}"))
             former = former_names(opened)
-            project(out / "projector", opened)
-    sections = []
+            looks = read_looks(opened)
+        if looks is not None:
+            project(out / "projector", looks, timezone)
+            sections.append(_embeddings(out, looks, animals))
     for name in animals:
         stem = file_name_of(name)
-        pictures = [
-            draw_timeline(out / f"timeline-{stem}.png", table, name, outcomes),
-            *(
-                [draw_heat_map(out / f"hours-{stem}.png", hours, name, timezone=timezone)]
-                if behaviours_in(hours)
-                else []
-            ),
-            draw_drift(out / f"drift-{stem}.png", table, name, outcomes, changes[name]),
-        ]
+        days = [one.day for one in outcomes if one.animal == name]
+        drawn = draw_timeline(out / f"timeline-{stem}.png", table, name, outcomes)
+        pictures = [Picture(drawn, f"{name} by days: what it does, the way it walks, its visits to feeder and drinker")]
+        if behaviours_in(hours):
+            drawn = draw_heat_map(out / f"hours-{stem}.png", hours, name, timezone=timezone)
+            pictures.append(Picture(drawn, f"{name}: its main behaviours by day (across) and hour (down)"))
+        drawn = draw_drift(out / f"drift-{stem}.png", table, name, outcomes, changes[name])
+        pictures.append(Picture(drawn, f"{name} by days: how far its looks, and the others', are from the first day's"))
         if pool is not None:
-            days = [one.day for one in outcomes if one.animal == name]
             seen = draw_before_after(out / f"looks-{stem}.png", Thumbnails(pool, former), name, days)
-            pictures += [seen] if seen else []
-        sections.append((name, pictures))
+            pictures += [Picture(seen, f"{name}: pictures of some of its days, the first on the left")] if seen else []
+        sections.append(Section(name, pictures))
     page = out / PAGE
     with atomic_path(page) as temporary:
-        temporary.write_text(_html(sections, table, timezone), encoding="utf-8")
+        temporary.write_text(_html(sections, table, len(animals), timezone), encoding="utf-8")
     return page
 
 
-def draw_before_after(
-    path: Path, thumbnails: Thumbnails, animal: str, events_on: Sequence[date] = (), most: int = 8
-) -> Path | None:
-    """Draw pictures of one animal over time, those before and after an event among them; None without pictures."""
-    days = thumbnails.days(animal)
-    if not days:
-        return None
-    wanted = {days[int(place)] for place in np.linspace(0, len(days) - 1, min(most, len(days)))}
-    for event in events_on:
-        before, after = [day for day in days if day < event], [day for day in days if day >= event]
-        wanted |= set(before[-1:]) | set(after[:1])
-    chosen = sorted(wanted)
-    with canvas(path, 1.5 * len(chosen), 2.1) as (axes,):
-        for place, day in enumerate(chosen):
-            picture = thumbnails.read(animal, day)
-            inset = axes.inset_axes((place / len(chosen), 0, 0.95 / len(chosen), 0.9))
-            inset.imshow(picture)
-            inset.axis("off")
-            told = "".join(
-                f"\nafter {event}"
-                for event in events_on
-                if event <= day and not any(event <= other < day for other in chosen)
-            )
-            inset.set_title(f"{day}{told}", fontsize=8, loc="center", fontweight="normal")
-        axes.axis("off")
-        axes.set_title(f"{animal}: its looks over time")
-    return path
-
-
-def project(folder: Path, pool: EmbeddingPool) -> None:
-    """Write a pool's embeddings for TensorBoard's projector, each with the picture of its day.
-
-    Args:
-        folder: Log folder.
-        pool: Its newest vectors are taken, as many of each animal.
-    """
-    if not pool.animals:
-        return
-    stored = pool.vectors(newest=max(1, _PROJECTED // len(pool.animals)))
-    if not len(stored.ids):
-        return
-    pictures = Thumbnails(pool.path, former_names(pool))
-    days = {name: pictures.days(name) for name in pool.animals}
-    shown: dict[tuple[str, date], Image] = {}
-    sprites = []
-    for name, time_s in zip(stored.animals, stored.times_s, strict=True):
-        day = pd.Timestamp(time_s, unit="s").date()
-        nearest = min(days[str(name)], key=lambda one: abs((one - day).days), default=None)
-        key = (str(name), nearest or date.min)
-        if key not in shown:
-            blank = np.full((_THUMBNAIL, _THUMBNAIL, 3), 128, np.uint8)
-            picture = blank if nearest is None else pictures.read(str(name), nearest)
-            shown[key] = np.asarray(cv2.resize(picture, (_THUMBNAIL, _THUMBNAIL)), np.uint8)
-        sprites.append(shown[key])
-    times = pd.to_datetime(stored.times_s, unit="s").strftime("%Y-%m-%d %H:%M")
-    with SummaryWriter(str(folder)) as writer:
-        writer.add_embedding(
-            torch.from_numpy(stored.vectors),
-            metadata=[[str(name), when] for name, when in zip(stored.animals, times, strict=True)],
-            metadata_header=["animal", "time"],
-            label_img=torch.from_numpy(np.stack(sprites)).permute(0, 3, 1, 2).float() / 255,
-            tag="pool",
+def _lead_times(out: Path, found: Sequence[Association], untested: Sequence[str]) -> Section:
+    pictures = [
+        Picture(
+            draw_lead_times(out / f"lead-{one.kind}.png", one),
+            f"Days before {one.kind} was found, across, and how far those with it had moved from their own past, up",
+            describe(one),
         )
+        for one in found
+    ]
+    legend = (
+        "Of all days of the record: how far the animals with an outcome had moved from their own past, against the "
+        "herd. Red dots are significant after correction; the band is the 95 % interval."
+    )
+    return Section(
+        "Days before the outcomes", pictures, [legend] * bool(found) + [f"Not tested: {why}" for why in untested]
+    )
 
 
-def _html(sections: Sequence[tuple[str, Sequence[Path]]], table: DailyTable, timezone: str) -> str:
+def _embeddings(out: Path, looks: Looks, animals: Sequence[str]) -> Section:
+    drawn = draw_embeddings(out / "embeddings.png", looks, animals)
+    whose = sorted(set(looks.animals))
+    alt = f"{len(looks.animals)} embeddings of {len(whose)} animals as dots in a plane, some with a picture"
+    note = (
+        "Each dot is an embedding of the pool, as in TensorBoard's projector; pictures are of its animal on that day."
+    )
+    return Section("Embeddings", [Picture(drawn, alt)], [note])
+
+
+def _html(sections: Sequence[Section], table: DailyTable, shown: int, timezone: str) -> str:
+    some = "" if shown == len(table.animals) else f", {shown} of them below"
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Animal record</title>",
-        "<style>body{font:16px system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#22262c}"
-        "img{width:100%;height:auto;margin:.6rem 0}nav a{margin-right:1rem}</style>",
-        f"<h1>Animal record</h1><p>{len(table.animals)} animals, {table.days[0]} to {table.days[-1]}; times are of "
-        f"{escape(timezone)}, days of looks UTC. Dashed red lines are outcomes of the farm's table.</p><nav>",
-        *(f"<a href='#{number}'>{escape(name)}</a>" for number, (name, _) in enumerate(sections)),
+        "<!doctype html><html lang='en'><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>Animal record</title><style>{_STYLE}</style>",
+        f"<h1>Animal record</h1><p>{len(table.animals)} animals{some}; {table.days[0]} to {table.days[-1]}; times are "
+        f"of {escape(timezone)}, days of looks UTC. Dashed red lines are outcomes of the farm's table.</p><nav>",
+        *(f"<a href='#{number}'>{escape(one.title)}</a>" for number, one in enumerate(sections)),
         "</nav>",
     ]
-    for number, (name, pictures) in enumerate(sections):
-        parts.append(f"<h2 id='{number}'>{escape(name)}</h2>")
-        for picture in pictures:
-            data = base64.b64encode(picture.read_bytes()).decode()
-            parts.append(f"<img alt='{escape(picture.stem)}' src='data:image/png;base64,{data}'>")
+    for number, one in enumerate(sections):
+        parts.append(f"<h2 id='{number}'>{escape(one.title)}</h2>")
+        parts += [f"<p>{escape(note)}</p>" for note in one.notes]
+        for picture in one.pictures:
+            data = base64.b64encode(picture.path.read_bytes()).decode()
+            image = f"<div><img alt='{escape(picture.alt)}' src='data:image/png;base64,{data}'></div>"
+            caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
+            parts.append(f"<figure>{image}{caption}</figure>")
     return "\n".join([*parts, "</html>"])

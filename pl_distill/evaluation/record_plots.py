@@ -215,7 +215,8 @@ def _line(
 ) -> None:
     axes.plot(days, values, color=colour, lw=width, label=label)
     alone = _alone(np.isfinite(values))
-    axes.plot(days[alone], values[alone], "o", color=colour, ms=2 + 2 * width, clip_on=False)
+    if alone.any():  # nothing, unclipped, would take room in the layout
+        axes.plot(days[alone], values[alone], "o", color=colour, ms=2 + 2 * width, clip_on=False)
 
 
 def _stack(

@@ -1,5 +1,6 @@
 import base64
 import json
+import re
 from dataclasses import replace
 
 import cv2
@@ -84,7 +85,7 @@ def test_the_page_shows_every_picture_and_needs_no_other_file(simulated, tmp_pat
         assert pictures.offer("other", NEW_YEAR + 86_400 * day, picture)  # from before the merge
         assert not pictures.offer("other", NEW_YEAR + 86_400 * day + 60, picture)
     out = tmp_path / "plots"
-    options = ("--outcomes", table, "--pool", pool, "--animal", animal, "--out", out)
+    options = ("--outcomes", table, "--pool", pool, "--animal", animal, "--out", out, "--timezone", "Asia/Tokyo")
     assert run("record", "plot", "--record", simulated, *options) == 0
     page = (out / "report.html").read_text()
     for name in ("timeline", "hours", "drift", "looks"):
@@ -93,20 +94,37 @@ def test_the_page_shows_every_picture_and_needs_no_other_file(simulated, tmp_pat
         assert image.std() > 5
         assert base64.b64encode(picture.read_bytes()).decode() in page
     assert list((out / "projector").rglob("sprite.png"))
+    (beside,) = (out / "projector").rglob("metadata.tsv")
+    assert beside.read_text().splitlines()[:2] == ["animal\ttime (Asia/Tokyo)", f"{animal}\t2026-01-01 09:00"]
+    for name in ("embeddings", "lead-lameness"):
+        assert base64.b64encode((out / f"{name}.png").read_bytes()).decode() in page
+    assert "lameness: 4 of 12 animals" in page
+    assert "12 animals, 1 of them below" in page
+    assert "<meta name='viewport'" in page
+    told = re.findall("<img alt='([^']+)'", page)
+    assert len(told) == 6 == page.count("<img")
+    assert all(" " in alt for alt in told)
     assert "http" not in page.split("base64")[0]
 
 
 def test_a_few_days_are_drawn_with_the_farms_whole_table_by_its_own_calendar(simulated, tmp_path, capsys):
     table = tmp_path / "outcomes.csv"
-    days = ("2026-01-20", "2026-02-27", "2026-03-02")  # the last hours of the record are of the 2nd of March there
+    days = (
+        "2026-01-20",
+        *7 * ["2026-02-26"],
+        "2026-02-27",
+        "2026-03-02",
+    )  # the last hours of the record are of the 2nd of March there
     table.write_text(
-        "animal,date,kind,value\n" + "".join(f"animal-000{n},{day},growth,1\n" for n, day in enumerate(days, 1))
+        "animal,date,kind,value\n" + "".join(f"animal-{n:04d},{day},disease,1\n" for n, day in enumerate(days, 1))
     )
     words = ("record", "plot", "--record", simulated, "--outcomes", table, "--since", "2026_02_26", "--out", tmp_path)
     assert run(*words, "--timezone", "Pacific/Auckland") == 0
     page = (tmp_path / "report.html").read_text()
     assert "2026-02-26 to 2026-03-02; times are of Pacific/Auckland" in page
-    assert sorted(one.stem for one in tmp_path.glob("drift-*.png")) == ["drift-animal-0002", "drift-animal-0003"]
+    drawn = sorted(int(one.stem[-4:]) for one in tmp_path.glob("drift-*.png"))
+    assert drawn == list(range(2, 11))  # all, however many
+    assert "12 animals, 9 of them below" in page
     assert run(*words) == 1
     assert "date 2026-03-02 is outside of the record" in capsys.readouterr().err
 

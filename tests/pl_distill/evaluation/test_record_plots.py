@@ -116,6 +116,7 @@ def test_days_on_which_an_animal_was_not_tracked_are_gaps(tmp_path, figures):
         corners = np.concatenate([path.vertices[:, 0] for path in area.get_paths()]) - first
         assert set(np.round(corners)) == {0, 1, 2, 5, 7, 8, 9}
     assert [round(bar.get_x() + bar.get_width() / 2 - first) for bar in budget.patches] == [5, 5]
+    assert budget.get_position().height > 0.3  # of the picture
     smooth = next(line for line in way.lines if line.get_label() == "rosa")
     assert np.flatnonzero(np.isnan(smooth.get_ydata())).tolist() == [3, 4, 6]
 
