@@ -223,7 +223,7 @@ def _stack(
     axes: Axes, days: NDArray[np.datetime64], shares: NDArray[np.float64], colours: list[str], labels: list[str]
 ) -> None:
     """Stack shares, (N, T), with gaps where a day has none."""
-    known = np.isfinite(shares).any(axis=0)
+    known = np.asarray(np.isfinite(shares).any(axis=0), np.bool_)
     shares = np.where(known, np.nan_to_num(shares), np.nan)
     axes.stackplot(days, shares, colors=colours, labels=labels, lw=0)
     alone = _alone(known)
