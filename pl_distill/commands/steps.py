@@ -31,7 +31,7 @@ class Steps:
     """Runs named steps in order and writes down each that is done.
 
     Args:
-        log: JSON file of settings and finished steps.
+        log: JSON file of settings and finished steps, written before the first step begins.
         settings: What the steps depend on, as plain values.
         total: How many steps there will be.
 
@@ -62,12 +62,21 @@ class Steps:
             print(f"{head}: reused, {product} was made in {self.done[name].seconds:.0f} s", flush=True)
             return
         print(head, flush=True)
+        self.done.pop(name, None)  # a product that a killed action leaves is not taken for a whole one
+        self._write()  # what it leaves is of these settings
         reset_peaks()
         self._peak_of_others = 0
         begin = time.perf_counter()
         action()
         peak = max(peak_rss_bytes(), self._peak_of_others)
         self.done[name] = Done(round(time.perf_counter() - begin, 2), peak)
+        self._write()
+
+    def note_peak(self, rss_bytes: int) -> None:
+        """Tell the step in hand how large a process became that it had started."""
+        self._peak_of_others = max(self._peak_of_others, rss_bytes)
+
+    def _write(self) -> None:
         write_json(
             self._log,
             {
@@ -76,10 +85,6 @@ class Steps:
                 "steps": {key: asdict(step) for key, step in self.done.items()},
             },
         )
-
-    def note_peak(self, rss_bytes: int) -> None:
-        """Tell the step in hand how large a process became that it had started."""
-        self._peak_of_others = max(self._peak_of_others, rss_bytes)
 
 
 def _read(log: Path, settings: dict[str, Any]) -> dict[str, Done]:

@@ -61,6 +61,32 @@ def test_other_settings_are_refused_by_name(tmp_path):
         chain(tmp_path, {"seed": 0, "frames": 12}, [])
 
 
+def test_what_a_killed_first_step_left_is_not_gone_on_with_under_other_settings(tmp_path):
+    steps = Steps(tmp_path / "log.json", {"seed": 0}, total=2)
+    assert not (tmp_path / "log.json").exists(), "who only looks writes nothing"
+    with pytest.raises(KeyboardInterrupt):
+        steps.run("train", "train it", tmp_path / "train", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(ConfigError, match=r"run with seed 0, expected seed 1"):
+        Steps(tmp_path / "log.json", {"seed": 1}, total=2)
+    assert Steps(tmp_path / "log.json", {"seed": 0}, total=2).done == {}
+
+
+def test_a_product_that_a_killed_repetition_left_is_not_taken_for_a_whole_one(tmp_path):
+    chain(tmp_path, {}, [])
+    (tmp_path / "draw").unlink()
+    steps = Steps(tmp_path / "log.json", {}, total=2)
+
+    def die():
+        (tmp_path / "draw").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        steps.run("draw", "draw it", tmp_path / "draw", die)
+    calls = []
+    chain(tmp_path, {}, calls)
+    assert calls == ["draw"]
+
+
 @pytest.mark.parametrize("content", ["{", "[]", json.dumps({"settings": {}}), json.dumps({"settings": {}, "steps": 3})])
 def test_a_damaged_log_is_refused(tmp_path, content):
     (tmp_path / "log.json").write_text(content)
