@@ -39,7 +39,7 @@ class BehaviourModule(LightningModule):
     Logs ``train/loss``, ``val/loss``, and in percent ``val/top1``, ``val/macro_f1`` and for each class
     ``val/recall_<class>`` and ``val/precision_<class>``; with a random division of frames the stage is called
     ``val_random_frames``. Before training it prints the scores of three baselines: the most frequent class, a head
-    that sees boxes but no pictures, and one that sees how the axes of masks lie, too.
+    that sees boxes but no pictures, and one that sees how the axes of masks lie, too. The trainer needs `max_steps`.
 
     Args:
         head: ``temporal`` looks at a window of features and motion, ``frame`` at the features of one frame.

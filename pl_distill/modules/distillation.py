@@ -27,7 +27,7 @@ from pl_distill.models.tinyvit_fpn import TinyViTFPN
 from pl_distill.modules.cache_agreement import require_the_caches_teacher
 from pl_distill.modules.features import LEVEL_NAMES, Features
 from pl_distill.modules.parameter_groups import parameter_groups
-from pl_distill.modules.schedules import warmup_cosine
+from pl_distill.modules.schedules import total_steps, warmup_cosine
 
 log = logging.getLogger(__name__)
 
@@ -272,11 +272,7 @@ class DistillationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Decay only what multiplies; warm up linearly, then fall along half a cosine wave."""
-        # Not estimated_stepping_batches: it would build the loader before a checkpoint says where the epoch goes on.
-        self._total_steps = self.trainer.max_steps
-        if self._total_steps < 1:
-            expected = "a number of optimiser steps, from which the schedules are computed"
-            raise ConfigError("trainer.max_steps", f"is {self._total_steps}", expected, "Set trainer.max_steps.")
+        self._total_steps = total_steps(self.trainer)
         optimizer = self.build_optimizer(parameter_groups(self.student))
         schedule = partial(warmup_cosine, total=self._total_steps, warmup=self.warmup, final=self.final_lr)
         # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.

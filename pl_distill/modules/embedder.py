@@ -47,7 +47,7 @@ class EmbedderModule(LightningModule):
     Logs ``train/`` and ``val/`` with ``loss`` and its terms ``marks_loss`` (part of the variance that is not explained,
     0-1), ``pose_loss`` (the same, mean over `POSE`), ``identity_loss`` and ``behaviour_loss``; and of validation, whose
     herds are others, in percent ``val/rank1`` (how often the nearest crop of another day is the same animal) and
-    ``val/mean_ap``, both within a pen, and ``val/behaviour_top1`` of a linear probe.
+    ``val/mean_ap``, both within a pen, and ``val/behaviour_top1`` of a linear probe. The trainer needs `max_steps`.
 
     Args:
         hidden_size: Width of the transformer.

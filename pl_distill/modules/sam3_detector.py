@@ -39,7 +39,7 @@ class Sam3DetectorModule(LightningModule):
 
     Logs ``train/`` and ``val/`` with each term of the loss, and for each word ``val/<word>_ap50``; for the animals
     ``val/precision`` and ``val/recall`` at `score`, ``val/mask_iou`` of the hits, and ``val/false_alarms``: the part of
-    pictures in which a word for nothing finds something.
+    pictures in which a word for nothing finds something. The trainer needs `max_steps`.
 
     Args:
         sam3: To start from scratch, a configuration: ``pen`` or a YAML file. To fine-tune, a folder or hub

@@ -1,6 +1,7 @@
 """Learning rates over a run."""
 
 import math
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -30,18 +31,31 @@ def trapezoid(step: int, total: int, *, warmup: int, cooldown: float) -> float:
     return 1 - math.sqrt(min(1.0, (step - start) / max(total - start, 1)))
 
 
-def schedule(trainer: Trainer, optimizer: Optimizer, *, warmup: int, cooldown: float) -> dict[str, Any]:
-    """Return what `configure_optimizers` returns, with the trapezoid over the trainer's steps.
+def total_steps(trainer: Trainer) -> int:
+    """Return the optimiser steps of the whole run, from which schedules are computed.
+
+    Not `estimated_stepping_batches`: with `max_epochs` it builds the loader before a checkpoint says where the epoch
+    goes on, and a resumed run would train on batches that it has seen.
 
     Raises:
-        ConfigError: The trainer has no end.
+        ConfigError: The trainer has no `max_steps`.
     """
-    total = trainer.estimated_stepping_batches
-    if not math.isfinite(total):
-        fix = "Set trainer.max_steps or trainer.max_epochs."
-        raise ConfigError("trainer", "has no end", "a number of steps, which the schedule needs", fix)
+    if trainer.max_steps < 1:
+        expected = "a number of optimiser steps, from which the schedules are computed"
+        fix = "Set trainer.max_steps; trainer.max_epochs alone does not do."
+        raise ConfigError("trainer.max_steps", f"is {trainer.max_steps}", expected, fix)
+    return trainer.max_steps
+
+
+def schedule(trainer: Trainer, optimizer: Optimizer, *, warmup: int, cooldown: float) -> dict[str, Any]:
+    """Return what `configure_optimizers` returns, with the trapezoid over the trainer's `max_steps`.
+
+    Raises:
+        ConfigError: The trainer has no `max_steps`.
+    """
+    factor = partial(trapezoid, total=total_steps(trainer), warmup=warmup, cooldown=cooldown)
     # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.
-    scheduler = LambdaLR(optimizer, lambda step: trapezoid(step, int(total), warmup=warmup, cooldown=cooldown))
+    scheduler = LambdaLR(optimizer, lambda step: factor(step))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

@@ -72,9 +72,10 @@ def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(hea
 
 
 @pytest.mark.parametrize(
-    ("recipe", "days"), [("pen", PEN_DAYS), ("edinburgh", ("2019_11_05", "2019_11_22", "2019_12_02"))]
+    ("recipe", "days", "max_epochs"),
+    [("pen", PEN_DAYS, -1), ("pen", PEN_DAYS, 100), ("edinburgh", ("2019_11_05", "2019_11_22", "2019_12_02"), -1)],
 )
-def test_a_head_that_was_stopped_goes_on_as_if_it_had_not_been(recipe, days, tmp_path):
+def test_a_head_that_was_stopped_goes_on_as_if_it_had_not_been(recipe, days, max_epochs, tmp_path):
     separable(tmp_path / "features", days)
 
     def fit(folder, *more):
@@ -82,6 +83,7 @@ def test_a_head_that_was_stopped_goes_on_as_if_it_had_not_been(recipe, days, tmp
             *("fit", "--config", f"behaviour/{recipe}.yaml", "--data.features", str(tmp_path / "features")),
             *("--trainer.default_root_dir", str(folder), "--data.batch_size", "64", "--model.hidden", "32"),
             *("--trainer.max_steps", "7", "--trainer.val_check_interval", "2", "--model.baseline_steps", "2"),
+            *("--trainer.max_epochs", str(max_epochs)),
             *("--trainer.callbacks", "callbacks.sam3_export.Sam3Export"),
             *("--trainer.callbacks.folder", str(folder / "model"), *KEEP_EACH_STEP, *more),
         ]

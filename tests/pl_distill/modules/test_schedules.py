@@ -1,8 +1,20 @@
 import pytest
+import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch import Trainer
 
-from pl_distill.modules.schedules import warmup_cosine
+from pl_distill.commands.parsing import shipped_recipes
+from pl_distill.errors import ConfigError
+from pl_distill.modules.schedules import schedule, warmup_cosine
+
+RECIPES = [
+    path
+    for folder in ("behaviour", "distill", "embedder", "finetune", "pen_teacher")
+    for path in sorted((shipped_recipes() / folder).glob("*.yaml"))
+    if path.stem != "card"
+]
 
 
 def test_the_schedule_by_hand():
@@ -17,3 +29,15 @@ def test_the_schedule_stays_between_its_ends(total, warmup, final):
     peak = values.index(max(values))
     assert values[: peak + 1] == sorted(values[: peak + 1])
     assert all(a >= b - 1e-12 for a, b in zip(values[peak:], values[peak + 1 :], strict=False))
+
+
+def test_epochs_alone_are_no_end_for_a_schedule():
+    trainer = Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    with pytest.raises(ConfigError, match=r"trainer\.max_steps: is -1.*trainer\.max_epochs alone does not do"):
+        schedule(trainer, optimizer, warmup=1, cooldown=0.5)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_training_recipe_says_its_steps(path):
+    assert yaml.safe_load(path.read_text())["trainer"]["max_steps"] > 0
