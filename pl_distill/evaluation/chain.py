@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from datamodules.clip import Clip, Frame
 from datamodules.files import atomic_path, sha256_of, write_json
+from pl_distill.code_state import code_sha256
 from pl_distill.evaluation.clip_files import ClipFiles
 from pl_distill.evaluation.embedding import animals_of_truth
 from pl_distill.models.behaviour_head import BehaviourModel, load_behaviour
@@ -27,6 +28,14 @@ from pl_distill.monitor_sinks import AnimalLines
 
 TRUTH = "truth"
 """Role of the annotations, where they stand in the place of a tracker."""
+
+_DECIDING = (
+    "pl_distill/monitor.py",
+    "pl_distill/monitor_sinks.py",
+    "pl_distill/evaluation/chain.py",
+    "pl_distill/evaluation/embedding.py",
+)
+"""Where a change of the code may change what is said of animals; data, models and trackers count in every replay."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,11 @@ class Chain:
     @property
     def identity(self) -> dict[str, str]:
         """Everything that its answers depend on, beside pictures and tracks."""
-        return {"embedder": self.embedder.identity, "behaviour": self.behaviour.identity}
+        return {
+            "embedder": self.embedder.identity,
+            "behaviour": self.behaviour.identity,
+            "code_sha256": code_sha256(_DECIDING),
+        }
 
     def monitor(self, lines: Path) -> Monitor:
         """Begin a clip; what is said of it goes into a file."""

@@ -15,6 +15,7 @@ from datamodules.crops import Cropping
 from datamodules.shards import read_shard_clips, write_shards
 from datamodules.splits import load_split
 from pl_distill.errors import ConfigError
+from pl_distill.evaluation import chain as chaining
 from pl_distill.evaluation.behaviour_scoring import Named, Said, name_animals, read_said, score_chain, summarise
 from pl_distill.evaluation.behaviour_tables import behaviour_tables, format_behaviours
 from pl_distill.evaluation.chain import TRUTH, Chain, describe_truth, is_described, open_chain
@@ -155,6 +156,14 @@ def test_a_clip_whose_lines_were_cut_off_is_not_finished(clip, chain, tmp_path):
         one.animals.write_text(one.animals.read_text()[:-20])
     assert not is_described(truth, identity)
     assert find_record(files, identity, video=False) is None
+
+
+def test_what_a_chain_of_other_code_said_is_not_taken_for_what_this_one_says(chain, monkeypatch):
+    now = chain.identity
+    monkeypatch.setattr(chaining, "code_sha256", lambda places: f"another state of {', '.join(places)}")
+    assert chain.identity != now
+    for name in ("pl_distill/monitor.py", "monitor_sinks.py", "evaluation/chain.py", "evaluation/embedding.py"):
+        assert name in chain.identity["code_sha256"]
 
 
 def test_the_drop_compares_the_same_animals_in_the_same_frames():

@@ -191,9 +191,11 @@ def test_another_question_is_asked_anew(finished, replayed, shards, teacher, cha
 
 
 def test_tracks_of_other_code_are_not_taken_for_those_of_this(finished, replayed, shards, teacher, monkeypatch):
-    monkeypatch.setattr(evaluating, "code_sha256", lambda _: "another state")
+    deciding = []
+    monkeypatch.setattr(evaluating, "code_sha256", lambda places: deciding.extend(places) or "another state")
     finished[1](args=(teacher, shards))
     assert len(replayed) == 2
+    assert {f"pl_distill/evaluation/{name}.py" for name in ("recording", "mask_files", "track_files")} <= set(deciding)
 
 
 def test_while_one_job_scores_another_that_ends_does_not(finished, shards, teacher):
