@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ ARMS = "distill/ablation"
 DECIDING = (
     "callbacks",
     "datamodules",
+    "pl_distill/commands/ablation_cell.py",
+    "pl_distill/commands/step_seed.py",
     "pl_distill/evaluation",
     "pl_distill/losses",
     "pl_distill/models",
@@ -36,6 +39,9 @@ DECIDING = (
     "pl_distill/streaming",
 )
 """Where a change of the code may change what a cell learns, or how it is scored: cells of another state are refused."""
+
+LIBRARIES = ("torch", "timm", "transformers", "lightning", "numpy")
+"""Cells that were made with other versions of these are refused, too."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,9 @@ def ablate(
     Each cell (an arm with a seed) is trained, compared with the teacher's maps of the validation clips, put into SAM 3
     and streamed over the clips of `split`. Finished cells are reused and a killed one goes on from its last checkpoint;
     more arms or seeds can be asked for later, and the same command, started several times, shares the cells among its
-    processes. Cells of other data, recipes or code are refused. Writes ablation.json and ablation.md: the mean of each
-    arm, and its difference to `full` with a 95 % interval, paired over days and seeds. The table is written anew after
-    each seed.
+    processes. Cells of other data, recipes, code or libraries are refused. Writes ablation.json and ablation.md: the
+    mean of each arm, and its difference to `full` with a 95 % interval, paired over days and seeds. The table is
+    written anew after each seed.
     Example: pl-distill ablate --teacher T --shards S --cache C --out runs/ablation --max_steps 600
 
     Args:
@@ -108,6 +114,7 @@ def ablate(
     common: dict[str, Any] = {
         "version": pl_distill.__version__,
         "code_sha256": code_sha256(DECIDING),
+        **{name: version(name) for name in LIBRARIES},
         "teacher_sha256": read_sam3_sha256(teacher),
         "shards_sha256": ShardManifest.load(shards).sha256,
         "recipe": sha256_of(Path(find_recipe(recipe))),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,9 @@ def test_a_killed_ablation_goes_on_and_more_arms_can_follow(inputs, tmp_path, ca
 
     assert main([*words, "--max_steps", "3"]) == 1
     assert "is of a run with max_steps 2" in capsys.readouterr().err
+    monkeypatch.setattr("pl_distill.commands.ablate.version", lambda name: "0.1" if name == "timm" else version(name))
+    assert main(words) == 1
+    assert f"is of a run with timm {version('timm')}, expected timm 0.1" in capsys.readouterr().err
 
 
 def test_a_second_process_takes_other_cells_and_what_the_first_leaves(inputs, tmp_path):
@@ -143,6 +147,7 @@ def test_cells_on_several_devices_are_refused_before_one_is_begun(inputs, tmp_pa
 
 def test_code_is_known_by_all_that_decides_what_a_cell_learns_and_how_it_is_scored(tmp_path):
     deciding = ["callbacks/a.py", "datamodules/a.py", "pl_distill/evaluation/a.py", "pl_distill/losses/a.py"]
+    deciding += ["pl_distill/commands/ablation_cell.py", "pl_distill/commands/step_seed.py"]
     deciding += ["pl_distill/models/a.py", "pl_distill/modules/a.py", "pl_distill/streaming/a.py"]
     for name in (*deciding, "pl_distill/commands/a.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
