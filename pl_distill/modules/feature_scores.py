@@ -12,7 +12,7 @@ from pl_distill.losses.feature_loss import pairs
 from pl_distill.modules.distillation import DistillationModule
 
 EVERY = 4
-"""Of so many frames of a batch one is scored: six levels cost more than student and map, and frames are alike."""
+"""Of so many frames one is scored: six levels cost more than student and map, and frames are alike."""
 
 AGREEMENT = {"level_cosine": cosine, "level_relative_error": relative_error}
 
@@ -27,7 +27,8 @@ def feature_shares(
 
     Args:
         module: With its student, which is put into eval mode.
-        batches: Frames with their maps, named ``<clip>-f<frame>`` as in the shards; every fourth is scored.
+        batches: Frames with their maps, named ``<clip>-f<frame>`` as in the shards; every fourth of all
+            is scored, however many a batch has.
         day_of: First part of the frames' names -> recording day of the clip.
         device: Where both networks run; Lightning takes a module back to the CPU after a fit.
 
@@ -38,12 +39,17 @@ def feature_shares(
     module.to(device).student.eval()
     module.necks.to(device)
     sums: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in AGREEMENT}
+    seen = 0
     for batch in batches:
+        scored = slice(-seen % EVERY, None, EVERY)
+        seen += len(batch["key"])
         on_device: DistillationBatch = {
-            "key": batch["key"][::EVERY],
-            "image": batch["image"][::EVERY].to(device),
-            "teacher_map": batch["teacher_map"][::EVERY].to(device).float(),
+            "key": batch["key"][scored],
+            "image": batch["image"][scored].to(device),
+            "teacher_map": batch["teacher_map"][scored].to(device).float(),
         }
+        if not on_device["key"]:
+            continue
         features = module.compare(on_device, level_images=len(on_device["key"]))
         levels = pairs(None, None, features.student_levels, features.teacher_levels)
         for number, key in enumerate(on_device["key"]):

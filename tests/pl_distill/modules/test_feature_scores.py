@@ -30,7 +30,7 @@ def test_levels_by_hand_where_one_of_three_frames_is_wrong():
     frames = {f"{first}-f00000{number}": unseen for number in (1, 2, 3)}  # the first of four is scored
     batches = [
         batch(**{f"{first}-f000000": right, **frames, f"{second}-f000000": wrong}),
-        batch(**{f"{first}-f000004": right, f"{second}-f000001": unseen}),
+        batch(**{f"{second}-f00000{number}": unseen for number in (1, 2, 3)}, **{f"{first}-f000004": right}),
     ]
     day_of = {first: "2026_01_31", second: "2026_01_30"}
     shares = feature_shares(module, batches, day_of, torch.device("cpu"))
@@ -41,3 +41,14 @@ def test_levels_by_hand_where_one_of_three_frames_is_wrong():
             first: Share("2026_01_31", pytest.approx(2 * equal), 2),
             second: Share("2026_01_30", pytest.approx(differs), 1),
         }
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_every_fourth_frame_is_scored_however_many_a_batch_has(size):
+    module = DistillationModule("never read")
+    module.adopt(nn.Identity(), Necks())
+    right, wrong = ((3, 4), (3, 4)), ((4, 3), (3, 4))
+    frames = [(f"clip-f{number:06}", right if number % 4 == 0 else wrong) for number in range(22)]
+    batches = [batch(**dict(frames[start : start + size])) for start in range(0, len(frames), size)]
+    shares = feature_shares(module, batches, {"clip": "2026_01_31"}, torch.device("cpu"))
+    assert shares["level_cosine"] == {"clip": Share("2026_01_31", pytest.approx(6), 6)}
