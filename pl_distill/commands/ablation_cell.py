@@ -17,6 +17,7 @@ from datamodules.shard_sample import key_prefix
 from datamodules.splits import Part
 from pl_distill.commands.lightning import run_lightning
 from pl_distill.commands.steps import Steps
+from pl_distill.errors import ConfigError
 from pl_distill.evaluation.ablation import Share, tracking_shares
 from pl_distill.evaluation.evaluate import RESULTS_FILE, evaluate
 from pl_distill.evaluation.results import read_results
@@ -94,6 +95,9 @@ class Cell:
 
         Returns:
             Whether it was this process's turn.
+
+        Raises:
+            ConfigError: It was made with other settings, or could not be scored.
         """
         with held(self.folder / "cell.lock", wait=wait) as mine:
             if mine:
@@ -136,7 +140,9 @@ class Cell:
                 stack.enter_context(held(teacher / "teacher.lock", wait=True))
                 if streamed.exists():
                     stack.close()
-            score(judge.split, judge.max_frames, video=False, seed=EVALUATION_SEED)
+            if score(judge.split, judge.max_frames, video=False, seed=EVALUATION_SEED) is None:
+                found = "was streamed, but not scored: tracks are missing, or another process has it in hand"
+                raise ConfigError(self.folder, found, "the tracks of all clips", "Run the same command again.")
             streamed.touch()
 
 

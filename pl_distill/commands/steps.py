@@ -55,6 +55,9 @@ class Steps:
             title: What it does, for people.
             product: The file or folder that exists once it is done.
             action: Does it; must itself go on where a killed run stopped.
+
+        Raises:
+            ConfigError: The action ended without its product.
         """
         self._started += 1
         head = f"[{self._started}/{self._total}] {title}"
@@ -68,6 +71,9 @@ class Steps:
         self._peak_of_others = 0
         begin = time.perf_counter()
         action()
+        if not product.exists():
+            fix = "Run the same command again; steps that are done are reused."
+            raise ConfigError(product, f"is not there after the step {name!r}", "what the step makes", fix)
         peak = max(peak_rss_bytes(), self._peak_of_others)
         self.done[name] = Done(round(time.perf_counter() - begin, 2), peak)
         self._write()

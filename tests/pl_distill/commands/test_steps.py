@@ -61,6 +61,13 @@ def test_other_settings_are_refused_by_name(tmp_path):
         chain(tmp_path, {"seed": 0, "frames": 12}, [])
 
 
+def test_a_step_without_its_product_is_not_done(tmp_path):
+    steps = Steps(tmp_path / "log.json", {}, total=1)
+    with pytest.raises(ConfigError, match=r"draw: is not there after the step 'draw'"):
+        steps.run("draw", "draw it", tmp_path / "draw", lambda: None)
+    assert Steps(tmp_path / "log.json", {}, total=1).done == {}
+
+
 def test_what_a_killed_first_step_left_is_not_gone_on_with_under_other_settings(tmp_path):
     steps = Steps(tmp_path / "log.json", {"seed": 0}, total=2)
     assert not (tmp_path / "log.json").exists(), "who only looks writes nothing"
