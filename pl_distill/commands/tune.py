@@ -53,7 +53,7 @@ def tune(
             high_iou_thresh, score_threshold_detection, det_nms_thresh, recondition_every_nth_frame.
         switches: Whether to run without each of the policy's switches, too: retirement, suppress_duplicates,
             fill_holes, one_to_one, protect_memories, full_window, skip_blank; and without any, as transformers alone
-            does.
+            does if the policy is otherwise the default.
         prompt: What to look for.
         split: Part of the shards to score; not the one on which the model is judged afterwards.
         max_frames: Only the first so many frames of each clip.

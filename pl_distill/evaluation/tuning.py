@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from datamodules.files import write_json
 from pl_distill.errors import CheckpointError, ConfigError
@@ -94,11 +95,13 @@ def _as(present: object, value: float) -> float | int:
 
 
 def without_switches(policy: PruningPolicy) -> dict[str, PruningPolicy]:
-    """Return arms that lack one of the policy's switches each, and one that streams as transformers alone does."""
-    on = [name for name in SWITCHES if getattr(policy, name)]
-    off: dict[str, object] = {"retirement": None}
-    arms = {f"{WITHOUT}{name}": replace(policy, **{name: off.get(name, False)}) for name in on}  # type: ignore[arg-type]
-    return {**arms, f"{WITHOUT}any": PruningPolicy.as_transformers(policy.mode)}
+    """Return arms that lack one of the policy's switches each, and one that lacks all of them.
+
+    The rest of the policy stays in every arm; by default, nothing of it changes what transformers alone gives.
+    """
+    off: dict[str, Any] = {name: None if name == "retirement" else False for name in SWITCHES}
+    arms = {f"{WITHOUT}{name}": replace(policy, **{name: off[name]}) for name in SWITCHES if getattr(policy, name)}
+    return {**arms, f"{WITHOUT}any": replace(policy, **off)}
 
 
 def write_variant(source: Path, folder: Path, change: Change) -> Path:

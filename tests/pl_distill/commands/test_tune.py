@@ -8,8 +8,9 @@ from pl_distill.cli import main
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.results import read_results
 from pl_distill.evaluation.tables import read_report_tables
-from pl_distill.evaluation.tuning import combinations, write_variant
+from pl_distill.evaluation.tuning import SWITCHES, combinations, without_switches, write_variant
 from pl_distill.models.sam3 import load_sam3, write_random_sam3
+from pl_distill.streaming import PruningPolicy
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,15 @@ def test_each_switch_of_the_policy_has_a_row(words, tmp_path):
     policies = {arm: read_results(tmp_path / arm / "results.json").settings.policy for arm in rows}
     assert all(not policies[f"without-{name}"][name] for name in off - {"any"})
     assert policies["as-it-is"]["fill_holes"] is policies["without-full_window"]["fill_holes"] is True
+
+
+def test_without_any_switch_the_rest_of_the_policy_stays():
+    policy = PruningPolicy(mode="bounded", window_frames=3, encode_singly=True, max_objects=9, skip_blank=False)
+    arms = without_switches(policy)
+    assert set(arms) == {f"without-{name}" for name in (*SWITCHES, "any")} - {"without-skip_blank"}
+    for name, arm in arms.items():
+        changed = {one for one in vars(policy) if getattr(arm, one) != getattr(policy, one)}
+        assert changed == (set(SWITCHES) - {"skip_blank"} if name == "without-any" else {name.removeprefix("without-")})
 
 
 def test_what_is_no_sam3_is_refused(words, tmp_path, capsys):
