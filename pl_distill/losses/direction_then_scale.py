@@ -53,7 +53,8 @@ class DirectionThenScaleLoss(FeatureLoss):
     ``loss = w_d * direction + w_pd * n * pyramid_direction + ramp * (w_v * value + w_pv * n * pyramid_value)``, where n
     is `pyramid_every` on the steps that compute the pyramids and 0 on the others, so that the loss on average does not
     depend on how often they are computed; nor does it on `pyramid_share`, as the terms are means over images. ``ramp``
-    is 0 before the interval `ramp`, 1 after it, and rises along half a cosine wave in between.
+    is 0 before the interval `ramp`, 1 after it, and rises along half a cosine wave in between. A run that is resumed
+    with another number of steps goes on with the ramp of that number: counted as a fraction, it moves and may fall.
 
     A student that gives both pyramids and no trunk map has two terms left, which carry the weights of all four.
 
