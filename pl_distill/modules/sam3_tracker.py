@@ -35,7 +35,8 @@ class Sam3TrackerModule(LightningModule):
 
     Logs ``train/`` with each term of the loss, and ``val/mask_iou_<n>`` and ``val/own_<n>``: IoU n frames after the
     prompt without any correction, and the part of objects whose mask overlaps their own truth more than any other's.
-    The trainer needs `max_steps`.
+    Both judge the mask of every visible object, also where the tracker says that it cannot be seen (a score of 0 or
+    less) and a stream would show none. The trainer needs `max_steps`.
 
     Args:
         sam3: Folder or hub name of the model to go on from: the detector's stage, or a finished SAM 3.
