@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datamodules.crop_variety import CropVariety, vary
@@ -25,7 +25,7 @@ from datamodules.pen.coats import MARK_MAP, mark_map
 from datamodules.pen_crop_files import CROPS_VERSION, crops_file, draw_crops
 from datamodules.pen_training import DrawnPen, PenShare, drawing_processes, plan_pens, remember_plan
 from datamodules.resumption import ResumableDataLoader, resume_point
-from datamodules.sampling import TicketSampler
+from datamodules.sampling import EpochSampler, TicketSampler
 
 
 class CropBatch(NamedTuple):
@@ -154,10 +154,14 @@ class PenCropsDataModule(LightningDataModule):
             num_workers=self.num_workers,
         )
 
-    def val_dataloader(self) -> DataLoader[CropBatch]:
+    def val_dataloader(self) -> ResumableDataLoader:
         """Give every crop of a pen as one batch, as they are."""
-        crops = PenCrops(self.folder, self.parts["val"], None, self.blank, None, self.seed)
-        return DataLoader(crops, batch_size=1, collate_fn=collate)
+        assert self.trainer is not None
+        pens = self.parts["val"]
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        sampler = EpochSampler([len(pens)], batch_size=1, rank=rank, ranks=ranks, training=False)
+        crops = PenCrops(self.folder, pens, None, self.blank, None, self.seed)
+        return ResumableDataLoader(crops, sampler, collate_fn=collate)
 
 
 class PenCrops(Dataset[CropBatch]):

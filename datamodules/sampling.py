@@ -102,6 +102,11 @@ class EpochSampler(DistributedSampler[int]):
         return math.ceil(len(self) / self.batch_size)
 
     @property
+    def fresh(self) -> int:
+        """Samples of this rank, the first ones, that the ranks before it do not have; the rest fills its share up."""
+        return min(max(sum(self.shard_sizes) - self.rank * self.num_samples, 0), self.num_samples)
+
+    @property
     def consumed(self) -> int:
         """Batches that are left out of the present epoch because an earlier run has seen them."""
         return self._resumed[1] if self._resumed is not None and self._resumed[0] == self.epoch else 0

@@ -3,7 +3,10 @@
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from lightning.pytorch import Trainer
 from torch import Tensor
+
+from datamodules.resumption import ResumableDataLoader
 
 T = TypeVar("T")
 
@@ -27,3 +30,15 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def fresh_in_batch(trainer: Trainer, batch_idx: int, size: int) -> int:
+    """Return how many of the `size` samples of this rank's validation batch, the first ones, are to be scored.
+
+    The others fill the shares of the ranks up to one length, and another rank scores them. They stay in means that are
+    logged batch by batch, such as a loss: fewer samples than there are ranks. Of another loader all are to be scored.
+    """
+    loader = trainer.val_dataloaders
+    if not isinstance(loader, ResumableDataLoader):
+        return size
+    return min(max(loader.plan.fresh - batch_idx * loader.plan.batch_size, 0), size)

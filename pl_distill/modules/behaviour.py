@@ -24,6 +24,7 @@ from pl_distill.evaluation.behaviour_scores import (
     score_behaviours,
 )
 from pl_distill.models.behaviour_head import HEADS, BehaviourModel, HeadKind, save_behaviour
+from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
 
@@ -170,16 +171,13 @@ class BehaviourModule(LightningModule):
         logits = self(batch).float()
         loss = F.cross_entropy(logits, batch.classes)
         self.log(f"{self.stage}/loss", loss, batch_size=len(logits), sync_dist=True)
-        self._found.append((logits.softmax(1), batch.classes))
+        fresh = fresh_in_batch(self.trainer, batch_idx, len(logits))
+        self._found.append((logits[:fresh].softmax(1).cpu(), batch.classes[:fresh].cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Score what was collected; on several processes that of all."""
-        probabilities = torch.cat([found[0] for found in self._found])
-        targets = torch.cat([found[1] for found in self._found])
-        if self.trainer.world_size > 1:
-            probabilities = torch.cat(list(self.all_gather(probabilities)))
-            targets = torch.cat(list(self.all_gather(targets)))
-        self.probabilities, self.targets = probabilities.cpu(), targets.cpu()
+        found = [one for rank in from_all_ranks(self._found) for one in rank]
+        self.probabilities, self.targets = (torch.cat(column) for column in zip(*found, strict=True))
         scores = score_behaviours(self.probabilities, self.targets, self.data.class_names)
         self.scores = scores
         self.log(f"{self.stage}/top1", scores.top1, prog_bar=True)

@@ -31,7 +31,7 @@ from pl_distill.models.embedder import PatchHead
 from pl_distill.models.embedder_files import save_embedder
 from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3_source import quiet_transformers
-from pl_distill.modules.all_ranks import from_all_ranks
+from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
 
@@ -118,6 +118,7 @@ class EmbedderModule(LightningModule):
         self.std: Tensor
         self._ranks: list[Tensor] = []
         self._precisions: list[Tensor] = []
+        self._behaviours: list[Tensor] = []
 
     def configure_model(self) -> None:
         """Build the network, once."""
@@ -181,13 +182,14 @@ class EmbedderModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count."""
-        self._ranks, self._precisions = [], []
+        self._ranks, self._precisions, self._behaviours = [], [], []
 
     def validation_step(self, batch: CropBatch, batch_idx: int) -> None:
         """Look for every crop of the second day among those of the first; a batch is one pen."""
         _, embeddings, logits = self._step(batch, "val")
-        top1 = 100 * (logits.argmax(1) == batch.behaviours).float().mean()
-        self.log("val/behaviour_top1", top1, batch_size=len(batch.images), sync_dist=True)
+        if not fresh_in_batch(self.trainer, batch_idx, size=1):
+            return
+        self._behaviours.append((logits.argmax(1) == batch.behaviours).float().cpu())
         queries, gallery = batch.days == 1, batch.days == 0
         if not queries.any() or not gallery.any():
             return
@@ -199,10 +201,10 @@ class EmbedderModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores, over the crops of all ranks."""
-        everyone = from_all_ranks((self._ranks, self._precisions))
-        for number, name in enumerate(("rank1", "mean_ap")):
+        everyone = from_all_ranks((self._ranks, self._precisions, self._behaviours))
+        for number, name in enumerate(("rank1", "mean_ap", "behaviour_top1")):
             if values := [one for rank in everyone for one in rank[number]]:
-                self.log(f"val/{name}", 100 * torch.cat(values).mean(), prog_bar=True, sync_dist=True)
+                self.log(f"val/{name}", 100 * torch.cat(values).mean(), prog_bar=number < 2, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Decay only what multiplies; the learning rate is a trapezoid."""

@@ -26,7 +26,7 @@ from pl_distill.losses.masks import mask_iou
 from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3_detector import DetectorOutput, detect
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
-from pl_distill.modules.all_ranks import from_all_ranks, mean_over_ranks
+from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks, mean_over_ranks
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.prompt_sampling import Prompt, Vocabulary
 from pl_distill.modules.schedules import schedule
@@ -162,8 +162,11 @@ class Sam3DetectorModule(LightningModule):
         self._log("val", terms, len(frames))
         presence = output.presence_logits[-1].sigmoid()
         scores = output.logits[-1].sigmoid() * presence[:, None]
+        fresh = fresh_in_batch(self.trainer, batch_idx, len(batch.truth)) * batch.images.shape[1]
         mask_row = -1
         for number, prompt in enumerate(prompts):
+            if prompt.image >= fresh:
+                break
             truth = prompt.truth
             mask_row += int(truth.masks is not None and len(truth.boxes) > 0)
             if prompt.word not in self._scores:

@@ -22,7 +22,7 @@ from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3_initialise import initialise_tracker
 from pl_distill.models.sam3_tracker import tracker_features
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
-from pl_distill.modules.all_ranks import from_all_ranks
+from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
 from pl_distill.modules.tracking_unroll import ObjectWindow, Sloppiness, unroll
@@ -175,7 +175,8 @@ class Sam3TrackerModule(LightningModule):
         """Follow every object from its true mask without correction."""
         features = tracker_features(self._opened[0].model, batch.images.flatten(0, 1))
         length = batch.images.shape[1]
-        for number, frames in enumerate(batch.truth):
+        fresh = fresh_in_batch(self.trainer, batch_idx, len(batch.truth))
+        for number, frames in enumerate(batch.truth[:fresh]):
             names = [name for name in frames[0].identities if name not in self.things]
             if not names:
                 continue

@@ -58,6 +58,13 @@ def test_all_samples_are_read_and_none_is_repeated_more_than_filling_up_needs(pl
     assert max(counts.values()) == math.ceil(drawn / samples)
 
 
+@given(plan=plans)
+@settings(deadline=None)
+def test_what_is_fresh_on_some_rank_is_every_sample_once(plan):
+    fresh = [index for one in _samplers({**plan, "training": False}) for index in list(one)[: one.fresh]]
+    assert fresh == list(range(sum(plan["shard_sizes"])))
+
+
 @given(plan=plans, epoch=st.integers(0, 3), batches=st.integers(1, 6), data=st.data())
 def test_where_the_counts_allow_it_every_sample_is_read_once_an_epoch_also_over_a_resume(plan, epoch, batches, data):
     samples = plan["ranks"] * plan["batch_size"] * batches

@@ -6,14 +6,18 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules.animal_features import AnimalFeatures, write_features, write_manifest
+from datamodules.behaviour import BehaviourDataModule
 from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.lies import lies_of
+from datamodules.sampling import EpochSampler
 from pl_distill.cli import main
 from pl_distill.evaluation.behaviour_scores import score_behaviours
 from pl_distill.models.behaviour_head import load_behaviour
+from pl_distill.modules.behaviour import BehaviourModule
 from tests.pl_distill.modules.stopping import KEEP_EACH_STEP, assert_same_weights, stop_at
 
 PEN_DAYS = ("2026_01_01", "2026_01_02", "2026_01_21", "2026_01_26")
@@ -164,3 +168,13 @@ def test_features_without_a_part_are_an_error_of_one_line(tmp_path, capsys):
     words = ["fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "none")]
     assert main(words) == 1
     assert "is not there" in capsys.readouterr().err
+
+
+def test_windows_that_fill_a_ranks_share_up_are_not_scored(tmp_path, monkeypatch):
+    separable(tmp_path / "features")
+    data = BehaviourDataModule(str(tmp_path / "features"), {name: name for name in BEHAVIOURS}, batch_size=50)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    monkeypatch.setattr(EpochSampler, "fresh", 70)
+    module = BehaviourModule("frame", hidden=8, baseline_steps=2)
+    trainer.validate(module, data, verbose=False)
+    assert len(module.targets) == len(module.probabilities) == 70 < len(data.windows("val"))

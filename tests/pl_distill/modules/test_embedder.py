@@ -14,6 +14,7 @@ from datamodules.layouts import read_clips
 from datamodules.lies import lies_of
 from datamodules.masks import decode_masks
 from datamodules.pen import PenConfig, draw_pen
+from datamodules.sampling import EpochSampler
 from pl_distill.cli import main
 from pl_distill.errors import CheckpointError
 from pl_distill.evaluation.clip_files import ClipFiles
@@ -109,7 +110,9 @@ def test_what_a_pose_leaves_unexplained_is_relative_to_its_variance():
     torch.testing.assert_close(unexplained(nearly, true), torch.tensor((0.0, 0.0625)))
 
 
-def test_an_embedder_is_validated_without_a_checkpoint_as_its_training_was(crops, embedder, tmp_path, capsys):
+def test_an_embedder_is_validated_without_a_checkpoint_as_its_training_was(
+    crops, embedder, tmp_path, capsys, monkeypatch
+):
     sizes = ("--model.image_size=32", "--model.hidden_size=16", "--model.heads=2", "--model.dimension=16")
     words = ["validate", "--config", "embedder/pen.yaml", *crops, *sizes, "--trainer.precision=32"]
     words += [f"--trainer.default_root_dir={tmp_path}", "--trainer.callbacks=[]"]
@@ -117,6 +120,14 @@ def test_an_embedder_is_validated_without_a_checkpoint_as_its_training_was(crops
     (logged,) = EventAccumulator(str(tmp_path)).Reload().Scalars("val/rank1")
     trained = EventAccumulator(str(embedder.parent / "run")).Reload().Scalars("val/rank1")[-1]
     assert logged.value == pytest.approx(trained.value, abs=3)  # the export is in half precision
+    monkeypatch.setattr(EpochSampler, "fresh", 1)  # of four pens, as if other ranks had the rest
+    pens = []
+    validated = EmbedderModule.on_validation_epoch_end
+    monkeypatch.setattr(
+        EmbedderModule, "on_validation_epoch_end", lambda self: (pens.append(len(self._behaviours)), validated(self))
+    )
+    assert main([*words, f"--model.weights={embedder}"]) == 0
+    assert pens == [1]
     assert main(words) == 1
     assert "--ckpt_path: is missing" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks.sam3_export import Sam3Export
+from datamodules.sampling import EpochSampler
 from datamodules.tracking import TrackingDataModule
 from datamodules.views import FrameTruth
 from datamodules.windows import collate
@@ -59,6 +60,18 @@ def test_a_run_trains_validates_exports_and_resumes(squares, tmp_path):
     resumed = module()
     second.fit(resumed, data(squares), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert second.global_step == 4
+
+
+def test_pictures_that_fill_a_ranks_share_up_are_not_scored(squares, tmp_path, monkeypatch):
+    scored = {}
+    for fresh in (2, 1):
+        monkeypatch.setattr(EpochSampler, "fresh", fresh)
+        torch.manual_seed(0)
+        task = module()
+        trainer(tmp_path, 1, limit_val_batches=1).validate(task, data(squares), verbose=False)
+        scored[fresh] = task._scores["pig"]._scores
+    assert [len(pictures) for pictures in scored.values()] == [2, 1]
+    assert (scored[1][0] == scored[2][0]).all()
 
 
 def test_the_loss_falls_on_one_batch(squares):

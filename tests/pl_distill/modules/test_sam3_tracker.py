@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks.sam3_export import Sam3Export
 from datamodules.errors import DataError
+from datamodules.sampling import EpochSampler
 from datamodules.tracking import TrackingDataModule
 from datamodules.views import FrameTruth
 from datamodules.windows import collate
@@ -62,6 +63,16 @@ def test_a_run_trains_the_tracker_alone_exports_and_resumes(teacher, squares, tm
     second = trainer(tmp_path, 4)
     second.fit(module(teacher), data(squares), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert second.global_step == 4
+
+
+def test_windows_that_fill_a_ranks_share_up_are_not_scored(teacher, squares, tmp_path, monkeypatch):
+    scored = []
+    for fresh in (2, 1):
+        monkeypatch.setattr(EpochSampler, "fresh", fresh)
+        task = module(teacher)
+        trainer(tmp_path, 1, limit_val_batches=1).validate(task, data(squares), verbose=False)
+        scored.append(len(task._followed[1]))
+    assert scored == [2, 1]
 
 
 def test_the_loss_falls_on_one_batch(teacher, squares):
