@@ -59,7 +59,6 @@ def test_all_samples_are_read_and_none_is_repeated_more_than_filling_up_needs(pl
 
 
 @given(plan=plans)
-@settings(deadline=None)
 def test_what_is_fresh_on_some_rank_is_every_sample_once(plan):
     fresh = [index for one in _samplers({**plan, "training": False}) for index in list(one)[: one.fresh]]
     assert fresh == list(range(sum(plan["shard_sizes"])))
