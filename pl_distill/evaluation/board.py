@@ -19,19 +19,26 @@ from pl_distill.evaluation.results import Comparison, ModelResult, Results
 BOARD = "tensorboard"
 QUANTITIES = ("mota", "idf1", "hota", "motp", "id_switches", "misses", "false_positives", "fragmentations")
 _EVENTS = "events.out.tfevents.*"
+_MUTUAL = "student_vs_teacher"
+_RUNS = ("model", "teacher", "student", _MUTUAL)
+
+
+def is_board(events: Path) -> bool:
+    """Say whether an event file lies where `write_board` writes: its scores are of an evaluation, not of a training."""
+    return events.parent.name in _RUNS and events.parent.parent.name == BOARD
 
 
 def write_board(out: Path, results: Results) -> None:
     """Write the entries of an evaluation below ``out/tensorboard``, in the place of those of an earlier one."""
+    for name in _RUNS:  # of all models: what is evaluated now may be others
+        for old in (out / BOARD / name).glob(_EVENTS):
+            old.unlink()
     runs: dict[str, Comparison] = {**results.models}
     if results.student_vs_teacher is not None:
-        runs["student_vs_teacher"] = results.student_vs_teacher
+        runs[_MUTUAL] = results.student_vs_teacher
     part = results.settings.part
     for name, comparison in runs.items():
-        folder = out / BOARD / name
-        for old in folder.glob(_EVENTS):
-            old.unlink()
-        with SummaryWriter(str(folder)) as writer:
+        with SummaryWriter(str(out / BOARD / name)) as writer:
             _write_scores(writer, part, comparison.overall, 0)
             for number, clip in enumerate(comparison.clips.values()):
                 _write_scores(writer, f"{part}_by_clip", clip.scores, number)

@@ -11,6 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
+from pl_distill.evaluation.board import is_board
+
 STAGES = ("train", "val")
 _EVENTS = "events.out.tfevents.*"
 
@@ -28,7 +30,7 @@ Curves = Mapping[str, Mapping[str, Curve]]
 
 
 def read_curves(folder: Path) -> Curves:
-    """Read all ``train/...`` and ``val/...`` scalars below a folder.
+    """Read all ``train/...`` and ``val/...`` scalars below a folder, those of evaluations left out.
 
     A run that was resumed has several event files, and a killed run repeats the steps since its last checkpoint: a file
     of a training takes the place of all that older ones tell from its first step on. Of another training in the same
@@ -60,8 +62,10 @@ def read_curves(folder: Path) -> Curves:
 
 
 def _read_files(folder: Path) -> Iterator[tuple[float, Any]]:
-    """Give the event files below a folder, each with the time of its first event."""
+    """Give the event files of trainings below a folder, each with the time of its first event."""
     for path in folder.rglob(_EVENTS):
+        if is_board(path):  # of the parts `train` and `val` it holds scores under the tags of a training
+            continue
         events = EventAccumulator(str(path), size_guidance={SCALARS: 0}).Reload()
         times = [event.wall_time for tag in events.Tags()[SCALARS] for event in events.Scalars(tag)]
         if times:

@@ -4,8 +4,10 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from pl_distill.errors import ConfigError
+from pl_distill.evaluation.board import write_board
 from pl_distill.evaluation.curves import read_curves
 from pl_distill.evaluation.report import report
+from pl_distill.evaluation.results import Settings, read_results
 from tests.pl_distill.evaluation.reporting import make, page
 
 
@@ -43,6 +45,18 @@ def test_a_validation_beside_a_training_leaves_its_curves_alone(tmp_path):
     curves = read_curves(tmp_path)
     assert curves["loss"]["train"].steps == tuple(range(5))
     assert curves["loss"]["val"].values == (7, 5)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_scores_of_an_evaluation_are_no_curves_and_leave_those_of_the_training_alone(part, tmp_path):
+    settings = Settings("runs/shards", "pen", part, "pig", {"mode": "exact"}, 0.5, None, "cpu")
+    results = read_results(make(tmp_path, settings=settings))
+    write_board(tmp_path, results)
+    assert read_curves(tmp_path) == {}
+    write_scalars(tmp_path / "logs", 0, 5)
+    before = read_curves(tmp_path / "logs")
+    write_board(tmp_path, results)  # is the last to write
+    assert read_curves(tmp_path) == before
 
 
 def test_training_curves_are_drawn_where_there_are_any(tmp_path):
