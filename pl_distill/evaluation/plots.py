@@ -14,9 +14,10 @@ from pl_distill.evaluation.results import ModelResult
 from pl_distill.evaluation.svg import COLOUR_OF, GRID, INK, MUTED, STUDENT, TEACHER, plot
 
 MAX_CLIPS = 20
-"""Clips in a plot by clip; of more, those where the models differ most."""
+"""Clips in a plot by clip; of more, those where the models differ most, or where the only one is worst."""
 
 MAX_CURVES = 9
+"""Quantities of a training that are drawn, the first of `Curves`."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ def draw_scores(models: Mapping[str, ModelResult], metric: str, title: str) -> D
                 values.setdefault(name, []).append((role, value))
     if not values:
         return None
-    clips = sorted(values, key=lambda name: _gap(values[name]))[-MAX_CLIPS:]  # the widest gap on top
+    alone = len(models) == 1
+    # on top the widest gap, or the lowest score
+    clips = sorted(values, key=lambda name: -values[name][0][1] if alone else _gap(values[name]))[-MAX_CLIPS:]
     with plot(f"by-clip-{metric}", 70 + 22 * len(clips)) as drawing:
         axes = drawing.axes
         for row, name in enumerate(clips):
@@ -64,7 +67,8 @@ def draw_scores(models: Mapping[str, ModelResult], metric: str, title: str) -> D
         axes.set_xlabel("%")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         _legend(axes, len(models))
-    few = "" if len(values) <= MAX_CLIPS else f" The {MAX_CLIPS} of {len(values)} clips where the models differ most."
+    which = "with the lowest score" if alone else "where the models differ most"
+    few = "" if len(values) <= MAX_CLIPS else f" The {MAX_CLIPS} of {len(values)} clips {which}."
     return Drawing(title, f"Each clip against truth; higher is better.{few}", drawing.svg)
 
 
@@ -147,9 +151,7 @@ def draw_session(records: Records) -> Drawing | None:
             style = "--" if baseline else "-"
             drawing.axes.plot([v / 2**20 for v in values], style, color=COLOUR_OF[network], label=role)
         if any("-" in role for role in shown):  # a baseline keeps a hundred times as much
-            drawing.axes.set_yscale("log")
-            drawing.axes.yaxis.set_minor_formatter(NullFormatter())
-            drawing.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            _use_decades(drawing.axes)
         else:
             drawing.axes.set_ylim(bottom=0)
         drawing.axes.set_xlabel("frame of the clip")
@@ -216,8 +218,7 @@ def draw_curves(curves: Curves) -> list[Drawing]:
                 drawing.axes.plot(curve.steps, curve.values, color=colour, marker=mark, markersize=4, label=stage)
             positive = [value for curve in stages.values() for value in curve.values]
             if min(positive) > 0 and max(positive) > 20 * min(positive):
-                drawing.axes.set_yscale("log")
-                drawing.axes.yaxis.set_minor_formatter(NullFormatter())
+                _use_decades(drawing.axes)
             drawing.axes.set_xlabel("step")
             _legend(drawing.axes, 2)
         drawings.append(Drawing(quantity, "", drawing.svg))
@@ -252,6 +253,13 @@ def _along_clip(
         drawing.axes.set_ylabel(label)
         _legend(drawing.axes, len(series) + bool(truth))
     return drawing.svg
+
+
+def _use_decades(axes: Axes) -> None:
+    """Draw the values logarithmically, with plain numbers at the decades: matplotlib's own would be formulas."""
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _legend(axes: Axes, entries: int, columns: int | None = None) -> None:

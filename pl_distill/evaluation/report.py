@@ -20,6 +20,7 @@ from pl_distill.evaluation.failure_gallery import Gallery, describe, make_galler
 from pl_distill.evaluation.headline import BASELINE_COLUMNS, baseline_rows, columns, headline
 from pl_distill.evaluation.paper import paper_rows
 from pl_distill.evaluation.plots import (
+    MAX_CURVES,
     Drawing,
     Records,
     draw_curves,
@@ -113,6 +114,7 @@ def report(
         content,
         drawings=drawings,
         curves=draw_curves(curves),
+        curves_left_out=max(0, len(curves) - MAX_CURVES),
         pictures=pictures,
         notes=notes,
         differences=differences,
@@ -196,6 +198,7 @@ def _render(
     *,
     drawings: Mapping[str, list[Drawing]],
     curves: list[Drawing],
+    curves_left_out: int,
     pictures: list[PicturedClip],
     notes: list[str],
     differences: list[PairedDifference],
@@ -239,6 +242,7 @@ def _render(
         "max_listed": MAX_LISTED,
         "drawings": drawings,
         "curves": curves,
+        "curves_left_out": curves_left_out,
         "pictures": pictures,
         "notes": notes,
     }

@@ -64,7 +64,7 @@ def embed(document: str, name: str) -> str:
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     opening, rest = element.split(">", 1)
     view_box = re.search(r'viewBox="[^"]*"', opening)
-    opening = f'<svg role="img" {view_box.group() if view_box else ""}>'
+    opening = f"<svg {view_box.group() if view_box else ''}>"
     rest = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', rest)
     rest = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", rest)
     rest = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', rest)
@@ -86,6 +86,7 @@ _STYLE: Any = {  # matplotlib types every key by name
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "text.color": INK,
+    "text.parse_math": False,  # a pair of $ in a name begins no formula
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "legend.frameon": False,

@@ -6,6 +6,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.board import write_board
 from pl_distill.evaluation.curves import read_curves
+from pl_distill.evaluation.plots import MAX_CURVES
 from pl_distill.evaluation.report import report
 from pl_distill.evaluation.results import Settings, read_results
 from tests.pl_distill.evaluation.reporting import make, page
@@ -68,6 +69,17 @@ def test_training_curves_are_drawn_where_there_are_any(tmp_path):
     assert found.tags.count("svg") == 8 + 2
     write_scalars(tmp_path / "scores" / "logs", 0, 5)  # beside the results they are found without being named
     assert "How the student learned" in page(report(path)).text
+
+
+def test_a_page_says_how_many_curves_it_leaves_out(tmp_path):
+    path = make(tmp_path)
+    with SummaryWriter(str(tmp_path / "logs")) as writer:
+        for number in range(MAX_CURVES):
+            writer.add_scalar(f"train/{number}", 1.0, 0)
+        assert "more quantities" not in page(report(path)).text
+        writer.add_scalar("val/recall_eat", 1.0, 0)
+        writer.add_scalar("val/recall_walk", 1.0, 0)
+    assert "2 more quantities are in the logs alone." in page(report(path)).text
 
 
 def test_logs_without_curves_are_refused(tmp_path):

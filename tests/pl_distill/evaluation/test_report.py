@@ -44,6 +44,13 @@ def test_plots_take_the_pages_colours(tmp_path):
         assert text.count(f"--{variable}: #") == 2  # light and dark
 
 
+def test_every_plot_has_a_name_for_those_who_do_not_see_it(tmp_path):
+    text = report(make(tmp_path)).read_text()
+    named = re.findall(r'<div role="img" aria-label="([^"]+)">\s*<svg', text)
+    assert len(named) == text.count("<svg") == text.count('role="img"')
+    assert named[:2] == ["MOTA by clip", "IDF1 by clip"]
+
+
 def test_a_report_says_what_was_found_and_what_to_mind(tmp_path):
     found = page(report(make(tmp_path))).text
     assert "mind the straw" in found
