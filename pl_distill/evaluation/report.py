@@ -94,18 +94,21 @@ def report(
             "logs", f"{logs} holds no train/ or val/ scalars", "a folder with TensorBoard logs of `fit`", "Correct it."
         )
     records, lost = _read_records(folder, content)
-    pictures = read_pictures(folder, content)
-    notes = [note for note in content.notes if not seeds or note != one_seed(content.models)]
+    notes = _join_notes(runs, places)
     if lost:
         notes.append(
             f"{lost} records of replays are not beside the results any more: plots and pictures are incomplete."
         )
+    gallery = make_gallery(folder, content)
+    pictures, damaged_pictures = read_pictures(folder, content)
+    strips, damaged_strips = read_strips(folder, gallery)
+    if damaged := damaged_pictures + damaged_strips:
+        notes.append(f"Pictures beside the results that are damaged and left out: {damaged}.")
     tables, domains = _read_extras([folder, *map(Path, extras)])
     named = behaviour_tables(content)
     if seeds:
         named = [replace(table, title=f"{table.title} (first of {len(runs)} seeds)") for table in named]
     tables = [*named, *tables]
-    gallery = make_gallery(folder, content)
     drawings = _draw(content, records)
     drawings["domains"] = [one for metric in domains if (one := draw_domains(domains[metric], metric)) is not None]
     differences = compare_models(runs) if "student" in content.models else []
@@ -122,7 +125,7 @@ def report(
         seed_count=len(runs),
         tables=tables,
         gallery=gallery,
-        strips=read_strips(folder, gallery),
+        strips=strips,
     )
     with atomic_path(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -131,6 +134,19 @@ def report(
 
 def _results_file(place: str | Path) -> Path:
     return Path(place) / "results.json" if Path(place).is_dir() else Path(place)
+
+
+def _join_notes(runs: Sequence[Results], places: Sequence[Path]) -> list[str]:
+    """Return what one of the runs warns of: each thing once, with the places of its runs where others do not say it.
+
+    Where there are several, none of them speaks of its one seed.
+    """
+    said: dict[str, list[str]] = {}
+    for run, place in zip(runs, places, strict=True):
+        for note in dict.fromkeys(run.notes):
+            if len(runs) == 1 or note != one_seed(run.models):
+                said.setdefault(note, []).append(str(place))
+    return [note if len(found) == len(runs) else f"{', '.join(found)}: {note}" for note, found in said.items()]
 
 
 def _read_extras(folders: Sequence[Path]) -> tuple[list[ReportTable], dict[str, dict[str, dict[str, float]]]]:

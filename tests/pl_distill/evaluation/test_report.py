@@ -169,6 +169,18 @@ def test_errors_without_pictures_say_why_there_are_none(tmp_path):
     assert "There are no pictures: their files are not beside the results any more." in page(report(path)).text
 
 
+def test_damaged_pictures_are_left_out_and_counted(tmp_path):
+    path = make(tmp_path)
+    add_failures(path)
+    whole = page(report(path)).tags.count("img")
+    (tmp_path / "failures" / "student" / "strip.jpg").write_bytes(b"torn")
+    frame = next((tmp_path / "student").glob("*.jpg"))
+    frame.write_bytes(frame.read_bytes()[:200])
+    found = page(report(path))
+    assert found.tags.count("img") == whole - 2
+    assert "Pictures beside the results that are damaged and left out: 2." in found.text
+
+
 def test_baselines_stand_beside_ours_with_their_difference(tmp_path):
     path = make(tmp_path)
     content = json.loads(path.read_text())

@@ -24,6 +24,17 @@ def test_students_of_other_seeds_are_compared_together(tmp_path):
     assert note not in together
 
 
+def test_what_another_seed_warns_of_is_told_with_its_place(tmp_path):
+    paths = [make(tmp_path / name, seed=seed) for seed, name in enumerate("abc")]
+    silent = "No 'pig' was found in any judged frame by the student."
+    results = read_results(paths[1])
+    write_results(paths[1], replace(results, notes=[*results.notes, silent]))
+    together = page(report(paths[0], seeds=paths[1:])).text
+    assert f"{paths[1]}: {silent}" in together
+    assert together.count("mind the straw") == 1  # what all say has no place
+    assert f"{paths[0]}: mind the straw" not in together
+
+
 def test_each_seed_has_a_line_and_what_is_of_the_first_alone_says_so(tmp_path):
     paths = [make(tmp_path / name, seed=seed) for seed, name in enumerate("abc")]
     better = scores(9)
