@@ -119,6 +119,8 @@ def explain_model(
 ) -> str:
     """Write every error of one model against truth into ``failures/<role>.json`` and return that path.
 
+    Strips that an earlier evaluation left, and this one does not name, are removed.
+
     Args:
         role: Of the model.
         clips: What was replayed.
@@ -137,6 +139,10 @@ def explain_model(
         found += failures
     path = out / "failures" / f"{role}.json"
     write_failures(path, found)
+    linked = {out / failure.strip for failure in found if failure.strip is not None}
+    for strip in ClipFiles(out, role, "").strips.glob("*.jpg"):  # of an earlier evaluation, of other errors
+        if strip not in linked:
+            strip.unlink()
     return path.relative_to(out).as_posix()
 
 

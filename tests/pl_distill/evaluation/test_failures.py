@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from datamodules.clip import Annotation, Clip
 from datamodules.images import read_image
 from datamodules.masks import encode_mask
+from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord
 from pl_distill.evaluation.failure_reasons import REASONS
 from pl_distill.evaluation.failure_strips import MARK, strip_frames, write_strips
 from pl_distill.evaluation.failures import (
@@ -28,6 +29,7 @@ from pl_distill.evaluation.failures import (
 from pl_distill.evaluation.mot import count_clip
 from pl_distill.evaluation.pairing import pair_with_annotations
 from pl_distill.evaluation.results import ResultsError
+from pl_distill.evaluation.scoring import explain_model
 from pl_distill.evaluation.track_files import FrameBoxes
 
 WIDTH, HEIGHT, FPS, FRAMES = 200, 100, 10.0, 40
@@ -257,6 +259,22 @@ def test_a_strip_shows_the_place_before_during_and_after(tmp_path):
     assert picture.shape == (200, 5 * 204 - 4, 3)
     red = (np.abs(picture.astype(int) - MARK).max(axis=2) < 60).any(axis=0)
     assert all(red[number * 204 : number * 204 + 200].any() for number in range(5))  # marked in each
+
+
+def test_strips_of_an_earlier_evaluation_are_removed(tmp_path):
+    clip = scene({"a": ALONE})
+    files = ClipFiles(tmp_path, "model", clip.name)
+    for path in (files.tracks, files.masks, files.strips / "old.jpg", tmp_path / "failures/teacher/other.jpg"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # no tracks: one animal is missed
+    record = ReplayRecord({}, 1.0, 1, None, [], [], [], [0] * FRAMES, [], [], "", "")
+    path = explain_model("model", [clip], {clip.name: record}, tmp_path, strips=True)
+    named = [failure.strip for failure in read_failures(tmp_path / path)]
+    assert len(named) == 1
+    assert [one.relative_to(tmp_path).as_posix() for one in files.strips.iterdir()] == named
+    explain_model("model", [clip], {clip.name: record}, tmp_path, strips=False)
+    assert list(files.strips.iterdir()) == []
+    assert (tmp_path / "failures/teacher/other.jpg").exists()
 
 
 def test_only_the_most_costly_get_strips(tmp_path, monkeypatch):
