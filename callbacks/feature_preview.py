@@ -12,6 +12,8 @@ from matplotlib import colormaps
 from torch import Tensor
 from torch.nn import functional as F
 
+from callbacks.resumed_curves import last_step
+
 TAG = "features/image_teacher_student_error"  # the columns, from left to right
 
 
@@ -20,7 +22,8 @@ class FeaturePreview(Callback):
 
     Maps are shown by their three main directions of variation as red, green and blue. Basis and range are the teacher's
     for both, so that equal colours mean equal features. The error is ``||s - t||`` per cell over the mean ``||t||``:
-    black is 0, bright is 1 or more. The rows are spread over the validation batches: neighbouring frames look alike.
+    black is 0, bright is 1 or more, or no number. The rows are spread over the validation batches: neighbouring frames
+    look alike.
 
     Modules whose validation step returns no maps have no pictures.
 
@@ -77,7 +80,7 @@ class FeaturePreview(Callback):
             images, teacher, student = (torch.cat(part)[: self.images] for part in zip(*self._rows, strict=True))
             picture = preview(images, teacher, student, self.width)
             for board in boards:
-                board.experiment.add_image(TAG, picture, trainer.global_step)
+                board.experiment.add_image(TAG, picture, last_step(trainer))
         self._rows = []
 
 
@@ -139,6 +142,6 @@ def relative_errors(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _heat(values: Tensor) -> Tensor:
-    """Colour (N, h, w): 0 is black, 1 and more is bright; to (N, 3, h, w)."""
-    colours = colormaps["inferno"](values.clamp(0, 1).numpy())[..., :3]
+    """Colour (N, h, w): 0 is black, 1 and more is bright, and so is what is no number; to (N, 3, h, w)."""
+    colours = colormaps["inferno"](values.nan_to_num(nan=1.0).clamp(0, 1).numpy())[..., :3]
     return torch.from_numpy(colours.astype(np.float32)).movedim(-1, 1)

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.peak_vram import PeakVRAM
+from callbacks.resumed_curves import last_step
 from pl_distill.deploy.budget import STUDENT, predict
 from pl_distill.deploy.envelope import Verdict, check, load_envelope
 from pl_distill.deploy.recipe import BudgetRecipe, teacher_config
@@ -108,7 +109,7 @@ class JetsonEnvelope(Callback):
         self._headroom_gib.append(verdict.headroom_gib)
         metrics = {f"envelope/{how}_gib": verdict.needed_gib, "envelope/headroom_gib": min(self._headroom_gib)}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+            logger.log_metrics(metrics, step=last_step(trainer))
         if action == "fail":
             verdict.enforce()
         (log.info if verdict.fits else log.warning)("%s: %s", how, verdict)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.resumed_curves import last_step
 from datamodules.files import write_json
 from pl_distill.evaluation.memory import PhaseMeter
 from pl_distill.evaluation.tables import ReportTable, write_report_table
@@ -96,7 +97,7 @@ class PeakVRAM(Callback):
                 metrics |= {f"memory/{phase}_{name}_gib_rank{rank}": value / GIB for rank, value in enumerate(values)}
             content.setdefault(phase, {})[f"{name}_bytes"] = {"largest": max(values), "ranks": values}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+            logger.log_metrics(metrics, step=last_step(trainer))
         path = Path(trainer.default_root_dir) / FILE
         phases = _read_phases(path) | content
         write_json(path, {"schema": 1, "phases": phases})

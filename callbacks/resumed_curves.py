@@ -5,6 +5,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]  # no annotations
 
 
+def last_step(trainer: Trainer) -> int:
+    """Return the number of the last step that was made, 0 before the first.
+
+    Under it Lightning logs the scalars of a validation. What is logged under the step to come is dropped where a run
+    goes on from the checkpoint of that validation.
+    """
+    return max(0, trainer.global_step - 1)
+
+
 class ResumedCurves(Callback):
     """Tell TensorBoard at which step a run goes on; it then drops the events of that step and later ones.
 

@@ -70,6 +70,15 @@ def test_the_error_is_relative_to_the_pictures_typical_norm():
     assert relative_errors(student, teacher).flatten().tolist() == pytest.approx([5 / typical, 2**0.5 / typical])
 
 
+def test_a_student_of_no_numbers_is_shown_as_wrong():
+    teacher = random_map(1, 1, 5, 4, 4)
+    broken = teacher.clone()
+    broken[:, :, 0, 0] = math.nan
+    picture = preview(random_map(0, 1, 3, 8, 8), teacher, broken, width=8)
+    assert picture[:, :2, 24:26].min() > 0.6  # inferno's brightest
+    assert picture[:, 2:, 26:].max() < 0.02  # the other cells are right
+
+
 @pytest.mark.parametrize(
     ("count", "batches", "chosen"), [(3, 9, {0, 4, 8}), (4, 1, {0}), (4, 2, {0, 1}), (1, 5, {0}), (2, math.inf, {0, 1})]
 )
@@ -116,7 +125,8 @@ def fit(folder, callback, **options):
 
 def test_a_picture_is_written_at_every_nth_validation(tmp_path):
     written = fit(tmp_path, FeaturePreview(images=1, every_n_validations=2, width=8))
-    assert [one.step for one in written] == [1, 3]  # not at the check before training, not at 2 and 4
+    # not at the check before training, not after 2 and 4 steps; steps count from 0, as Lightning's own scalars
+    assert [one.step for one in written] == [0, 2]
     assert {(one.height, one.width) for one in written} == {(8, 32)}
 
 

@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from callbacks.peak_vram import PeakVRAM
 from callbacks.resumed_curves import ResumedCurves
 
 
@@ -25,6 +26,11 @@ class Counter(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Validated(Counter):
+    def validation_step(self, batch, batch_idx):
+        self.log("val/value", self.value)
+
+
 class Crash(Callback):
     def on_train_batch_start(self, trainer, *_):
         if trainer.global_step == 7:
@@ -38,6 +44,29 @@ def fit(folder, value, *more, ckpt_path=None):
         callbacks=[ModelCheckpoint(folder, filename="at-{step}", every_n_train_steps=4), ResumedCurves(), *more],
     )  # fmt: skip
     trainer.fit(Counter(value), torch.utils.data.DataLoader(range(20)), ckpt_path=ckpt_path, weights_only=False)
+
+
+def test_what_the_validation_of_a_checkpoint_has_left_is_not_dropped_with_the_steps_behind_it(tmp_path):
+    def validate_every_4(value, *more, ckpt_path=None):
+        trainer = Trainer(
+            accelerator="cpu", max_steps=8, default_root_dir=tmp_path, enable_progress_bar=False,
+            check_val_every_n_epoch=None, val_check_interval=4, num_sanity_val_steps=0, enable_model_summary=False,
+            logger=TensorBoardLogger(tmp_path, name="", version=""),
+            callbacks=[
+                PeakVRAM(), ResumedCurves(), *more,
+                ModelCheckpoint(tmp_path, filename="at-{step}", save_on_train_epoch_end=False, save_top_k=-1),
+            ],
+        )  # fmt: skip
+        data = torch.utils.data.DataLoader(range(8))
+        trainer.fit(Validated(value), data, data, ckpt_path=ckpt_path, weights_only=False)
+
+    with pytest.raises(KeyError, match="power cut"):
+        validate_every_4(1.0, Crash())
+    time.sleep(1.1)  # see below
+    validate_every_4(2.0, ckpt_path=tmp_path / "at-step=4.ckpt")
+    board = EventAccumulator(str(tmp_path)).Reload()
+    assert [one.step for one in board.Scalars("val/value")] == [3, 7]
+    assert [one.step for one in board.Scalars("memory/validation_rss_gib")][:2] == [3, 7]
 
 
 def test_steps_that_a_crash_has_cost_are_shown_once(tmp_path):
