@@ -21,7 +21,8 @@ class BehaviourPictures(Callback):
     """After each validation draws ``<stage>/confusion_counts``, ``_normalised`` and ``precision_recall``.
 
     It also writes ``behaviour.json`` into the trainer's root folder: ``{"schema": 1, "stage", "part", "division",
-    "embedder", "head", "step", "scores", "baselines"}``, of the last validation.
+    "embedder", "head", "step", "scores", "baselines"}``, of the last validation. ``step`` counts those that were made;
+    of `validate` it is the checkpoint's, null without one.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -31,7 +32,7 @@ class BehaviourPictures(Callback):
         scores = pl_module.scores
         if scores is None:
             return
-        stage = pl_module.stage
+        stage, step = pl_module.stage, pl_module.step
         if isinstance(trainer.logger, TensorBoardLogger):
             board: Any = trainer.logger.experiment
             counts = np.array(scores.confusion)
@@ -43,15 +44,15 @@ class BehaviourPictures(Callback):
                 ),
             }
             for name, picture in pictures.items():
-                board.add_image(f"{stage}/{name}", picture, trainer.global_step, dataformats="HWC")
+                board.add_image(f"{stage}/{name}", picture, max(0, (step or 0) - 1), dataformats="HWC")
         content = {
             "schema": RESULTS_SCHEMA,
             "stage": stage,
-            "part": "val" if trainer.state.fn == TrainerFn.FITTING else pl_module.data.part,
+            "part": pl_module.part,
             "division": pl_module.data.division,
             "embedder": pl_module.data.embedder,
             "head": pl_module.kind,
-            "step": trainer.global_step,
+            "step": step,
             "scores": asdict(scores),
             "baselines": {name: asdict(one) for name, one in pl_module.baselines.items()},
         }

@@ -39,8 +39,9 @@ class BehaviourModule(LightningModule):
 
     Logs ``train/loss``, ``val/loss``, and in percent ``val/top1``, ``val/macro_f1`` and for each class
     ``val/recall_<class>`` and ``val/precision_<class>``; with a random division of frames the stage is called
-    ``val_random_frames``. Before training it prints the scores of three baselines: the most frequent class, a head
-    that sees boxes but no pictures, and one that sees how the axes of masks lie, too. The trainer needs `max_steps`.
+    ``val_random_frames``, and ``test`` where `validate` looks at the test part. Before training it prints the scores
+    of three baselines: the most frequent class, a head that sees boxes but no pictures, and one that sees how the axes
+    of masks lie, too. The trainer needs `max_steps`.
 
     Args:
         head: ``temporal`` looks at a window of features and motion, ``frame`` at the features of one frame.
@@ -86,6 +87,7 @@ class BehaviourModule(LightningModule):
         self.scores: BehaviourScores | None = None
         self.probabilities, self.targets = torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)
         self._found: list[tuple[Tensor, Tensor]] = []
+        self._loaded_step: int | None = None
 
     @property
     def data(self) -> BehaviourDataModule:
@@ -101,8 +103,20 @@ class BehaviourModule(LightningModule):
 
     @property
     def stage(self) -> str:
-        """What validation is called: scores of random frames never stand under the name of days."""
-        return "val" if self.data.division == "days" else f"val_{self.data.division}"
+        """What validation is called: scores of random frames never stand under the name of days, nor test under val."""
+        return self.part if self.data.division == "days" else f"{self.part}_{self.data.division}"
+
+    @property
+    def part(self) -> Part:
+        """Which part validation looks at."""
+        return "val" if self.trainer.state.fn == TrainerFn.FITTING else self.data.part
+
+    @property
+    def step(self) -> int | None:
+        """After how many steps the head is judged: `validate` knows it from the checkpoint, None without one."""
+        if self.trainer.state.fn == TrainerFn.FITTING or self.trainer.global_step > 0:
+            return int(self.trainer.global_step)
+        return self._loaded_step
 
     def configure_model(self) -> None:
         """Build the head for the data's features and classes, once."""
@@ -131,7 +145,7 @@ class BehaviourModule(LightningModule):
     def on_validation_start(self) -> None:
         """Print the baselines of what `validate` looks at."""
         if self.trainer.state.fn == TrainerFn.VALIDATING:
-            self._judge_baselines(self.data.part)
+            self._judge_baselines(self.part)
 
     def _judge_baselines(self, part: Part) -> None:
         train, judged, names = self.data.windows("train"), self.data.windows(part), self.data.class_names
@@ -144,10 +158,11 @@ class BehaviourModule(LightningModule):
             self.baselines[name] = motion_baseline(
                 train, judged, names, self.data.window, self.class_weights(), self.baseline_steps, columns
             )
+        stage = "baseline" if part == "val" else f"baseline_{part}"
         for name, scores in self.baselines.items():
             print(f"baseline {name:<20} top-1 {scores.top1:5.1f} %  macro-F1 {scores.macro_f1:5.1f} %")
             if self.logger is not None:
-                tags = {f"baseline/{name}_top1": scores.top1, f"baseline/{name}_macro_f1": scores.macro_f1}
+                tags = {f"{stage}/{name}_top1": scores.top1, f"{stage}/{name}_macro_f1": scores.macro_f1}
                 self.logger.log_metrics(tags, 0)
 
     def forward(self, batch: BehaviourBatch) -> Tensor:
@@ -182,6 +197,8 @@ class BehaviourModule(LightningModule):
         self.scores = scores
         self.log(f"{self.stage}/top1", scores.top1, prog_bar=True)
         self.log(f"{self.stage}/macro_f1", scores.macro_f1, prog_bar=True)
+        if self.trainer.state.fn != TrainerFn.FITTING and (step := self.step):
+            self.log("step", float(step - 1))  # where Lightning draws; outside of a fit it would be 0
         rows = zip(scores.classes, scores.recall, scores.precision, scores.support, strict=True)
         for name, recall, precision, support in rows:
             if support:
@@ -200,9 +217,12 @@ class BehaviourModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse features that the checkpoint's head was not trained on; one that remembers none is believed.
 
+        Of which step it is, is remembered.
+
         Raises:
             ConfigError: They are of another embedder, or of another number of observations per second.
         """
+        self._loaded_step = checkpoint.get("global_step")
         trained = checkpoint.get(_TRAINED_ON)
         if trained is None or self._trainer is None:
             return

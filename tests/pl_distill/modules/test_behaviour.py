@@ -46,6 +46,10 @@ def separable(
     write_manifest(folder, {"embedder": embedder, "boxes": "truth"}, entries)
 
 
+def judged(folder):
+    return json.loads((folder / "behaviour.json").read_text())
+
+
 @pytest.mark.parametrize("head", ["temporal", "frame"])
 def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(head, tmp_path, capsys):
     separable(tmp_path / "features")
@@ -120,6 +124,7 @@ def test_a_checkpoint_is_judged_on_features_like_those_of_its_training_only(tmp_
     assert run("fit", "features", *steps, *KEEP_EACH_STEP) == 0
     checkpoint = ("--ckpt_path", str(tmp_path / "run/checkpoints/last.ckpt"))
     assert run("validate", "features", *checkpoint) == 0
+    assert (judged(tmp_path / "run")["stage"], judged(tmp_path / "run")["step"]) == ("val", 2)
     capsys.readouterr()
     for features, told in (
         ("others", "are of the embedder def, expected abc"),
@@ -147,6 +152,36 @@ def test_random_frames_are_scored_under_their_own_name(recipe, days, tmp_path):
     scalars = EventAccumulator(str(tmp_path / "run")).Reload().Tags()["scalars"]
     assert "val_random_frames/top1" in scalars
     assert "val/top1" not in scalars
+
+
+def test_the_test_part_has_a_name_of_its_own_and_the_step_of_its_checkpoint(tmp_path):
+    separable(tmp_path / "features")
+    words = [
+        *("--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "features"), "--model.hidden", "32"),
+        *("--trainer.default_root_dir", str(tmp_path / "run"), "--model.head", "frame", "--model.baseline_steps", "2"),
+    ]
+    assert main(["fit", *words, "--trainer.max_steps", "4", "--trainer.val_check_interval", "2", *KEEP_EACH_STEP]) == 0
+
+    def board():
+        return EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0, "scalars": 0}).Reload()
+
+    def of_val(events):
+        scalars = {
+            tag: events.Scalars(tag) for tag in events.Tags()["scalars"] if tag.startswith(("val/", "baseline/"))
+        }
+        return scalars, events.Images("val/precision_recall")
+
+    before = of_val(board())
+    assert [one.step for one in before[1]] == [one.step for one in before[0]["val/top1"]] == [1, 3]
+    checkpoint = ("--ckpt_path", str(tmp_path / "run/checkpoints/last.ckpt"), "--data.part", "test")
+    assert main(["validate", *words, *checkpoint]) == 0
+    after = board()
+    assert of_val(after) == before
+    assert [one.step for one in after.Scalars("test/top1")] == [3]
+    assert [one.step for one in after.Images("test/confusion_counts")] == [3]
+    assert "baseline_test/majority_top1" in after.Tags()["scalars"]
+    found = judged(tmp_path / "run")
+    assert (found["stage"], found["part"], found["step"]) == ("test", "test", 4)
 
 
 def test_scores_by_hand():
