@@ -9,11 +9,12 @@ from datamodules.files import write_json
 from pl_distill.commands.parsing import find_recipe
 from pl_distill.deploy.budget import SYSTEMS, Budget, predict
 from pl_distill.deploy.budget_text import format_budget, memory_rows
-from pl_distill.deploy.envelope import load_envelope
+from pl_distill.deploy.envelope import Envelope, load_envelope
 from pl_distill.deploy.recipe import read_recipe
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.tables import ReportTable, write_report_table
 
+BUDGET_FILE = "budget.json"
 Precision = Literal["bf16", "fp16", "fp32"]
 
 
@@ -74,9 +75,7 @@ def budget(
     else:
         print(format_budget(found, envelopes))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "budget.json", found.to_json(envelopes))
-        write_report_table(out, "budget", _report_table(found, found.precisions[0]))
+        write_budget(out, found, envelopes)
     misfits = []
     for envelope in envelopes.values():
         for precision in precisions:
@@ -86,6 +85,13 @@ def budget(
                 misfits.append(verdict)
     if limit == "fail" and misfits:
         misfits[0].enforce()
+
+
+def write_budget(out: Path, found: Budget, envelopes: dict[str, Envelope]) -> None:
+    """Write ``budget.json`` into the folder `out`, and the table that the report shows."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / BUDGET_FILE, found.to_json(envelopes))
+    write_report_table(out, "budget", _report_table(found, found.precisions[0]))
 
 
 def _report_table(found: Budget, precision: str) -> ReportTable:

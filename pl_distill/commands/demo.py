@@ -13,9 +13,14 @@ from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
 from datamodules.shards import write_shards
 from datamodules.splits import Part, format_day, load_split
 from pl_distill import __version__
+from pl_distill.commands.budget import BUDGET_FILE, write_budget
 from pl_distill.commands.lightning import run_lightning
+from pl_distill.commands.parsing import find_recipe
 from pl_distill.commands.processes import run_apart
 from pl_distill.commands.steps import Steps
+from pl_distill.deploy.budget import predict
+from pl_distill.deploy.envelope import load_envelope
+from pl_distill.deploy.recipe import read_recipe
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.devices import has_bfloat16
 from pl_distill.evaluation.evaluate import RESULTS_FILE
@@ -27,6 +32,8 @@ from pl_distill.evaluation.results import read_results, write_results
 from pl_distill.models.sam3 import load_necks, load_sam3
 from pl_distill.models.student_io import load_student
 
+RECIPE = "distill/pen.yaml"
+DEVICE = "orin-nx-16gb"  # whose limits the budget is told against
 BATCH = 16  # frames per step, of all processes: what the recipe's learning rate is for
 DAYS: dict[Part, tuple[date, int]] = {  # first day and number of days in configs/splits/pen.yaml
     "train": (date(2026, 1, 1), 20),
@@ -46,7 +53,7 @@ def demo(
     seed: int = 0,
     teacher: str = "pen_teacher",
 ) -> None:
-    """Run the whole chain on a drawn pen: clips, shards, cached teacher, distilled student, tracks, scores, report.
+    """Run the whole chain on a drawn pen: clips, shards, cached teacher, distilled student, scores, budget, report.
 
     A second run with the same settings reuses what is there, a killed one goes on.
     Example: pl-distill demo --out runs/demo
@@ -86,7 +93,7 @@ def demo(
         "seed": seed,
         "teacher_sha256": model_sha256(load_sam3(teacher)),
     }
-    steps = Steps(out / "demo.json", settings, total=6)
+    steps = Steps(out / "demo.json", settings, total=7)
     shards, features, student = (out / name for name in ("shards", "features", "student"))
 
     def draw() -> None:
@@ -107,7 +114,7 @@ def demo(
     def distil() -> None:
         # Two processes of one thread do more than one of two threads.
         processes = min(2, os.cpu_count() or 1)
-        recipes = ["--config", "distill/pen.yaml", "--config", "trainer/cpu.yaml"]
+        recipes = ["--config", RECIPE, "--config", "trainer/cpu.yaml"]
         data = [f"--data.shards={shards}", f"--data.cache={features}", f"--data.batch_size={BATCH // processes}"]
         training = [
             f"--trainer.max_steps={max_steps}",
@@ -132,6 +139,10 @@ def demo(
         evaluation = {"model": student, "data": shards, "out": out, "teacher": teacher, "seed": EVALUATION_SEED + seed}
         evaluate_in_jobs([evaluation], jobs=min(test_clips, os.cpu_count() or 1))
 
+    def weigh() -> None:
+        found = predict(read_recipe(find_recipe(RECIPE), teacher), 8, 20, ["bf16"], training=False)
+        write_budget(out, found, {DEVICE: load_envelope(DEVICE)})
+
     steps.run("draw", "draw the pen", out / "clips", draw)
     steps.run(
         "shards",
@@ -142,6 +153,7 @@ def demo(
     steps.run("features", "cache the teacher's features", features / "manifest.json", cache)
     steps.run("student", "distil the student", student, distil)
     steps.run("evaluate", "stream and score teacher and student", out / RESULTS_FILE, score)
+    steps.run("budget", "predict what a device must hold", out / BUDGET_FILE, weigh)
 
     results = read_results(out / RESULTS_FILE)
     # Not the report's own: it shows these numbers, so it comes after them.

@@ -43,7 +43,7 @@ def test_a_killed_demo_goes_on_and_ends_with_scores_and_a_report(finished):
     results = read_results(out / "results.json")
     assert set(results.models) == {"teacher", "student"}
     assert results.student_vs_teacher is not None
-    assert set(results.steps) == {"draw", "shards", "features", "student", "evaluate"}
+    assert set(results.steps) == {"draw", "shards", "features", "student", "evaluate", "budget"}
     assert results.seconds == pytest.approx(sum(results.steps.values()), abs=0.1)
     assert results.models["teacher"].overall.mota > 50  # the shipped one sees
     for model in results.models.values():
@@ -54,6 +54,7 @@ def test_a_killed_demo_goes_on_and_ends_with_scores_and_a_report(finished):
             assert clip.replay.video is not None
             assert (out / clip.replay.video).is_file()
     assert list(out.glob("**/events.out.tfevents.*"))
+    assert "Budget of the device" in (out / "report.html").read_text()
 
 
 def test_every_training_and_validation_clip_shows_another_herd_than_the_test_clips(finished):
@@ -67,7 +68,7 @@ def test_a_second_run_reuses_everything_and_says_where_to_look(finished, capsys)
     before = (out / "results.json").read_bytes()
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert printed.count(": reused, ") == 6
+    assert printed.count(": reused, ") == 7
     assert f"report    {out / 'report.html'}" in printed
     assert (out / "results.json").read_bytes() == before
 
