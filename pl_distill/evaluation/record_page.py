@@ -206,7 +206,8 @@ def _html(sections: Sequence[Section], table: DailyTable, shown: int, timezone: 
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>Animal record</title><style>{_STYLE}</style>",
         f"<h1>Animal record</h1><p>{len(table.animals)} animals{some}; {table.days[0]} to {table.days[-1]}; times are "
-        f"of {escape(timezone)}, days of looks UTC. Dashed red lines are outcomes of the farm's table.</p><nav>",
+        f"those of {escape(timezone)}, days of pictures UTC's. Dashed red lines are outcomes of the farm's table."
+        "</p><nav>",
         *(f"<a href='#{number}'>{escape(one.title)}</a>" for number, one in enumerate(sections)),
         "</nav>",
     ]
