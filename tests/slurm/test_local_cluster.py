@@ -35,10 +35,9 @@ def cluster(tmp_path_factory):
     assert ran.returncode == 0, f"SLURM cannot be installed here: {ran.stderr.strip() or 'out of time'}"
     folder = tmp_path_factory.mktemp("slurm")
     try:
-        ran = run(SCRIPT, "up", folder, PL_DISTILL_SLURM_PORT=PORT)
-        logs = [
-            f"{path.name}: {path.read_text()[-2000:]}" for path in sorted(folder.glob("*.log"))
-        ]  # `down` deletes them
+        ran = run(SCRIPT, "up", folder, timeout=240, PL_DISTILL_SLURM_PORT=PORT)  # seconds, but of a busy machine
+        # read here, as `down` deletes them
+        logs = [f"{path.name}: {path.read_text()[-2000:]}" for path in sorted(folder.glob("*.log"))]
         assert ran.returncode == 0, "\n".join(["SLURM does not start here", ran.stderr, *logs])
         yield folder
     finally:
