@@ -157,7 +157,7 @@ def test_two_ranks_fill_one_cache_though_one_has_nothing_to_do(teacher, pen, who
     words = f"predict --config cache/pen.yaml --model.teacher {teacher} --data.shards {pen.folder} --data.cache {cache}"
     words += " --data.batch_size 1 --trainer.accelerator cpu --trainer.devices 2 --trainer.strategy ddp"
     run = subprocess.run(
-        [sys.executable, "-m", "pl_distill.cli", *words.split()], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "pl_distill.cli", *words.split()], capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr
     assert "2 of 2 shards" in run.stderr

@@ -20,7 +20,7 @@ def test_a_command_of_the_runbook_can_be_given(command, capsys, monkeypatch):
     _, verb, *words = shlex.split(command)
     recipes = [words[number + 1] for number, word in enumerate(words) if word in ("--config", "--recipe", "--trainer")]
     assert all(Path(find_recipe(recipe)).is_file() for recipe in recipes)
-    if verb in ("fit", "predict"):
+    if verb in ("fit", "validate", "predict"):
         monkeypatch.setattr(RecipeCLI, "_run_subcommand", lambda *_: None)
         monkeypatch.setattr(RecipeCLI, "instantiate_trainer", lambda *_: None)  # one for GPUs refuses without one
         run_lightning([verb, *words])  # an option that a recipe's classes do not have is refused
@@ -34,7 +34,8 @@ def test_a_command_of_the_runbook_can_be_given(command, capsys, monkeypatch):
 
 def test_the_runbook_goes_from_weights_to_the_table():
     verbs = [command.split()[1] for command in COMMANDS]
-    assert list(dict.fromkeys(verbs)) == ["data", "predict", "cache", "fit", "evaluate", "report", "ablate"]
+    expected = ["data", "predict", "cache", "fit", "evaluate", "report", "ablate", "embed", "validate"]
+    assert list(dict.fromkeys(verbs)) == expected
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

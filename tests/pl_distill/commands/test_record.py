@@ -121,7 +121,7 @@ def test_a_few_days_are_drawn_with_the_farms_whole_table_by_its_own_calendar(sim
     words = ("record", "plot", "--record", simulated, "--outcomes", table, "--since", "2026_02_26", "--out", tmp_path)
     assert run(*words, "--timezone", "Pacific/Auckland") == 0
     page = (tmp_path / "report.html").read_text()
-    assert "2026-02-26 to 2026-03-02; times are of Pacific/Auckland" in page
+    assert "2026-02-26 to 2026-03-02; times are those of Pacific/Auckland" in page
     drawn = sorted(int(one.stem[-4:]) for one in tmp_path.glob("drift-*.png"))
     assert drawn == list(range(2, 11))  # all, however many
     assert "12 animals, 9 of them below" in page
