@@ -95,8 +95,9 @@ def write_budget(out: Path, found: Budget, envelopes: dict[str, Envelope]) -> No
 
 
 def _report_table(found: Budget, precision: str) -> ReportTable:
+    recipe = "/".join(Path(found.recipe).parts[-2:])  # of a page that is sent to others: not where it lies here
     text = (
-        f"Predicted in {precision} for {found.animals} animals and {found.frames} frames of {found.recipe} with "
+        f"Predicted in {precision} for {found.animals} animals and {found.frames} frames of {recipe} with "
         f"{found.teacher}, GiB unless a row says GFLOP: memory of tensors, by running the modules on fake ones. "
         "Nothing was measured."
     )
