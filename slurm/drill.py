@@ -155,7 +155,9 @@ def compare(trial: Trial, alone: Path, folder: Path) -> None:
 
     from pl_distill.models.student_io import load_student
 
-    ours, theirs = (load_student(one / "checkpoints" / "last.ckpt").state_dict() for one in (folder, alone))
+    ours, theirs = (
+        load_student(one / "checkpoints" / "last.ckpt", trust_pickles=True).state_dict() for one in (folder, alone)
+    )
     trial.weights_equal = ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     trial.validation_equal = curve(folder, "val/loss") == curve(alone, "val/loss")
     rates = curve(folder, "train/learning_rate")

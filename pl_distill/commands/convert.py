@@ -16,7 +16,7 @@ def convert(checkpoint: Path, out: Path) -> None:
         checkpoint: A .ckpt of `pl-distill fit`, or a student's folder.
         out: Folder for both files; an older student in it is replaced.
     """
-    student = load_student(checkpoint)
+    student = load_student(checkpoint, trust_pickles=True)
     student.save_pretrained(out, **student.origin)
     count = sum(parameter.numel() for parameter in student.parameters())
     size = (out / WEIGHTS).stat().st_size

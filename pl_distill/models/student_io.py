@@ -99,16 +99,18 @@ def find_student(source: str | Path) -> Path | None:
     return None if path.exists() else shipped_students().get(str(source))
 
 
-def load_student(source: str | Path) -> Student:
+def load_student(source: str | Path, *, trust_pickles: bool = False) -> Student:
     """Read a student, on the CPU and in eval mode.
 
     Args:
         source: A folder of `save_pretrained`, the name of a shipped student, or a checkpoint of `DistillationModule`:
-            Lightning's file or DeepSpeed's directory. DeepSpeed's own files are pickles of more than tensors: open only
-            those that you trust.
+            Lightning's file or DeepSpeed's directory.
+        trust_pickles: Whether a directory of DeepSpeed is opened: its files are pickles of more than tensors, which can
+            run any code. `pl-distill convert` does so, when a user names a run's own.
 
     Raises:
-        CheckpointError: There is no student, or its weights do not fit its description.
+        CheckpointError: There is no student, its weights do not fit its description, or it is a directory of DeepSpeed
+            that nobody has called trusted.
     """
     path = find_student(source)
     if path is None:
@@ -122,8 +124,12 @@ def load_student(source: str | Path) -> Student:
         description, tensors = _from_checkpoint(read_checkpoint(path), path)
     elif (path / DESCRIPTION).is_file():
         description, tensors = _read_folder(path)
-    else:
+    elif trust_pickles:
         description, tensors = _read_deepspeed(path)
+    else:
+        found = "is a directory of DeepSpeed, whose files are pickles that can run any code"
+        fix = f"If it is of a run of yours: pl-distill convert --checkpoint {path} --out student"
+        raise CheckpointError(path, found, "a student's folder or a single .ckpt", fix)
     description = _check_description(description, path / DESCRIPTION if path.is_dir() else path)
     student = _build(description, path)
     load_strictly(student, tensors, path)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,7 +151,20 @@ def test_a_deepspeed_directory_without_model_states_is_refused(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"holds no model states, expected checkpoint/mp_rank_00_model_states\.pt"
     ):
+        load_student(tmp_path / "x.ckpt", trust_pickles=True)
+
+
+def test_a_deepspeed_directory_is_unpickled_only_where_it_is_trusted(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    folder = tmp_path / "x.ckpt" / "checkpoint"
+    folder.mkdir(parents=True)
+    torch.save(Trap(), folder / "mp_rank_00_model_states.pt")
+    with pytest.raises(CheckpointError, match=r"x\.ckpt: is a directory of DeepSpeed, .* pl-distill convert"):
         load_student(tmp_path / "x.ckpt")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_saving_again_replaces_the_student_and_leaves_no_other_file(tmp_path):
