@@ -33,7 +33,7 @@ from pl_distill.evaluation.replay import length
 from pl_distill.evaluation.replays import describe_all, find_records, replay_all
 from pl_distill.evaluation.results import ModelIdentity, ModelResult, Results, Settings, write_results
 from pl_distill.evaluation.scoring import explain_model, score_against_teacher, score_model
-from pl_distill.evaluation.trackers import BASELINES, Baseline, make_tracker
+from pl_distill.evaluation.trackers import BASELINES, Baseline, load_recogniser, make_tracker
 from pl_distill.models.embedder_load import PEN_EMBEDDER
 from pl_distill.streaming import PruningPolicy
 
@@ -135,6 +135,7 @@ def evaluate(
     if unknown:
         raise ConfigError("baselines", f"names {unknown[0]!r}", f"some of {', '.join(BASELINES)}", "Correct it.")
     chain = None if behaviour is None else open_chain(embedder, behaviour, where)
+    recogniser = load_recogniser(policy, where)
     sources = plan_models(str(model), None if teacher is None else str(teacher))
     for source in sources[1:]:
         open_model(source, prompt, "cpu")  # a student that does not fit shows now, not after the teacher's hours
@@ -175,10 +176,12 @@ def evaluate(
             role = source.role if baseline is None else f"{source.role}-{baseline}"
             own_chain = chain if baseline is None else None
             identity_of_role = own if baseline is None else {**own, "baseline": baseline}
+            if recogniser is not None and baseline is None:
+                identity_of_role = {**identity_of_role, "recogniser": recogniser.identity}
             if own_chain is not None:
                 identity_of_role = {**identity_of_role, "chain": own_chain.identity}
             played.append(_Played(role, opened.identity, identity_of_role, baseline is not None))
-            tracker = make_tracker(opened, policy, baseline)
+            tracker = make_tracker(opened, policy, recogniser, baseline)
             names = replay_all(
                 role,
                 tracker,

@@ -17,6 +17,7 @@ from pl_distill.evaluation.event_log import events_to
 from pl_distill.evaluation.memory import STREAMING, PhaseMeter
 from pl_distill.evaluation.models import OpenedModel
 from pl_distill.evaluation.track_output import TrackOutput
+from pl_distill.evaluation.trackers import load_recogniser
 from pl_distill.monitor import Monitor
 from pl_distill.streaming import PruningPolicy, StreamingTracker
 
@@ -84,7 +85,8 @@ def track_stream(
         ClipError: The source is damaged further on, or a camera did not come back; what was written stays.
     """
     done, started = TrackedStream(), datetime.now(UTC)
-    alive: set[int] = set()  # tracks that were seen and have not ended; an id never comes back
+    alive: set[int] = set()  # ids that were seen and may be again
+    recogniser = load_recogniser(policy, next(opened.sam3.parameters()).device)
     total = source.num_frames
     if max_frames is not None:
         total = max_frames if total is None else min(total, max_frames)
@@ -115,7 +117,7 @@ def track_stream(
     try:
         with (
             events_to(out / EVENTS),
-            StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy) as tracker,
+            StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy, recogniser) as tracker,
             TrackOutput(out, fps=source.fps, video=video, masks=masks) as output,
             tqdm(total=total, desc="track", unit="frame") as bar,
             closing(monitor) if monitor is not None else nullcontext(),
@@ -129,7 +131,7 @@ def track_stream(
                     if monitor is not None:
                         monitor.update(frame.image, tracks, frame.index, frame.timestamp_s)
                     done.frames, done.tracks = done.frames + 1, done.tracks + len(set(tracks.ids) - alive)
-                    alive = (alive | set(tracks.ids)) & set(tracker.session.obj_ids)
+                    alive = (alive | set(tracks.ids)) & tracker.remembered()
                     bar.set_postfix_str(f"{len(tracks)} animals now, {done.tracks} tracks", refresh=False)
                     bar.update()
                     if time.monotonic() - recorded >= RECORD_S:

@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
+
 from pl_distill.evaluation.models import OpenedModel
 from pl_distill.evaluation.replay import Tracker
+from pl_distill.models.embedder import Embedder
+from pl_distill.models.embedder_load import load_embedder
 from pl_distill.streaming import DetectionTracker, PruningPolicy, StockTracker, StreamingTracker
 
 Baseline = Literal["stock", "iou"]
@@ -35,10 +39,21 @@ class ClosingTracker(Tracker, Protocol):
         """Let go of all memory."""
 
 
-def make_tracker(opened: OpenedModel, policy: PruningPolicy, baseline: str | None) -> ClosingTracker:
-    """Return our tracker on a network, or the baseline of that name; the policy is ours alone."""
+def load_recogniser(policy: PruningPolicy, device: torch.device) -> Embedder | None:
+    """Load the embedder by which a policy recognises animals; None if it recognises none.
+
+    Raises:
+        CheckpointError: There is no such embedder, or it is damaged.
+    """
+    return None if policy.appearance is None else load_embedder(policy.appearance.embedder, device)
+
+
+def make_tracker(
+    opened: OpenedModel, policy: PruningPolicy, recogniser: Embedder | None, baseline: str | None
+) -> ClosingTracker:
+    """Return our tracker on a network, or the baseline of that name; policy and recogniser are ours alone."""
     if baseline == "stock":
         return StockTracker(opened.sam3, opened.prompt, opened.preprocessing)
     if baseline == "iou":
         return DetectionTracker(opened.sam3, opened.prompt, opened.preprocessing)
-    return StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy)
+    return StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy, recogniser)

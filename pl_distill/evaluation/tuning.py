@@ -27,7 +27,8 @@ WITHOUT = "without-"
 """How the name of an arm begins whose policy lacks something."""
 
 SWITCHES = (
-    "retirement", "suppress_duplicates", "fill_holes", "one_to_one", "protect_memories", "full_window", "skip_blank",
+    "retirement", "appearance", "suppress_duplicates", "fill_holes", "one_to_one", "protect_memories", "full_window",
+    "skip_blank",
 )  # fmt: skip
 """What a policy mends and transformers does not."""
 
@@ -99,7 +100,7 @@ def without_switches(policy: PruningPolicy) -> dict[str, PruningPolicy]:
 
     The rest of the policy stays in every arm; by default, nothing of it changes what transformers alone gives.
     """
-    off: dict[str, Any] = {name: None if name == "retirement" else False for name in SWITCHES}
+    off: dict[str, Any] = {name: None if name in ("retirement", "appearance") else False for name in SWITCHES}
     arms = {f"{WITHOUT}{name}": replace(policy, **{name: off[name]}) for name in SWITCHES if getattr(policy, name)}
     return {**arms, f"{WITHOUT}any": replace(policy, **off)}
 

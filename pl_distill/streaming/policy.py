@@ -51,6 +51,62 @@ class Retirement:
 
 
 @dataclass(frozen=True)
+class Appearance:
+    """When a track takes the identity of an animal that it looks like, because the two changed places or it was lost.
+
+    Chosen with `pen_embedder`, whose vectors of one animal agree by 0.9 and of two by 0.3; for another embedder look at
+    yours first.
+
+    Args:
+        embedder: Whose vectors are compared: a shipped one, a folder, a hub name, or a DINOv3 of timm.
+        fps: Looks per second; frames between them are not described. Higher: slower, and nothing was gained in a pen.
+        overlap: Animals whose box overlaps another's by so much (IoU) are not looked at. Higher: looks of two animals
+            mixed. Lower: those that lie in piles are never recognised.
+        recent: So many looks of late say whom a track follows. Higher: a mistake stands for longer. Lower: one bad
+            look makes one.
+        needed: Of these so many at least must have been had. Higher: animals in piles are not recognised. Lower: see
+            `recent`.
+        settled: After so many looks (which fade) others are compared with an animal. Higher: animals are known later.
+            Lower: an animal is known by what a track saw in its first, unsure second.
+        decay: What a look of an animal weighs after the next one. Lower: it may change faster, and a wrong look counts
+            for more.
+        likeness: A new track is an animal that was known before from so large a cosine on. Higher: animals that were
+            lost become new ones. Lower: a new animal takes the identity of one that was lost.
+        lead: By so much the cosine must be larger than that with the track's own animal. Higher: tracks that changed
+            places stay so. Lower: tracks of animals that look alike change identities for nothing.
+        animals: So many are remembered; of those without a track the ones seen last.
+    """
+
+    embedder: str = "pen_embedder"
+    fps: float = 6.0
+    overlap: float = 0.3
+    recent: int = 8
+    needed: int = 3
+    settled: int = 12
+    decay: float = 0.99
+    likeness: float = 0.7
+    lead: float = 0.15
+    animals: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("recent", "needed", "animals"):
+            _at_least(1, f"appearance.{name}", getattr(self, name))
+        for name in ("overlap", "settled", "likeness", "lead"):
+            _at_least(0, f"appearance.{name}", getattr(self, name))
+        if not self.fps > 0:
+            raise ConfigError("appearance.fps", f"is {self.fps}", "above 0", "Correct it.")
+        if not 0 < self.decay <= 1 or self.settled * (1 - self.decay) >= 1:
+            raise ConfigError(
+                "appearance.decay", f"is {self.decay}, so that looks weigh less than {self.settled} together",
+                f"above 1 - 1 / settled ({1 - 1 / max(self.settled, 1):g}), at most 1", "Raise it, or lower settled.",
+            )  # fmt: skip
+        if self.needed > self.recent:
+            raise ConfigError(
+                "appearance.needed", f"is {self.needed}", f"at most recent ({self.recent})", "Correct one of the two."
+            )
+
+
+@dataclass(frozen=True)
 class PruningPolicy:
     """How `StreamingTracker` treats SAM 3's session. The default forgets what cannot matter and mends what is broken.
 
@@ -61,6 +117,8 @@ class PruningPolicy:
             conditioning frames than the model attends to (4). ``none`` drops nothing: megabytes per frame, for
             comparison only.
         retirement: When tracks end. None: never, as in transformers.
+        appearance: How animals are recognised by their looks. None: they are not, as in transformers; a track that goes
+            on with another animal keeps its identity.
         suppress_duplicates: Of detections that overlap by `det_nms_thresh` of the model's configuration, the best
             alone counts. transformers does so only with a package from the hub, and silently does not without it.
         fill_holes: Holes of a mask of up to `fill_hole_area` pixels of the model's configuration (0: none) are filled;
@@ -89,6 +147,7 @@ class PruningPolicy:
 
     mode: Mode = "exact"
     retirement: Retirement | None = field(default_factory=Retirement)
+    appearance: Appearance | None = None
     suppress_duplicates: bool = True
     fill_holes: bool = True
     one_to_one: bool = True

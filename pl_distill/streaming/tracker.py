@@ -9,9 +9,11 @@ import torch
 from datamodules.clip import Image
 from datamodules.preprocessing import Preprocessing
 from pl_distill.errors import ConfigError
+from pl_distill.models.embedder import Embedder
 from pl_distill.models.prompts import PromptEmbedding
 from pl_distill.streaming.policy import PruningPolicy
 from pl_distill.streaming.postprocess import Tracks, to_tracks
+from pl_distill.streaming.recognition import Recognition
 from pl_distill.streaming.retirement import TrackLives
 from pl_distill.streaming.sam3_stream import Sam3Stream
 from pl_distill.streaming.session import StreamingSession
@@ -36,9 +38,11 @@ class StreamingTracker:
         prompt: What to look for.
         preprocessing: What the model expects of its input.
         policy: What to forget, and when tracks end.
+        embedder: What `policy.appearance` names, loaded: tells animals by their looks. None without it.
 
     Raises:
-        ConfigError: The model's weights are of several dtypes, or the prompt is of another width than the model.
+        ConfigError: The policy asks for an embedder and there is none, or the other way round; the model's weights are
+            of several dtypes, or the prompt is of another width than the model.
     """
 
     def __init__(
@@ -47,8 +51,15 @@ class StreamingTracker:
         prompt: PromptEmbedding,
         preprocessing: Preprocessing,
         policy: PruningPolicy | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         self.policy = PruningPolicy() if policy is None else policy
+        self.embedder = embedder
+        if (embedder is None) != (self.policy.appearance is None):
+            raise ConfigError(
+                "policy.appearance", "is given without an embedder, or an embedder without it", "both or neither",
+                "Load the embedder that it names: load_embedder(policy.appearance.embedder).",
+            )  # fmt: skip
         self.model: Sam3Stream | None = Sam3Stream.of(model, self.policy)
         self.prompt = prompt
         self.preprocessing = preprocessing
@@ -83,11 +94,16 @@ class StreamingTracker:
             tracks = to_tracks(output, frame.shape[0], frame.shape[1], hidden=self._retire(number))
             self.session.prune(self.frames)
         self.frames += 1
-        return tracks
+        return tracks if self._recognition is None else self._recognition.identify(frame, tracks, timestamp_s, number)
 
     def session_bytes(self) -> int:
         """Return the bytes of all tensors that are kept from frame to frame."""
-        return self.session.tensor_bytes()
+        looks = 0 if self._recognition is None else self._recognition.identities.bytes()
+        return self.session.tensor_bytes() + looks
+
+    def remembered(self) -> set[int]:
+        """Return the ids of all tracks that are alive, shown or not, and of animals that would be recognised."""
+        return set(self.session.obj_ids) if self._recognition is None else self._recognition.identities.remembered()
 
     def reset(self) -> None:
         """Forget everything, as if no frame had been seen: another video begins, and ids begin again."""
@@ -102,6 +118,7 @@ class StreamingTracker:
         self._shown_s: float | None = None  # time of the newest frame that the model was shown
         self._watch = CameraWatch()
         self._lives = None if self.policy.retirement is None else TrackLives(self.policy.retirement)
+        self._recognition = self._begin_recognition()
 
     def close(self) -> None:
         """Let go of the model and of all memory; the tracker cannot be used again."""
@@ -123,9 +140,11 @@ class StreamingTracker:
         if rules is None or last_s is None or not 0 < rules.pause_s < timestamp_s - last_s:
             return
         for track in list(self.session.obj_ids):
-            logger.info("frame %d: track %d ends, a pause of %.0f s", number, track, timestamp_s - last_s)
+            logger.info("frame %d: track %s ends, a pause of %.0f s", number, self._called(track), timestamp_s - last_s)
             self.session.remove_object(track)
         self._lives = TrackLives(rules)
+        if self._recognition is not None:
+            self._recognition.identities.forget_all()  # who is who after it, the pool may tell
 
     def _retire(self, number: int) -> set[int]:
         """End the tracks whose time has come; return them, and those that go on but are not to be shown."""
@@ -133,9 +152,20 @@ class StreamingTracker:
             return set()
         ended = self._lives.observe(self.session.obj_ids, self.model.evidence)
         for track, reason in ended.items():
-            logger.info("frame %d: track %d ends, %s", number, track, reason)
+            logger.info("frame %d: track %s ends, %s", number, self._called(track), reason)
             self.session.remove_object(track)
+            if self._recognition is not None:
+                self._recognition.identities.end(track)
         return self._lives.hidden() | ended.keys()
+
+    def _called(self, track: int) -> str:
+        """Return the id under which a track is shown."""
+        shown = track if self._recognition is None else self._recognition.identities.known_as(track)
+        return "(never shown)" if shown is None else str(shown)
+
+    def _begin_recognition(self) -> Recognition | None:
+        rules = self.policy.appearance
+        return None if self.embedder is None or rules is None else Recognition(self.embedder, rules)
 
 
 def _common_dtype(model: Any) -> torch.dtype:

@@ -10,7 +10,7 @@ from pl_distill.evaluation.results import read_results
 from pl_distill.evaluation.tables import read_report_tables
 from pl_distill.evaluation.tuning import SWITCHES, combinations, without_switches, write_variant
 from pl_distill.models.sam3 import load_sam3, write_random_sam3
-from pl_distill.streaming import PruningPolicy
+from pl_distill.streaming import Appearance, PruningPolicy
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,8 @@ def test_each_switch_of_the_policy_has_a_row(words, tmp_path):
 
 
 def test_without_any_switch_the_rest_of_the_policy_stays():
-    policy = PruningPolicy(mode="bounded", window_frames=3, encode_singly=True, max_objects=9, skip_blank=False)
+    given = {"mode": "bounded", "window_frames": 3, "encode_singly": True, "max_objects": 9, "skip_blank": False}
+    policy = PruningPolicy(**given, appearance=Appearance())
     arms = without_switches(policy)
     assert set(arms) == {f"without-{name}" for name in (*SWITCHES, "any")} - {"without-skip_blank"}
     for name, arm in arms.items():
