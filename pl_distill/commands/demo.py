@@ -31,6 +31,7 @@ from pl_distill.evaluation.report import report
 from pl_distill.evaluation.results import read_results, write_results
 from pl_distill.models.sam3 import load_necks, load_sam3
 from pl_distill.models.student_io import load_student
+from pl_distill.streaming import Appearance, PruningPolicy
 
 RECIPE = "distill/pen.yaml"
 DEVICE = "orin-nx-16gb"  # whose limits the budget is told against
@@ -137,6 +138,7 @@ def demo(
 
     def score() -> None:
         evaluation = {"model": student, "data": shards, "out": out, "teacher": teacher, "seed": EVALUATION_SEED + seed}
+        evaluation["policy"] = PruningPolicy(appearance=Appearance())
         evaluate_in_jobs([evaluation], jobs=min(test_clips, os.cpu_count() or 1))
 
     def weigh() -> None:

@@ -47,6 +47,11 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
         notes.append("No frame is labelled: there are no scores against truth.")
     elif judged < frames:
         notes.append(f"{judged} of {frames} frames are labelled and judged; the tracker saw all of them.")
+    if appearance := settings.policy.get("appearance"):
+        notes.append(
+            f"Tracks take the identity of the animal that they look like, by {appearance['embedder']!r}: "
+            "scores are of tracker and embedder together."
+        )
     if settings.max_frames is not None:
         notes.append(f"Only the first {settings.max_frames} frames of each clip were used.")
     if settings.device == "cpu":
