@@ -95,6 +95,24 @@ def test_the_record_says_what_ran(tracked, model, video):
     assert 0.1 < record["memory"]["streaming"].get("rss", 2**30) / 2**30 < 64
 
 
+def test_animals_are_recognised_where_the_policy_names_an_embedder(tracked, model, video, tmp_path):
+    out = tmp_path / "out"
+    assert track(video, model, out, "--policy.appearance.embedder=pen_embedder", "--annotated=false") == 0
+    plain, known = read_tracks(tracked / "tracks.txt"), read_tracks(out / "tracks.txt")
+    assert {frame: sorted(map(tuple, boxes.boxes_xyxy)) for frame, boxes in known.items()} == {
+        frame: sorted(map(tuple, boxes.boxes_xyxy)) for frame, boxes in plain.items()
+    }
+    record = json.loads((out / "run.json").read_text())
+    assert record["policy"]["appearance"]["embedder"] == "pen_embedder"
+    assert record["tracks"] == len({row for boxes in known.values() for row in boxes.ids})
+
+
+def test_an_embedder_that_is_not_there_is_named(model, video, tmp_path, capsys):
+    assert track(video, model, tmp_path / "out", "--policy.appearance.embedder=nowhere") == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "tracks.txt").exists()
+
+
 def test_a_device_that_is_too_small_fails_after_everything_is_written(model, video, tmp_path, capsys):
     profile = load_envelope("orin-nx-16gb")
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(asdict(profile) | {"name": "Toy", "memory_gib": 4.61}))

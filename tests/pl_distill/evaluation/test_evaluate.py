@@ -13,6 +13,7 @@ from datamodules.errors import ShardError
 from datamodules.locks import held
 from datamodules.shards import read_shard_clips
 from datamodules.video import probe_video
+from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation import evaluate as evaluating
 from pl_distill.evaluation import replays
@@ -23,9 +24,10 @@ from pl_distill.evaluation.mot import TrackingCounts, count_clip
 from pl_distill.evaluation.pairing import pair_with_annotations
 from pl_distill.evaluation.results import read_results
 from pl_distill.evaluation.track_files import read_tracks
+from pl_distill.models.dinov3 import FAMILY
 from pl_distill.models.prompts import choose_prompt, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3
-from pl_distill.streaming import PruningPolicy, StreamingTracker
+from pl_distill.streaming import Appearance, PruningPolicy, StreamingTracker
 
 CLIPS = ["2026_01_26/000000", "2026_01_27/000000"]
 
@@ -188,6 +190,20 @@ def test_only_the_clip_that_is_not_whole_is_replayed(finished, replayed, shards,
 def test_another_question_is_asked_anew(finished, replayed, shards, teacher, change):
     finished[1](args=(teacher, shards), **change)
     assert len(replayed) == 2
+
+
+def test_tracks_named_by_another_embedder_are_not_taken_for_those_of_this(shards, teacher, tmp_path, replayed):
+    embedder = Path(shutil.copytree(shipped_models(*FAMILY)["pen_embedder"], tmp_path / "embedder"))
+    policy = PruningPolicy(appearance=Appearance(embedder=str(embedder)))
+    options = {"max_frames": 2, "video": False, "policy": policy}
+    results = evaluate(teacher, shards, tmp_path / "out", **options)
+    assert any("by '" in note and "tracker and embedder together" in note for note in results.notes)
+    evaluate(teacher, shards, tmp_path / "out", **options)
+    assert len(replayed) == 2
+    cropping = json.loads((embedder / "cropping.json").read_text())
+    (embedder / "cropping.json").write_text(json.dumps({**cropping, "margin": 0.4}))
+    evaluate(teacher, shards, tmp_path / "out", **options)
+    assert len(replayed) == 4
 
 
 def test_tracks_of_other_code_are_not_taken_for_those_of_this(finished, replayed, shards, teacher, monkeypatch):
