@@ -1,7 +1,7 @@
 """`pl-distill demo`: every link of the chain, one after the other, on a pen that it draws itself."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from itertools import count as count_up
 from pathlib import Path
@@ -41,6 +41,7 @@ DAYS: dict[Part, tuple[date, int]] = {  # first day and number of days in config
     "val": (date(2026, 1, 21), 5),
     "test": (date(2026, 1, 26), 6),
 }
+POLICY = PruningPolicy(appearance=Appearance())  # what a pen's owner wants: animals keep their identities
 
 
 def demo(
@@ -93,6 +94,7 @@ def demo(
         "max_steps": max_steps,
         "seed": seed,
         "teacher_sha256": model_sha256(load_sam3(teacher)),
+        "policy": asdict(POLICY),
     }
     steps = Steps(out / "demo.json", settings, total=7)
     shards, features, student = (out / name for name in ("shards", "features", "student"))
@@ -138,7 +140,7 @@ def demo(
 
     def score() -> None:
         evaluation = {"model": student, "data": shards, "out": out, "teacher": teacher, "seed": EVALUATION_SEED + seed}
-        evaluation["policy"] = PruningPolicy(appearance=Appearance())
+        evaluation["policy"] = POLICY
         evaluate_in_jobs([evaluation], jobs=min(test_clips, os.cpu_count() or 1))
 
     def weigh() -> None:

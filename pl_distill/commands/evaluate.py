@@ -47,7 +47,7 @@ def evaluate(
         split: Part of the shards to score.
         max_frames: Only the first so many frames of each clip.
         video: Whether to write annotated videos, and a strip of pictures of each error.
-        policy: What the tracker forgets, and when tracks end.
+        policy: What the tracker forgets, when tracks end, and whether animals are recognised by their looks.
         device: cpu, cuda, cuda:1, or auto.
         seed: Of torch's generator.
         task: Number of this job among several that share the clips and --out, from 0: $SLURM_ARRAY_TASK_ID.

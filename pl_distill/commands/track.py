@@ -17,6 +17,7 @@ from pl_distill.evaluation.memory import STREAMING
 from pl_distill.evaluation.models import open_model, plan_model
 from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, track_stream
+from pl_distill.evaluation.trackers import load_recogniser
 from pl_distill.models.embedder_load import PEN_EMBEDDER, load_embedder
 from pl_distill.monitor import Monitor, Sink
 from pl_distill.monitor_sinks import ANIMALS, AnimalLines, open_behaviour, open_pool
@@ -92,7 +93,8 @@ def track(
         place: Where feeder and drinkers are in the picture, and how large a metre is: for the record.
         identify: When a track of a pool is asked about, with what it is compared, and from which score on it is known.
         sampling: Which embeddings the pool keeps. By default those that it was made for: 7 float32 vectors an hour.
-        policy: What the tracker forgets, and when tracks end. By default nothing may grow; `evaluate` uses exact.
+        policy: What the tracker forgets, when tracks end, and whether animals are recognised by their looks. By default
+            nothing may grow; `evaluate` uses exact.
         device: cpu, cuda, cuda:1, or auto.
         precision: Of weights and activations.
         envelope: The device, a shipped profile such as orin-nx-16gb or a YAML file, that the memory at the end is
@@ -123,6 +125,9 @@ def track(
         given = None if began is None else _read_time(began)
         if pool is not None or behaviour is not None:
             model_of_animals = load_embedder(embedder, choose_device(device))
+        loaded = {} if model_of_animals is None else {embedder: model_of_animals}
+        recogniser = load_recogniser(policy, choose_device(device), loaded)
+        if model_of_animals is not None:
             head = open_behaviour(behaviour, model_of_animals)
             if pool is not None:
                 started = given or datetime.now(UTC)  # a camera's first frame comes when all is loaded
@@ -139,8 +144,9 @@ def track(
             sinks: list[Sink] = [*([] if keeper is None else [keeper]), AnimalLines(out / ANIMALS, keeper)]
             monitor = Monitor(model_of_animals, head, sinks)
         done = track_stream(
-            source, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames, monitor=monitor
-        )
+            source, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames,
+            recogniser=recogniser, monitor=monitor,
+        )  # fmt: skip
     speed = f"{done.frames_per_second:.2f} frames/s in the tracker"
     print(f"{done.state} after {done.frames} frames with {done.tracks} tracks, {speed}")
     peaks = done.memory.get(STREAMING, {})

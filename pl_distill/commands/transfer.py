@@ -53,7 +53,7 @@ def transfer(
         frames: Of each clip.
         seed: The first herd; below 1,000,000.
         prompt: What to look for, also where the animals are none.
-        policy: What the tracker forgets, and when tracks end.
+        policy: What the tracker forgets, when tracks end, and whether animals are recognised by their looks.
         video: Whether to write annotated videos.
         jobs: Processes that draw and stream at a time.
     """

@@ -98,7 +98,7 @@ def evaluate(
         split: Part of the shards: ``train``, ``val`` or ``test``.
         max_frames: Only the first so many frames of each clip; None for all.
         video: Whether to write an annotated mp4 of each clip, and a strip of pictures of each error.
-        policy: What the tracker forgets, and when tracks end.
+        policy: What the tracker forgets, when tracks end, and whether animals are recognised by their looks.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: the GPU where there is one.
         seed: Of torch's generator before each clip.
         task: Number of this job among several that share the clips and `out`, from 0: ``$SLURM_ARRAY_TASK_ID``.
@@ -135,7 +135,7 @@ def evaluate(
     if unknown:
         raise ConfigError("baselines", f"names {unknown[0]!r}", f"some of {', '.join(BASELINES)}", "Correct it.")
     chain = None if behaviour is None else open_chain(embedder, behaviour, where)
-    recogniser = load_recogniser(policy, where)
+    recogniser = load_recogniser(policy, where, {} if chain is None else {embedder: chain.embedder})
     sources = plan_models(str(model), None if teacher is None else str(teacher))
     for source in sources[1:]:
         open_model(source, prompt, "cpu")  # a student that does not fit shows now, not after the teacher's hours

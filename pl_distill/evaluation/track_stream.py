@@ -17,7 +17,7 @@ from pl_distill.evaluation.event_log import events_to
 from pl_distill.evaluation.memory import STREAMING, PhaseMeter
 from pl_distill.evaluation.models import OpenedModel
 from pl_distill.evaluation.track_output import TrackOutput
-from pl_distill.evaluation.trackers import load_recogniser
+from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Monitor
 from pl_distill.streaming import PruningPolicy, StreamingTracker
 
@@ -64,6 +64,7 @@ def track_stream(
     video: bool,
     masks: bool,
     max_frames: int | None,
+    recogniser: Embedder | None = None,
     monitor: Monitor | None = None,
 ) -> TrackedStream:
     """Give every frame of a source to a tracker, and write tracks, masks, video, events and a record into `out`.
@@ -75,10 +76,11 @@ def track_stream(
         source: What to track.
         opened: The model.
         out: Folder; the files of an older run in it are replaced.
-        policy: What the tracker forgets, and when tracks end.
+        policy: What the tracker forgets, when tracks end, and whether animals are recognised by their looks.
         video: Whether to write the annotated video.
         masks: Whether to write the masks.
         max_frames: Only the first so many frames.
+        recogniser: What `policy.appearance` names, loaded; None without it.
         monitor: Describes the animals and hands them on; closed at the end.
 
     Raises:
@@ -86,7 +88,6 @@ def track_stream(
     """
     done, started = TrackedStream(), datetime.now(UTC)
     alive: set[int] = set()  # ids that were seen and may be again
-    recogniser = load_recogniser(policy, next(opened.sam3.parameters()).device)
     total = source.num_frames
     if max_frames is not None:
         total = max_frames if total is None else min(total, max_frames)

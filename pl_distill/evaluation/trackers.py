@@ -1,5 +1,6 @@
 """The trackers that an evaluation runs on one network: ours, and simpler ones to compare with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -39,13 +40,23 @@ class ClosingTracker(Tracker, Protocol):
         """Let go of all memory."""
 
 
-def load_recogniser(policy: PruningPolicy, device: torch.device) -> Embedder | None:
+def load_recogniser(
+    policy: PruningPolicy, device: torch.device, loaded: Mapping[str, Embedder] | None = None
+) -> Embedder | None:
     """Load the embedder by which a policy recognises animals; None if it recognises none.
+
+    Args:
+        policy: Names it.
+        device: Where it shall run.
+        loaded: Embedders by name that are there already, for what follows the tracker.
 
     Raises:
         CheckpointError: There is no such embedder, or it is damaged.
     """
-    return None if policy.appearance is None else load_embedder(policy.appearance.embedder, device)
+    if policy.appearance is None:
+        return None
+    name = policy.appearance.embedder
+    return (loaded or {}).get(name) or load_embedder(name, device)
 
 
 def make_tracker(

@@ -37,11 +37,24 @@ class NamedBehaviours(NamedTuple):
 class _Seen(NamedTuple):
     tick: int
     ids: tuple[int, ...]
+    pieces: NDArray[np.int64]  # of each animal's course, (N,): another one where it jumped
     boxes_xyxy: NDArray[np.float32]
     lies: NDArray[np.float32]
     features: Tensor  # (N, F)
     width: int
     height: int
+
+
+class _Course(NamedTuple):
+    """Where an animal was last seen, and on which piece of its course."""
+
+    piece: int
+    tick: int
+    middle: NDArray[np.floating]
+
+
+JUMP = 1.0
+"""Body lengths between two observations, above which a number has gone over to another animal."""
 
 
 class BehaviourStream:
@@ -56,6 +69,8 @@ class BehaviourStream:
         self.lag = model.window.future + REACH
         self._keep = model.window.past + REACH
         self._seen: deque[_Seen] = deque()
+        self._courses: dict[int, _Course] = {}
+        self._pieces = 0
         self._done = -1  # the last tick that was named
 
     def push(
@@ -80,11 +95,26 @@ class BehaviourStream:
         if self._seen and tick <= self._seen[-1].tick:
             raise ValueError(f"tick {tick} follows {self._seen[-1].tick}")
         height, width = frame_size
-        self._seen.append(_Seen(tick, ids, boxes_xyxy, lies, features, width, height))
+        pieces = np.array([self._piece(tick, *one) for one in zip(ids, boxes_xyxy, strict=True)], np.int64)
+        self._seen.append(_Seen(tick, ids, pieces, boxes_xyxy, lies, features, width, height))
         named = list(self._name(tick - self.lag))
         while self._seen[0].tick < self._done - self._keep:
             self._seen.popleft()
+        for gone in [one for one, course in self._courses.items() if tick - course.tick > self._keep + self.lag]:
+            del self._courses[gone]
         return named
+
+    def _piece(self, tick: int, animal: int, box_xyxy: NDArray[np.float32]) -> int:
+        """Say to which piece of its course an animal's box belongs: a jump is no movement, and begins another one."""
+        middle, body = (box_xyxy[:2] + box_xyxy[2:]) / 2, float((box_xyxy[2:] - box_xyxy[:2]).max())
+        before = self._courses.get(animal)
+        if before is None or np.hypot(*(middle - before.middle)) > JUMP * body * (tick - before.tick):
+            self._pieces += 1
+            piece = self._pieces
+        else:
+            piece = before.piece
+        self._courses[animal] = _Course(piece, tick, middle)
+        return piece
 
     def flush(self) -> list[NamedBehaviours]:
         """Name what is left, by what has been seen; the stream can go on with later ticks."""
@@ -103,13 +133,13 @@ class BehaviourStream:
         window = self.model.window
         first, last = moment.tick - window.past - REACH, moment.tick + window.future + REACH
         around = [one for one in self._seen if first <= one.tick <= last]
-        ids = np.concatenate([np.array(one.ids, np.int64) for one in around])
-        ticks = np.concatenate([np.full(len(one.ids), one.tick) for one in around])
+        pieces = np.concatenate([one.pieces for one in around])
+        ticks = np.concatenate([np.full(len(one.pieces), one.tick) for one in around])
         boxes = np.concatenate([one.boxes_xyxy.reshape(-1, 4) for one in around])
         lies = np.concatenate([one.lies.reshape(-1, len(LIE)) for one in around])
-        order = np.lexsort((ticks, ids))
+        order = np.lexsort((ticks, pieces))
         frame = (ticks[order] - first).astype(np.int32)
-        _, animal = np.unique(ids[order], return_inverse=True)
+        _, animal = np.unique(pieces[order], return_inverse=True)
         motion = motion_of(
             frame,
             animal.astype(np.int32),
@@ -120,6 +150,7 @@ class BehaviourStream:
             height=moment.height,
         )
         now = np.flatnonzero(ticks[order] == moment.tick)
+        called = dict(zip(moment.pieces.tolist(), moment.ids, strict=True))
         rows = window_rows(frame, animal.astype(np.int32), window, 1)[now]
         present = rows >= 0
         device = next(self.model.head.parameters()).device
@@ -134,7 +165,7 @@ class BehaviourStream:
             probabilities, classes = logits.float().softmax(1).max(1)
         return NamedBehaviours(
             moment.tick,
-            tuple(ids[order][now].tolist()),
+            tuple(called[piece] for piece in pieces[order][now].tolist()),
             tuple(self.model.classes[number] for number in classes.tolist()),
             probabilities.cpu().numpy(),
         )

@@ -179,7 +179,9 @@ class RecordWriter:
             track = (self._session, one.number)
             tally.tracks[track] = tally.tracks.get(track, 0.0) + step_s
         moved = float(np.hypot(*(here - memory.anchor_m)))
-        if moved >= pen.step_m:
+        if moved > pen.step_m + pen.max_speed_m_s * step_s:  # the track went over to another animal, or came back
+            memory.anchor_m = here
+        elif moved >= pen.step_m:
             tally.distance_m += moved
             memory.anchor_m = here
         if one.behaviour in self._behaviours:

@@ -26,6 +26,7 @@ class PenMap:
         step_m: Movements of the centre below this are jitter.
         visit_gap_s: A visit goes on over a pause of this length.
         max_gap_s: After a longer time unseen, the time between is not counted.
+        max_speed_m_s: Faster than this no animal runs: what looks like it is a track that changed its animal, no way.
     """
 
     pixels_per_m: float = 100.0
@@ -35,8 +36,11 @@ class PenMap:
     step_m: float = 0.15
     visit_gap_s: float = 10.0
     max_gap_s: float = 2.0
+    max_speed_m_s: float = 5.0
 
     def __post_init__(self) -> None:
+        if not self.max_speed_m_s > 0:
+            raise ConfigError("map.max_speed_m_s", f"is {self.max_speed_m_s}", "above 0", "Correct it.")
         if not self.pixels_per_m > 0:
             raise ConfigError("map.pixels_per_m", f"is {self.pixels_per_m}", "above 0", "Measure the pen's length.")
 

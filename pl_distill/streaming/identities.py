@@ -8,8 +8,9 @@ In the field: re-identification within a sequence, one to one, as the appearance
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +35,39 @@ class _Animal:
 
 
 @dataclass
+class _Look:
+    """How a track looked in a moment, and whether it was found to be its own animal in a moment soon after."""
+
+    moment: int
+    vector: Vector
+    is_own: bool = False
+
+
+@dataclass
 class _Track:
-    """Whom a track follows, when it was shown last, and how it looked in moments that its animal has not learned."""
+    """Whom a track follows, when it was shown last, and its looks of late, which its animal has not learned."""
 
     identity: int
     shown: int
-    looks: deque[tuple[int, Vector]] = field(default_factory=deque)
+    looks: deque[_Look] = field(default_factory=deque)
 
-    def since(self, moment: int) -> list[Vector]:
-        return [look for seen, look in self.looks if seen > moment]
+    def since(self, moment: int) -> list[_Look]:
+        return [look for look in self.looks if look.moment > moment]
+
+
+class Change(NamedTuple):
+    """A track that goes on under another identity.
+
+    Args:
+        before: What it was called.
+        after: What it is called from now on.
+        is_known: Whether that is an animal that it looks like; otherwise a new one, since another track looks like
+            `before`.
+    """
+
+    before: int
+    after: int
+    is_known: bool
 
 
 class Identities:
@@ -73,34 +98,32 @@ class Identities:
 
     def bytes(self) -> int:
         """Return the bytes of all vectors that are kept."""
-        looks = sum(look.nbytes for track in self._tracks.values() for _, look in track.looks)
+        looks = sum(look.vector.nbytes for track in self._tracks.values() for look in track.looks)
         return looks + sum(animal.total.nbytes for animal in self._animals.values() if animal.total is not None)
 
-    def look(self, shown: Sequence[int], looks: Mapping[int, Vector]) -> dict[int, tuple[int, int]]:
-        """Take one moment, and return the shown tracks whose identity it changed: track -> before and after.
+    def look(self, shown: Sequence[int], looks: Mapping[int, Vector]) -> list[Change]:
+        """Take one moment, and say which tracks are called otherwise from now on; some of them may not be shown.
 
         Args:
             shown: All tracks of the moment.
             looks: Track -> how it looks, for those of them that are seen well: vectors of length 1, all of one size.
         """
         self._moment += 1
-        before = dict(zip(shown, self.of(shown), strict=True))
+        self.of(shown)
         for number in shown:
             track = self._tracks[number]
             track.shown = self._animals[track.identity].seen = self._moment
             if number in looks:
-                track.looks.append((self._moment, looks[number]))
+                track.looks.append(_Look(self._moment, looks[number]))
             self._learn(track)
-        self._take(self._choose(shown))
+        changes = self._take(self._choose(shown))
         self._forget()
-        after = dict(zip(shown, self.of(shown), strict=True))
-        return {number: (before[number], after[number]) for number in shown if before[number] != after[number]}
+        return changes
 
-    def end(self, number: int) -> None:
-        """Let go of a track; its animal may be recognised again, if it was seen well for long enough."""
-        track = self._tracks.pop(number, None)
-        if track is not None:
-            self._drop_unsettled(track.identity)
+    def keep(self, live: Collection[int]) -> None:
+        """Let go of all other tracks; an animal may be recognised again, if it was seen well for long enough."""
+        for number in self._tracks.keys() - set(live):
+            self._drop_unsettled(self._tracks.pop(number).identity)
 
     def forget_all(self) -> None:
         """Let go of all tracks and animals; their identities do not come back."""
@@ -118,16 +141,18 @@ class Identities:
         return identity
 
     def _learn(self, track: _Track) -> None:
-        """Believe looks against which nothing spoke for long enough."""
+        """Let its animal learn looks that were found to be its own, and against which nothing spoke since."""
         animal = self._animals[track.identity]
-        while track.looks and track.looks[0][0] <= self._moment - 2 * self.rules.recent:
-            animal.learn(track.looks.popleft()[1], self.rules.decay)
+        while track.looks and track.looks[0].moment <= self._moment - 2 * self.rules.recent:
+            look = track.looks.popleft()
+            if look.is_own:
+                animal.learn(look.vector, self.rules.decay)
 
     def _is_settled(self, identity: int) -> bool:
         return self._animals[identity].weight >= self.rules.settled
 
     def _choose(self, shown: Sequence[int]) -> dict[int, int]:
-        """Say which tracks look like which other animal, one to one.
+        """Say which tracks look like which other animal, one to one, and note those that look like their own.
 
         A track that is shown and whose looks say nothing keeps its identity, and no other can have it.
         """
@@ -139,36 +164,54 @@ class Identities:
             track.identity for number, track in self._tracks.items() if number not in recent and track.shown > begin
         }
         known = [identity for identity in self._animals if self._is_settled(identity) and identity not in kept]
-        if not recent or not known:
-            return {}
-        own = [self._tracks[number].identity for number in recent]
-        likeness = (
-            _directions(np.sum(looks, 0) for looks in recent.values())
-            @ _directions(self._animals[identity].total for identity in known).T
-        )
-        likeness += self.rules.lead * (np.array(own)[:, None] == np.array(known)[None])
-        nobody = np.where(np.eye(len(own), dtype=bool), self.rules.likeness, -np.inf)  # known to look like it
-        rows, columns = linear_sum_assignment(np.concatenate([likeness, nobody], 1), maximize=True)
-        numbers = list(recent)
+        numbers, own = list(recent), [self._tracks[number].identity for number in recent]
+        chosen = self._match(recent.values(), own, known) if recent and known else [None] * len(own)
+        for number, identity, found in zip(numbers, own, chosen, strict=True):
+            if found == identity or (found is None and identity not in known):  # nobody speaks against a young animal
+                for look in recent[number]:
+                    look.is_own = True
         return {
-            numbers[row]: known[column]
-            for row, column in zip(rows, columns, strict=True)
-            if column < len(known) and known[column] != own[row]
+            number: found
+            for number, identity, found in zip(numbers, own, chosen, strict=True)
+            if found is not None and found != identity
         }
 
-    def _take(self, chosen: Mapping[int, int]) -> None:
+    def _match(self, recent: Iterable[Sequence[_Look]], own: Sequence[int], known: Sequence[int]) -> list[int | None]:
+        """Give for each track the known animal that it looks like, None if it looks like nobody who is free."""
+        likeness = (
+            _directions(np.sum([look.vector for look in looks], 0) for looks in recent)
+            @ _directions(self._animals[identity].total for identity in known).T
+        )
+        is_own = np.array(own)[:, None] == np.array(known)[None]
+        nobody = np.where(np.eye(len(own), dtype=bool), self.rules.likeness, -np.inf)
+        rows, columns = linear_sum_assignment(
+            np.concatenate([likeness + self.rules.lead * is_own, nobody], 1), maximize=True
+        )
+        free = set(range(len(known))) - set(columns)
+        found: list[int | None] = []
+        for row, column in zip(rows, columns, strict=True):  # rows come in order
+            others = max((float(likeness[row, one]) for one in free), default=-1.0)
+            is_sure = is_own[row].any() or (
+                column < len(known) and float(likeness[row, column]) - others >= self.rules.lead
+            )
+            found.append(known[column] if column < len(known) and is_sure else None)
+        return found
+
+    def _take(self, chosen: Mapping[int, int]) -> list[Change]:
         """Give tracks other animals' identities; a track that loses its own to another becomes a new animal."""
         taken = set(chosen.values())
         losers = [number for number, track in self._tracks.items() if track.identity in taken and number not in chosen]
         left = {self._tracks[number].identity for number in chosen} - taken
         begin = self._moment - self.rules.recent
+        changes = []
         for number in (*chosen, *losers):
             track = self._tracks[number]
-            track.identity = chosen[number] if number in chosen else self._new()
-            while track.looks and track.looks[0][0] <= begin:  # of which animal these are is unclear
-                track.looks.popleft()
+            before, track.identity = track.identity, chosen[number] if number in chosen else self._new()
+            changes.append(Change(before, track.identity, number in chosen))
+            track.looks = deque(track.since(begin))  # whose the older ones are is unclear
         for identity in left:
             self._drop_unsettled(identity)
+        return changes
 
     def _drop_unsettled(self, identity: int) -> None:
         if not self._is_settled(identity):
@@ -178,7 +221,7 @@ class Identities:
         """Forget the animals that no track has had for longest, where there are too many."""
         live = {track.identity for track in self._tracks.values()}
         absent = sorted(self._animals.keys() - live, key=lambda identity: self._animals[identity].seen)
-        for identity in absent[: max(len(self._animals) - self.rules.animals, 0)]:
+        for identity in absent[: max(len(absent) - self.rules.animals, 0)]:
             del self._animals[identity]
 
 

@@ -17,7 +17,8 @@ Mode = Literal["exact", "bounded", "none"]
 class Retirement:
     """When a track ends for good, and when it is not shown. A limit of 0 is switched off.
 
-    A retired animal that is found again gets a new id. Every live track costs one pass of the tracker per frame.
+    A retired animal that is found again gets a new id, unless it is recognised by its looks (`Appearance`). Every live
+    track costs one pass of the tracker per frame.
 
     Args:
         probation_frames: A track younger than this is on probation. Higher: more false tracks are caught, and more true
@@ -33,7 +34,7 @@ class Retirement:
             again. Higher: what is left of a track whose animal another one took is seen for longer. Lower: animals that
             the detector misses for a moment disappear.
         empty_frames: It ends after so many frames in a row without a mask. Higher: animals that left cost time for
-            longer. Lower: an animal that was hidden for longer comes back as another one.
+            longer. Lower: an animal that was hidden for longer comes back as another one (see `Appearance`).
         pause_s: All tracks end when the camera showed nothing for more than so many seconds: nobody knows who lies
             where now. Higher: an id may go on for another animal. Lower: a short drop-out costs all identities.
     """
@@ -62,19 +63,22 @@ class Appearance:
         fps: Looks per second; frames between them are not described. Higher: slower, and nothing was gained in a pen.
         overlap: Animals whose box overlaps another's by so much (IoU) are not looked at. Higher: looks of two animals
             mixed. Lower: those that lie in piles are never recognised.
-        recent: So many looks of late say whom a track follows. Higher: a mistake stands for longer. Lower: one bad
-            look makes one.
-        needed: Of these so many at least must have been had. Higher: animals in piles are not recognised. Lower: see
-            `recent`.
-        settled: After so many looks (which fade) others are compared with an animal. Higher: animals are known later.
-            Lower: an animal is known by what a track saw in its first, unsure second.
+        recent: What was seen in so many moments of late says whom a track follows; an animal learns what was seen
+            twice as long ago. Higher: a mistake stands for longer, and animals are known later. Lower: one bad look
+            makes one.
+        needed: In so many of these moments at least it must have been seen. Higher: animals in piles are not
+            recognised. Lower: see `recent`.
+        settled: After so many looks that it has learned (they fade) an animal is known. Higher: later. Lower: it is
+            known by what a track saw in its first, unsure second.
         decay: What a look of an animal weighs after the next one. Lower: it may change faster, and a wrong look counts
             for more.
         likeness: A new track is an animal that was known before from so large a cosine on. Higher: animals that were
             lost become new ones. Lower: a new animal takes the identity of one that was lost.
-        lead: By so much the cosine must be larger than that with the track's own animal. Higher: tracks that changed
-            places stay so. Lower: tracks of animals that look alike change identities for nothing.
-        animals: So many are remembered; of those without a track the ones seen last.
+        lead: By so much a known track must look more like another animal than like its own; where two change places,
+            both together by twice as much. By so much a new track must look more like an animal than like any other
+            that is free. Higher: tracks that changed places stay so, and fewer animals are recognised. Lower: those
+            that look alike are mistaken for each other.
+        animals: So many are remembered beside those that have a track: the ones seen last.
     """
 
     embedder: str = "pen_embedder"
@@ -89,12 +93,13 @@ class Appearance:
     animals: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("recent", "needed", "animals"):
+        for name in ("recent", "needed", "settled", "animals"):
             _at_least(1, f"appearance.{name}", getattr(self, name))
-        for name in ("overlap", "settled", "likeness", "lead"):
+        for name in ("likeness", "lead"):
             _at_least(0, f"appearance.{name}", getattr(self, name))
-        if not self.fps > 0:
-            raise ConfigError("appearance.fps", f"is {self.fps}", "above 0", "Correct it.")
+        for name in ("fps", "overlap"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"appearance.{name}", f"is {getattr(self, name)}", "above 0", "Correct it.")
         if not 0 < self.decay <= 1 or self.settled * (1 - self.decay) >= 1:
             raise ConfigError(
                 "appearance.decay", f"is {self.decay}, so that looks weigh less than {self.settled} together",

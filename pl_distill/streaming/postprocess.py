@@ -22,7 +22,8 @@ class Tracks:
     """The animals of one frame, N of them, by rising id.
 
     Args:
-        ids: One per animal, the same from frame to frame and never given twice.
+        ids: One per animal, the same from frame to frame, and of nobody else before or after; where animals are
+            recognised by their looks (`Appearance`), as far as these are told apart.
         boxes_xyxy: Shape (N, 4), float32, pixels of the frame: left, top, right, bottom; around the whole mask, also
             where another animal's covers it.
         scores: Shape (N,), float32, 0-1: how sure the tracker is that it sees the animal in this frame; for a new

@@ -30,6 +30,7 @@ class Recognition:
         self.rules = rules
         self.identities = Identities(rules)
         self._began_s: float | None = None
+        self._last_s = 0.0
         self._tick = -1
 
     def identify(self, frame: Image, tracks: Tracks, timestamp_s: float, number: int) -> Tracks:
@@ -46,20 +47,26 @@ class Recognition:
             seen = self.embedder.describe_animals(frame, tracks.boxes_xyxy[alone], tracks.masks[alone])
             looked_at = [tracks.ids[row] for row in alone[seen.rows]]
             looks = dict(zip(looked_at, seen.embeddings.cpu().numpy(), strict=True))
-            for before, after in self.identities.look(tracks.ids, looks).values():
-                logger.info("frame %d: track %d goes on as %d, which it looks like", number, before, after)
+            for change in self.identities.look(tracks.ids, looks):
+                why = "which it looks like" if change.is_known else "another track looks like its animal"
+                logger.info("frame %d: track %d goes on as %d, %s", number, change.before, change.after, why)
         ids = np.array(self.identities.of(tracks.ids), np.int64)
         order = ids.argsort()
+        called = tuple(int(identity) for identity in ids[order])
+        if (np.diff(order) == 1).all():  # as in most frames: no copy of all masks
+            return replace(tracks, ids=called)
         return replace(
             tracks,
-            ids=tuple(int(identity) for identity in ids[order]),
+            ids=called,
             boxes_xyxy=tracks.boxes_xyxy[order],
             scores=tracks.scores[order],
             masks=tracks.masks[order],
         )
 
     def _is_time(self, timestamp_s: float) -> bool:
-        self._began_s = timestamp_s if self._began_s is None else self._began_s
+        if self._began_s is None or timestamp_s < self._last_s:  # a clock that went back begins anew
+            self._began_s, self._tick = timestamp_s, -1
+        self._last_s = timestamp_s
         tick = round((timestamp_s - self._began_s) * self.rules.fps)
         is_new, self._tick = tick > self._tick, max(tick, self._tick)
         return is_new

@@ -94,7 +94,10 @@ class StreamingTracker:
             tracks = to_tracks(output, frame.shape[0], frame.shape[1], hidden=self._retire(number))
             self.session.prune(self.frames)
         self.frames += 1
-        return tracks if self._recognition is None else self._recognition.identify(frame, tracks, timestamp_s, number)
+        if self._recognition is None:
+            return tracks
+        self._recognition.identities.keep(self.session.obj_ids)
+        return self._recognition.identify(frame, tracks, timestamp_s, number)
 
     def session_bytes(self) -> int:
         """Return the bytes of all tensors that are kept from frame to frame."""
@@ -154,8 +157,6 @@ class StreamingTracker:
         for track, reason in ended.items():
             logger.info("frame %d: track %s ends, %s", number, self._called(track), reason)
             self.session.remove_object(track)
-            if self._recognition is not None:
-                self._recognition.identities.end(track)
         return self._lives.hidden() | ended.keys()
 
     def _called(self, track: int) -> str:

@@ -95,7 +95,7 @@ def test_the_record_says_what_ran(tracked, model, video):
     assert 0.1 < record["memory"]["streaming"].get("rss", 2**30) / 2**30 < 64
 
 
-def test_animals_are_recognised_where_the_policy_names_an_embedder(tracked, model, video, tmp_path):
+def test_where_the_policy_names_an_embedder_tracks_are_where_they_were(tracked, model, video, tmp_path):
     out = tmp_path / "out"
     assert track(video, model, out, "--policy.appearance.embedder=pen_embedder", "--annotated=false") == 0
     plain, known = read_tracks(tracked / "tracks.txt"), read_tracks(out / "tracks.txt")
@@ -108,9 +108,11 @@ def test_animals_are_recognised_where_the_policy_names_an_embedder(tracked, mode
 
 
 def test_an_embedder_that_is_not_there_is_named(model, video, tmp_path, capsys):
-    assert track(video, model, tmp_path / "out", "--policy.appearance.embedder=nowhere") == 1
+    pool = tmp_path / "pool"
+    assert track(video, model, tmp_path / "out", "--policy.appearance.embedder=nowhere", f"--pool={pool}") == 1
     assert "nowhere" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "tracks.txt").exists()
+    assert not (tmp_path / "out").exists()
+    assert not pool.exists()
 
 
 def test_a_device_that_is_too_small_fails_after_everything_is_written(model, video, tmp_path, capsys):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pl_distill.errors import ConfigError
 from pl_distill.streaming import Appearance
-from pl_distill.streaming.identities import Identities
+from pl_distill.streaming.identities import Change, Identities
 
 RULES = Appearance(recent=2, needed=2, settled=2, decay=1.0, likeness=0.7, lead=0.15, animals=8)
 """A look counts as the animal's after four moments, so that two animals know each other apart from the sixth on."""
@@ -69,7 +69,7 @@ def test_animals_that_look_alike_keep_their_identities():
 def test_an_animal_that_was_lost_is_recognised_and_the_number_of_its_new_track_never_comes_back():
     identities = Identities(RULES)
     stream(identities, [{0: RED, 1: GREEN}], 8)
-    identities.end(0)
+    identities.keep([1])
     assert stream(identities, [{1: GREEN}], 20)[-1] == (1,)
     back = stream(identities, [{1: GREEN, 5: RED}], 4)
     assert back[0] == (1, 2)
@@ -81,7 +81,7 @@ def test_an_animal_that_was_lost_is_recognised_and_the_number_of_its_new_track_n
 def test_an_animal_unlike_all_others_is_new():
     identities = Identities(RULES)
     stream(identities, [{0: RED, 1: GREEN}], 8)
-    identities.end(0)
+    identities.keep([1])
     assert set(stream(identities, [{1: GREEN, 5: BLUE}], 20)) == {(1, 2)}
 
 
@@ -90,7 +90,7 @@ def test_how_alike_a_new_track_must_be(likeness, called):
     """Pink against red, a cosine of 0.96."""
     identities = Identities(replace(RULES, likeness=likeness))
     stream(identities, [{0: GREEN, 1: BLUE, 2: RED}], 8)
-    identities.end(2)
+    identities.keep([0, 1])
     assert stream(identities, [{0: GREEN, 1: BLUE, 9: PINK}], 4)[-1] == (0, 1, called)
 
 
@@ -112,16 +112,47 @@ def test_changes_are_told():
     identities = Identities(RULES)
     stream(identities, [{0: RED, 1: GREEN}], 8)
     told = [identities.look([0, 1], {0: GREEN, 1: RED}) for _ in range(3)]
-    assert told == [{}, {0: (0, 1), 1: (1, 0)}, {}]
+    assert told == [[], [Change(0, 1, True), Change(1, 0, True)], []]
+
+
+def test_who_loses_an_identity_is_told_too_shown_or_not():
+    identities = Identities(RULES)
+    stream(identities, [{0: RED, 1: GREEN}], 8)
+    stream(identities, [{1: GREEN}], 2)
+    told = [identities.look([1, 2], {1: GREEN, 2: RED}) for _ in range(2)]
+    assert told == [[], [Change(2, 0, True), Change(0, 3, False)]]
+
+
+def test_nothing_is_learned_of_animals_that_are_seen_too_seldom_to_be_judged():
+    """Two that changed places unseen, and are then seen every third moment of the two that are needed."""
+    identities = Identities(RULES)
+    stream(identities, [{0: RED, 1: GREEN}], 8)
+    hidden, seen = {0: None, 1: None}, {0: GREEN, 1: RED}
+    assert set(stream(identities, [seen, hidden, hidden], 40)) == {(0, 1)}
+    assert stream(identities, [seen], 3)[-1] == (1, 0)
+
+
+def test_an_animal_does_not_learn_a_stranger_that_its_track_went_over_to():
+    identities = Identities(RULES)
+    stream(identities, [{0: RED, 1: GREEN}], 8)
+    assert set(stream(identities, [{0: BLUE, 1: GREEN}], 100)) == {(0, 1)}
+    assert stream(identities, [{0: BLUE, 1: GREEN, 2: RED}], 4)[-1] == (3, 1, 0)
+
+
+def test_a_new_track_that_looks_like_two_lost_animals_is_neither():
+    identities = Identities(replace(RULES, lead=0.1))
+    stream(identities, [{0: RED, 1: PINK, 2: GREEN}], 8)
+    identities.keep([2])
+    between = (RED + PINK) / np.linalg.norm(RED + PINK)
+    assert set(stream(identities, [{2: GREEN, 7: between}], 10)) == {(2, 3)}
 
 
 def test_a_track_that_ended_in_its_first_moments_is_forgotten():
     identities = Identities(RULES)
     stream(identities, [{0: RED}], 3)
-    identities.end(0)
+    identities.keep([])
     assert identities.remembered() == set()
     assert identities.bytes() == 0
-    identities.end(0)  # twice does no harm
     assert identities.known_as(0) is None
 
 
@@ -139,10 +170,10 @@ def test_a_thousand_animals_take_no_more_room_than_the_rules_allow():
     for track in range(1000):
         look = rng.normal(size=16).astype(np.float32)
         stream(identities, [{track: look / np.linalg.norm(look)}], 7)
-        identities.end(track)
+        identities.keep([])
         sizes.append(identities.bytes())
-        assert len(identities.remembered()) <= RULES.animals
-    assert max(sizes) == sizes[100] == RULES.animals * 16 * 4
+        assert len(identities.remembered()) <= RULES.animals + 1
+    assert max(sizes) == sizes[100] == (RULES.animals + 1) * 16 * 4
 
 
 @settings(max_examples=60, deadline=None)
@@ -159,7 +190,7 @@ def test_whatever_is_seen_no_two_tracks_are_called_alike_and_what_was_forgotten_
         assert set(called) <= identities.remembered()
         assert not set(called) & gone
         if shown and data.draw(st.booleans()):
-            identities.end(shown[0])
+            identities.keep(data.draw(st.sets(st.integers(0, 6))))
         seen |= set(called)
         gone |= seen - identities.remembered()
 
@@ -169,6 +200,8 @@ def test_whatever_is_seen_no_two_tracks_are_called_alike_and_what_was_forgotten_
     [
         ({"recent": 0}, "appearance.recent: is 0, expected at least 1"),
         ({"needed": 9}, r"appearance.needed: is 9, expected at most recent \(8\)"),
+        ({"settled": 0}, "appearance.settled: is 0, expected at least 1"),
+        ({"overlap": 0.0}, "appearance.overlap: is 0.0, expected above 0"),
         ({"fps": 0.0}, "appearance.fps: is 0.0, expected above 0"),
         ({"lead": -0.1}, "appearance.lead: is -0.1, expected at least 0"),
         ({"decay": 0.9}, r"appearance.decay: is 0.9, .* expected above 1 - 1 / settled \(0.916667\), at most 1"),

@@ -12,7 +12,7 @@ from datamodules.pen.config import load_pen_config
 from datamodules.pen.writer import draw_pen
 from pl_distill.errors import ConfigError
 from pl_distill.models.embedder_load import load_embedder
-from pl_distill.streaming import Appearance, PruningPolicy, StreamingTracker, Tracks
+from pl_distill.streaming import Appearance, PruningPolicy, Retirement, StreamingTracker, Tracks
 from pl_distill.streaming.recognition import Recognition
 
 SWAPPED_FROM = 40
@@ -94,6 +94,16 @@ def test_frames_between_two_looks_are_not_described(pen, embedder, monkeypatch):
     assert len(looked) == 5
 
 
+def test_a_clock_that_goes_back_begins_anew(pen, embedder):
+    recognition = Recognition(embedder, Appearance())
+    frame, tracks = pen[0]
+    sizes = []
+    for seconds in (100.0, 3.0, 3.05, 3.2):
+        recognition.identify(frame.image, tracks, seconds, 0)
+        sizes.append(recognition.identities.bytes())
+    assert sizes[0] < sizes[1] == sizes[2] < sizes[3]
+
+
 def test_animals_that_lie_on_each_other_are_not_looked_at(pen, embedder):
     frame, tracks = pen[0]
     beside = replace(tracks, boxes_xyxy=tracks.boxes_xyxy[[0, 0, *range(2, len(tracks))]])
@@ -125,8 +135,22 @@ def test_a_pause_ends_every_identity(model, prompt, preprocessing, clip, embedde
         after = tracker.update(second, 100.0)
     assert len(before) > 0
     assert not set(before.ids) & set(after.ids)
+    assert tracker.remembered() == set(after.ids)
     ended = [message for record in caplog.records if "a pause of 100 s" in (message := record.getMessage())]
     assert {f"frame 1: track {identity} ends, a pause of 100 s" for identity in before.ids} <= set(ended)
+
+
+def test_a_track_that_ends_is_let_go_and_called_by_its_identity(model, prompt, preprocessing, clip, embedder, caplog):
+    ends = Retirement(probation_misses=1, hidden_frames=0, unmatched_frames=0, empty_frames=0)
+    policy = PruningPolicy(retirement=ends, appearance=Appearance())
+    tracker = StreamingTracker(model, prompt, preprocessing, policy, embedder)
+    with caplog.at_level(logging.INFO):
+        shown = [tracker.update(picture, index / 6).ids for index, picture in enumerate(clip(4))]
+    ended = [message.split()[3] for record in caplog.records if "first" in (message := record.getMessage())]
+    assert len(ended) > 0
+    assert tracker.remembered() == set(shown[-1]) | (tracker.remembered() & set().union(*shown))
+    assert len(tracker.remembered()) == len(tracker.session.obj_ids) < len(set().union(*shown))
+    assert {int(one) for one in ended if one != "(never"} <= set().union(*shown)
 
 
 def test_an_embedder_and_the_rules_go_together(model, prompt, preprocessing, embedder):
