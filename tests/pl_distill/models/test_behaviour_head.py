@@ -120,6 +120,35 @@ def test_live_names_are_those_of_whole_clips():
     }
 
 
+def test_a_number_that_goes_over_to_another_animal_takes_no_past_along():
+    """Two animals exchange numbers in the middle: what each does is named as if two others began there."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    model = model_of(TemporalHead(5, 3, WINDOW))
+    places = np.array([[10, 10, 50, 30], [140, 100, 180, 120]], np.float32)
+    lies = np.zeros((2, len(LIE)), np.float32)
+    features = [torch.from_numpy(rng.normal(size=(2, 5)).astype(np.float32)) for _ in range(12)]
+
+    def named(change):
+        """What each place does, tick by tick; at tick 6 the numbers of the places become others."""
+        stream, found = BehaviourStream(model), {}
+        for tick in range(12):
+            ids = change if tick >= 6 else (0, 1)
+            order = np.argsort(ids)
+            rows = torch.from_numpy(order)
+            told = stream.push(tick, tuple(sorted(ids)), places[order], lies[order], features[tick][rows], (150, 200))
+            for one in told:
+                found[one.tick] = dict(zip(one.ids, one.probabilities, strict=True))
+        for one in stream.flush():
+            found[one.tick] = dict(zip(one.ids, one.probabilities, strict=True))
+        return [
+            [float(found[tick][(change if tick >= 6 else (0, 1))[place]]) for place in (0, 1)] for tick in range(12)
+        ]
+
+    np.testing.assert_allclose(named((1, 0)), named((2, 3)), rtol=1e-5)
+    assert not np.allclose(named((0, 1)), named((2, 3)))
+
+
 def test_ticks_must_rise():
     stream = BehaviourStream(model_of(TemporalHead(5, 3, WINDOW)))
     stream.push(4, (), *NOBODY, (10, 10))

@@ -1,5 +1,6 @@
 import subprocess
 import time
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def test_jitter_of_a_box_is_no_way(tmp_path):
     rng = np.random.default_rng(0)
     write(tmp_path, [[Sighting("rosa", box(*(100 + rng.uniform(-4, 4, 2))))] for _ in range(200)])
     assert row_of(tmp_path)["distance_m"] == 0
+
+
+def test_a_track_that_goes_over_to_another_animal_has_not_walked_there(tmp_path):
+    """Six metres in a second, to and fro; then half a metre on foot."""
+    places = (100, 700, 100, 700, 750)
+    write(tmp_path, [[Sighting("rosa", box(place, 100))] for place in places])
+    assert row_of(tmp_path)["distance_m"] == pytest.approx(0.5)
+    write(
+        tmp_path / "fast",
+        [[Sighting("rosa", box(place, 100))] for place in places],
+        pen=replace(PEN, max_speed_m_s=6.0),
+    )
+    assert row_of(tmp_path / "fast")["distance_m"] == pytest.approx(18.5)
 
 
 def test_a_visit_goes_on_over_a_short_pause_and_ends_after_a_long_one(tmp_path):
