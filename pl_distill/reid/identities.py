@@ -8,6 +8,7 @@ from typing import Literal
 
 from pl_distill.reid.errors import PoolError
 from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.track_book import UNKNOWN
 
 Kind = Literal["link", "merge", "split"]
 
@@ -77,7 +78,8 @@ def undo(pool: EmbeddingPool, number: int) -> None:
     merge of their own in the log.
 
     Raises:
-        PoolError: There is no such event, it was undone, or a later one moved the same tracks.
+        PoolError: There is no such event, it was undone, a later one moved the same tracks, or their old name is that
+            of another animal by now.
     """
     log = {event.number: event for event in events(pool)}
     event = log.get(number)
@@ -86,12 +88,21 @@ def undo(pool: EmbeddingPool, number: int) -> None:
             f"event {number}", "does not exist" if event is None else "is undone already",
             "an event of `reid info`", "Correct the number.",
         )  # fmt: skip
-    later = [other.number for other in log.values() if other.number > number and not other.undone]
+    valid = [other for other in log.values() if not other.undone]
+    later = [other for other in valid if other.number > number]
     for other in later:
-        if log[other].before.keys() & event.before.keys():
+        if other.before.keys() & event.before.keys():
             raise PoolError(
-                f"event {number}", f"is followed by event {other}, which moved the same tracks", "no later event",
-                f"Undo event {other} first.",
+                f"event {number}", f"is followed by event {other.number}, which moved the same tracks",
+                "no later event", f"Undo event {other.number} first.",
+            )  # fmt: skip
+    for old in sorted(set(event.before.values()) - {UNKNOWN}):
+        taken = _taken_since(pool, list(log.values()), number, old)
+        if taken is not None:
+            raise PoolError(
+                f"event {number}", f"would give tracks to '{old}', which is another animal since event {taken}",
+                "a name that nobody has, or that the same animal still has",
+                f"Undo event {taken} first, or give the '{old}' of now another name by `reid merge`.",
             )  # fmt: skip
     with pool.transaction() as connection:
         for track, animal in event.before.items():
@@ -99,8 +110,32 @@ def undo(pool: EmbeddingPool, number: int) -> None:
         connection.execute("UPDATE events SET undone = true WHERE event = ?", [number])
         if event.renames:
             (old,), (new,) = set(event.before.values()), set(event.after.values())
-            if since := pool.tracks_of(new):
+            arrived = {track for other in later for track in other.after}  # what was there before is another's
+            if since := [track for track in pool.tracks_of(new) if track in arrived]:
                 _move(pool, "merge", dict.fromkeys(since, old), f"event {number}, a renaming, was undone")
+
+
+def _taken_since(pool: EmbeddingPool, log: Sequence[Event], number: int, name: str) -> int | None:
+    """Give the event after `number` that gave a name to the animal that has it, where nobody had it; None without one.
+
+    What was undone is taken as never done.
+    """
+    first: dict[int, str] = {}  # whose each track was before anything was done
+    for event in log:
+        for track, animal in event.before.items():
+            first.setdefault(track, animal)
+    held = {track for track in pool.tracks_of(name) if track not in first}
+    held |= {track for track, animal in first.items() if animal == name}
+    taken = None
+    for event in log:
+        if event.undone:
+            continue
+        was_free = not held
+        held.difference_update(event.after)
+        held |= {track for track, animal in event.after.items() if animal == name}
+        if held and was_free:
+            taken = event.number
+    return taken if held and taken is not None and taken > number else None
 
 
 def events(pool: EmbeddingPool) -> list[Event]:

@@ -48,6 +48,63 @@ def test_undoing_a_merge_into_another_leaves_that_one_what_came_to_it_since(herd
     assert (herd.tracks_of("rosa"), herd.tracks_of("emma")) == ([0, 1], [2, 4])
 
 
+@pytest.fixture
+def misread(pool, sample):
+    """A tag misread, corrected, and then given to the animal that has it: two animals, both sow-5 once."""
+    pool.append([sample(1000.0 * number, number) for number in range(2)])
+    link(pool, [0], "animal-0001")
+    link(pool, [1], "animal-0002")
+    assert merge(pool, "animal-0001", into="sow-5", reason="misread") == 2
+    assert merge(pool, "sow-5", into="sow-6", reason="corrected") == 3
+    assert merge(pool, "animal-0002", into="sow-5", reason="the true one") == 4
+    return pool
+
+
+def test_a_name_that_another_animal_got_meanwhile_is_not_given_back(misread):
+    with pytest.raises(PoolError, match=r"'sow-5', which is another animal since event 4.*Undo event 4 first"):
+        undo(misread, 3)
+    assert (misread.tracks_of("sow-6"), misread.tracks_of("sow-5")) == ([0], [1])
+    undo(misread, 4)
+    undo(misread, 3)
+    assert (misread.tracks_of("sow-5"), misread.tracks_of("animal-0002")) == ([0], [1])
+
+
+def test_a_name_that_is_free_again_is_given_back(misread):
+    merge(misread, "sow-5", into="sow-8")
+    undo(misread, 3)
+    assert (misread.tracks_of("sow-5"), misread.tracks_of("sow-8")) == ([0], [1])
+
+
+def test_undoing_a_renaming_leaves_whom_an_older_version_had_mixed_in_under_that_name(misread):
+    with misread.transaction() as connection:  # as it took event 3 back
+        misread.assign([0], "sow-5")
+        connection.execute("UPDATE events SET undone = true WHERE event = 3")
+    undo(misread, 4)
+    assert (misread.tracks_of("sow-5"), misread.tracks_of("animal-0002")) == ([0], [1])
+
+
+@pytest.mark.parametrize("again", ["renaming", "split"])
+def test_a_merge_is_not_undone_while_the_name_is_of_another(herd, sample, again):
+    herd.append([sample(5000, 4), sample(6000, 5)])
+    link(herd, [4, 5], "lisa")
+    number = merge(herd, "rosa", into="emma")
+    taken = merge(herd, "lisa", into="rosa") if again == "renaming" else split(herd, [5], "rosa")
+    with pytest.raises(PoolError, match=f"'rosa', which is another animal since event {taken}"):
+        undo(herd, number)
+    undo(herd, taken)
+    undo(herd, number)
+    assert (herd.tracks_of("rosa"), herd.tracks_of("emma"), herd.tracks_of("lisa")) == ([0, 1], [2], [4, 5])
+
+
+def test_a_split_gives_its_tracks_back_to_an_animal_that_has_seen_more_since(herd, sample):
+    number = split(herd, [1], "lisa")
+    herd.append([sample(5000, 4)])
+    link(herd, [4], "rosa")
+    split(herd, [0], "berta")  # the first of its tracks; it is still rosa who is left
+    undo(herd, number)
+    assert herd.tracks_of("rosa") == [1, 4]
+
+
 def test_splitting_takes_tracks_to_a_new_animal_and_can_be_undone(herd):
     number = split(herd, [1], "lisa", reason="two animals under one name")
     assert (herd.tracks_of("rosa"), herd.tracks_of("lisa")) == ([0], [1])

@@ -113,7 +113,7 @@ def test_after_a_split_an_hour_belongs_to_whose_tracks_were_seen_for_longest_in_
 
 def test_a_restart_goes_on_with_no_hour_that_became_anothers(herd, record, sample):
     watch(herd, {0: 20})
-    event = split(herd, [0, 1], "lisa")
+    event = split(herd, [0], "lisa")
     follow_identities(record, herd)
     herd.append([sample(NINE + 60, 0, session="later")])
     link(herd, [3], "rosa")
