@@ -1,7 +1,8 @@
 """Scores of re-identification: rank-1, mean average precision, false new and false merge, IDF1 over days.
 
 Rank-1 and mAP as in Zheng et al., "Scalable Person Re-identification" (ICCV 2015); IDF1 as in Ristani et al. (2016),
-over one tracklet an animal and day. Intervals draw animals with replacement, never queries.
+over one tracklet an animal and day. Intervals draw animals with replacement, never queries; where the animals are of
+several pens, whole pens: animals of one pen share its light, its dirt and its company.
 
 IDF1 of a draw: a tracklet shows one animal, so that right, false and missing identities each belong to one. Names are
 matched with animals once, in the whole herd (where two matchings are equally good, as scipy does). Of each animal, its
@@ -25,7 +26,7 @@ DRAWS = 1000
 
 @dataclass(frozen=True)
 class Share:
-    """A share in percent with its 95 % interval over animals.
+    """A share in percent with its 95 % interval over animals, or over pens where there are several.
 
     Args:
         percent: Mean over animals; IDF1 is that of all tracklets.
@@ -41,18 +42,31 @@ class Share:
         return f"{self.percent:.1f} ({self.low:.1f} to {self.high:.1f})"
 
 
-def share_of(hits: NDArray[np.generic], animals: NDArray[np.int64]) -> Share:
-    """Average hits (Q,) or values of 0 to 1 within each animal (Q,), then over animals."""
+def share_of(hits: NDArray[np.generic], animals: NDArray[np.int64], pens: NDArray[np.int64] | None = None) -> Share:
+    """Average hits or values of 0 to 1 within each animal, then over animals.
+
+    Args:
+        hits: (Q,), of queries.
+        animals: (Q,), number of each query's animal.
+        pens: Number of an animal -> number of its pen; None: all are of one.
+    """
     names = np.unique(animals)
     values = np.asarray(hits, np.float64)
     means = np.array([values[animals == name].mean() for name in names])
-    low, high = np.percentile(means[_herds(len(means))].mean(1), [2.5, 97.5])
+    herds = _herds(names, pens)
+    low, high = np.percentile(herds @ means / herds.sum(1), [2.5, 97.5])
     return Share(100 * float(means.mean()), 100 * float(low), 100 * float(high))
 
 
-def _herds(animals: int) -> NDArray[np.int64]:
-    """Draw herds of so many animals with replacement: (DRAWS, A), the same every time."""
-    return np.random.default_rng(0).integers(animals, size=(DRAWS, animals))
+def _herds(names: NDArray[np.int64], pens: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Draw herds with replacement, of pens if there are several: (DRAWS, A), how often each animal is in each herd."""
+    places = np.arange(len(names))
+    if pens is not None and len(np.unique(pens[names])) > 1:
+        places = np.unique(pens[names], return_inverse=True)[1]
+    units = int(places.max()) + 1
+    drawn = np.random.default_rng(0).integers(units, size=(DRAWS, units))  # the same every time
+    times = np.stack([np.bincount(row, minlength=units) for row in drawn])
+    return np.asarray(times[:, places], np.int64)
 
 
 def average_precision(likeness: Floats, right: NDArray[np.bool_]) -> Floats:
@@ -73,7 +87,7 @@ def average_precision(likeness: Floats, right: NDArray[np.bool_]) -> Floats:
 
 @dataclass(frozen=True)
 class OpenSet:
-    """What a threshold and a margin do to queries of animals that were left out of their choice.
+    """What a threshold and a margin do to queries of days that had no part in their choice; the animals are the same.
 
     Args:
         recognised: Known animals that get their own name.
@@ -90,20 +104,22 @@ class OpenSet:
     unsure: Share
 
 
-def open_set(scores: Scores, truth: NDArray[np.int64], policy: MatchPolicy) -> OpenSet:
-    """Judge each query once with its animal in the gallery and once without it."""
+def open_set(
+    scores: Scores, truth: NDArray[np.int64], policy: MatchPolicy, pens: NDArray[np.int64] | None = None
+) -> OpenSet:
+    """Judge each query once with its animal in the gallery and once without it; `pens` as for `share_of`."""
     without = scores.copy()
     without[np.arange(len(scores)), truth] = -np.inf
     taken, right, unsure = verdicts(scores, truth, policy)
     merged, _, unsure_new = verdicts(without, np.full(len(truth), -1), policy)
     return OpenSet(
-        share_of(right, truth), share_of(~taken & ~unsure, truth), share_of(taken & ~right, truth),
-        share_of(merged, truth), share_of((unsure.astype(float) + unsure_new) / 2, truth),
+        share_of(right, truth, pens), share_of(~taken & ~unsure, truth, pens), share_of(taken & ~right, truth, pens),
+        share_of(merged, truth, pens), share_of((unsure.astype(float) + unsure_new) / 2, truth, pens),
     )  # fmt: skip
 
 
-def idf1(truth: NDArray[np.int64], found: NDArray[np.int64]) -> Share:
-    """Give IDF1 of tracklets whose true and found identities are (N,); -1 is a tracklet without one."""
+def idf1(truth: NDArray[np.int64], found: NDArray[np.int64], pens: NDArray[np.int64] | None = None) -> Share:
+    """Give IDF1 of tracklets whose true and found identities are (N,); -1 is one without; `pens` as for `share_of`."""
     names, codes = np.unique(truth, return_inverse=True)
     given = found >= 0
     others, places = np.unique(found[given], return_inverse=True)
@@ -113,8 +129,8 @@ def idf1(truth: NDArray[np.int64], found: NDArray[np.int64]) -> Share:
     right = np.zeros(len(names))  # IDTP; none of an animal without a name of its own
     right[rows] = table[rows, columns]
     asked = np.bincount(codes) + table.sum(1)  # 2 IDTP + IDFN + IDFP
-    herds = _herds(len(names))
-    low, high = np.percentile(right[herds].sum(1) / asked[herds].sum(1), [2.5, 97.5])
+    herds = _herds(names, pens)
+    low, high = np.percentile(herds @ right / (herds @ asked), [2.5, 97.5])
     return Share(200 * float(right.sum() / asked.sum()), 200 * float(low), 200 * float(high))
 
 

@@ -74,6 +74,7 @@ class DrawnYear:
 
     Args:
         names: (A,) of the animals.
+        pens: (A,) number of each animal's pen.
         animals: (N,) number of the animal.
         days: (N,) number of the day.
         views: (N,) number of the moment in its day.
@@ -82,6 +83,7 @@ class DrawnYear:
     """
 
     names: tuple[str, ...]
+    pens: NDArray[np.int64]
     animals: NDArray[np.int64]
     days: NDArray[np.int64]
     views: NDArray[np.int64]
@@ -110,6 +112,7 @@ def draw_year(plan: YearPlan, embedder: Embedder, folder: Path, progress: Callab
         progress: Called with the number of days that a pen has got.
     """
     names: list[str] = []
+    pens: list[int] = []
     parts = []
     for pen in range(plan.pens):
         wanted = {**asdict(plan), "pens": 1, "pen": pen, **asdict(embedder.cropping), "size": embedder.image_size}
@@ -126,8 +129,9 @@ def draw_year(plan: YearPlan, embedder: Embedder, folder: Path, progress: Callab
         vectors = np.concatenate([embedder.embed(part).cpu().numpy() for part in torch.split(crops, _BATCH)])
         parts.append((drawn["animals"] + len(names), drawn["days"], drawn["views"], vectors))
         names += [str(name) for name in drawn["names"]]
+        pens += [pen] * len(drawn["names"])
     animals, days, views, vectors = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return DrawnYear(tuple(names), animals, days, views, vectors, embedder.identity)
+    return DrawnYear(tuple(names), np.array(pens), animals, days, views, vectors, embedder.identity)
 
 
 class Archive:

@@ -1,4 +1,7 @@
-"""What a simulated year says about re-identification: scores by days since last seen, of three galleries."""
+"""What a simulated year says about re-identification: scores by days since last seen, of three galleries.
+
+Whatever is chosen (decay, half-life, threshold, margin) is chosen on the first days; every score is of later ones.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -37,7 +40,7 @@ METHODS = ("sightings", "recent", "mean")
 _DECAYS = (0.0, 0.0003, 0.001, 0.003)
 _HALF_LIVES = (7.0, 30.0, 90.0)
 _MOST_RANKED = 4000  # vectors that a query's average precision ranks: the gallery, thinned evenly
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class YearScoring:
         per_hour: Vectors of an animal in an hour of the archive.
         bounded: The most vectors of one animal in the gallery; None: all of them.
         storage: How the archive is kept: float32, float16 or int8.
-        gaps: Days since anybody was last seen; only days are asked about that were drawn so long after another.
+        gaps: Days since anybody was last seen; only days are asked about that were drawn so long after another. IDF1
+            visits days that are at least so far apart: of days drawn in pairs, a gap of 1 visits all of them.
         validation_days: Days from the first on that choose decay, threshold and margin; the later ones are scored.
         test_days: How many days are scored at most, evenly spread.
     """
@@ -63,12 +67,26 @@ class YearScoring:
 
 @dataclass(frozen=True)
 class GapScores:
-    """One method at one gap."""
+    """One method at one gap.
+
+    Args:
+        method: Which gallery.
+        gap_days: Days from the last one that the gallery knows to the one that is asked about.
+        queries: How many.
+        gallery: Vectors in it, on the last day that is asked about.
+        visits: Days on which IDF1 names everybody, each at least `gap_days` after the one before. Where nobody is
+            ever recognised, IDF1 is 1 / visits.
+        rank1: Queries whose best match is their animal.
+        mean_ap: Mean average precision.
+        known_or_new: What threshold and margin make of them.
+        idf1: Of the names that are given from the first visit on, where nobody says who is who.
+    """
 
     method: str
     gap_days: int
     queries: int
     gallery: int
+    visits: int
     rank1: Share
     mean_ap: Share
     known_or_new: OpenSet
@@ -139,16 +157,17 @@ def score_year(year: DrawnYear, how: YearScoring) -> YearScores:
                 asked_of[method].append(galleries.ask_all(method, day, gap, chosen[method]))
         for method in METHODS:
             scores, truth, precision = (np.concatenate(part) for part in zip(*asked_of[method], strict=True))
-            linked = _linked(year, method, gap, chosen[method], policies[method], how)
+            visits, linked = _linked(year, method, gap, chosen[method], policies[method], how)
             rows.append(
                 GapScores(
                     method,
                     gap,
                     len(truth),
                     galleries.size(days[-1] - gap),
-                    share_of(scores.argmax(1) == truth, truth),
-                    share_of(precision, truth),
-                    open_set(scores, truth, policies[method]),
+                    visits,
+                    share_of(scores.argmax(1) == truth, truth, year.pens),
+                    share_of(precision, truth, year.pens),
+                    open_set(scores, truth, policies[method], year.pens),
                     linked,
                 )
             )
@@ -258,9 +277,14 @@ class _Rows(NamedTuple):
     vectors: Vectors
 
 
-def _linked(year: DrawnYear, method: str, gap: int, option: float, policy: MatchPolicy, how: YearScoring) -> Share:
-    """IDF1 of naming animals day by day, with `gap` days between, where nobody says who they are."""
-    drawn = np.unique(year.days)
+def _linked(
+    year: DrawnYear, method: str, gap: int, option: float, policy: MatchPolicy, how: YearScoring
+) -> tuple[int, Share]:
+    """Visits and IDF1 of naming animals day by day, with at least `gap` days between: nobody says who they are.
+
+    It begins after the days on which `option` and `policy` were chosen.
+    """
+    drawn = np.unique(year.days[year.days >= how.validation_days])
     days = [int(drawn[0])]
     for day in drawn:
         if day - days[-1] >= gap:
@@ -281,7 +305,7 @@ def _linked(year: DrawnYear, method: str, gap: int, option: float, policy: Match
     def learn(name: str, day: int, vectors: Vectors) -> None:
         held.add(name, np.full(len(vectors), time_of(day)), vectors)
 
-    return idf1(*link_days(days, tracklets, score, learn, policy))
+    return len(days), idf1(*link_days(days, tracklets, score, learn, policy), year.pens)
 
 
 def _rank1(scores: Scores, truth: NDArray[np.int64]) -> float:

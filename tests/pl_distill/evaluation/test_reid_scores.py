@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,20 @@ def test_a_share_is_a_mean_over_animals_not_over_queries():
     assert (share.low, share.high) == (0, 100)
 
 
+def test_of_several_pens_intervals_draw_pens_and_not_animals():
+    """Ten animals are right in one pen and ten are wrong in the other: two pens were seen, not twenty animals."""
+    animals, pens = np.arange(20), np.repeat([0, 1], 10)
+    right = animals < 10
+    scores = np.diag(right.astype(np.float32))  # those of the second pen are like nobody
+    judged = open_set(scores, animals, MatchPolicy(threshold=0.5, margin=0.0), pens)
+    found = np.where(right, animals, -1)
+    for share in (share_of(right, animals, pens), idf1(animals, found, pens), judged.recognised, judged.false_new):
+        assert (share.low, share.high) == (0, 100)
+    single = share_of(right, animals, np.zeros(20, int))
+    assert single == share_of(right, animals)
+    assert 20 < single.low < 50 < single.high < 80
+
+
 def test_known_and_new_are_judged_apart():
     scores = np.float32([[0.9, 0.1, 0.0], [0.6, 0.7, 0.0], [0.1, 0.2, 0.3]])
     judged = open_set(scores, np.array([0, 0, 2]), MatchPolicy(threshold=0.5, margin=0.0))
@@ -67,7 +83,9 @@ def make_year(animals=5, noise=0.25, days=100, every=10, two_sided=False):
                 vectors.append(look + noise * rng.standard_normal(24) / np.sqrt(24) * 4)
     codes, days_of, views = np.array(rows).T
     names = tuple(f"animal-{number}" for number in range(animals))
-    return DrawnYear(names, codes, days_of, views, normalised(np.array(vectors, np.float32)), "a" * 64)
+    return DrawnYear(
+        names, np.zeros(animals, int), codes, days_of, views, normalised(np.array(vectors, np.float32)), "a" * 64
+    )
 
 
 def test_animals_are_named_day_by_day_without_being_told():
@@ -100,6 +118,15 @@ def test_an_archive_shows_only_what_was_drawn_and_never_a_view_that_is_asked():
 
 def test_a_full_archive_has_the_papers_rate():
     assert len(sampling_days(365, 7)) == 61_320
+
+
+def test_idf1_is_of_days_that_had_no_part_in_the_choice_of_thresholds():
+    year = make_year(noise=0.1)
+    other = np.where(year.days < 50, (year.animals + 1) % 5, year.animals)  # until then, each looks like its neighbour
+    how = YearScoring(per_hour=1, gaps=(1, 10, 30), validation_days=50, test_days=2)
+    rows = score_year(replace(year, animals=other), how).rows
+    assert [row.idf1.percent for row in rows] == [100] * 9
+    assert {row.gap_days: row.visits for row in rows} == {1: 10, 10: 5, 30: 2}  # of days 50, 51, 60, 61 and so on
 
 
 @pytest.mark.parametrize("bounded", [None, 20])

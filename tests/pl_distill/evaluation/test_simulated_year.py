@@ -25,6 +25,7 @@ def test_a_year_is_drawn_once_and_embedded_for_whoever_wants_the_same_crops(tmp_
     first = draw_year(plan, embedder, tmp_path, steps.append)
     assert steps == [1, 1, 1]
     assert first.names == tuple(f"pen-000-{number:02d}" for number in range(8))
+    assert first.pens.tolist() == [0] * 8
     assert set(first.days) == {0, 1, 7}
     assert np.linalg.norm(first.vectors, axis=1) == pytest.approx(1, abs=1e-4)
     again = draw_year(plan, embedder, tmp_path, steps.append)
