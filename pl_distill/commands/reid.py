@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,38 +14,65 @@ from pl_distill.reid import identities
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import RECORD
 from pl_distill.reid.record_identities import follow_identities
+from pl_distill.reid.track_book import UNKNOWN
 
 log = logging.getLogger(__name__)
 
 DEFAULT_PLAN, DEFAULT_SCORING = YearPlan(), YearScoring()
 
 
-def info(pool: Path) -> None:
-    """Show what a pool holds: animals, tracks, bytes, and the log of identities.
+def info(pool: Path, animal: str | None = None, links: bool = False) -> None:
+    """Show what a pool holds: animals, tracks, bytes, and what was merged and split; of one animal, its tracks.
 
-    Example: pl-distill reid info --pool runs/pool
+    Example: pl-distill reid info --pool runs/pool --animal animal-0002
 
     Args:
         pool: Folder given to `track --pool`.
+        animal: Show each of its tracks, with the number that `split` wants and the event that made it the animal's, and
+            what was merged and split of it. An empty name shows the tracks without one.
+        links: Whether the log is shown with its links: each track is one.
     """
     with _open(pool) as opened:
-        counts, sampling = opened.count(), opened.sampling
-        budget = sampling.budget_bytes(opened.dimension)
-        print(f"embedder  {opened.embedder[:16]}, {opened.dimension} values as {sampling.storage}")
-        print(f"sampling  {sampling.per_hour} an hour; {budget / 1e6:.1f} MB of vectors for an animal and year")
-        print(f"on disk   {opened.size_bytes() / 1e6:.2f} MB for {sum(counts.values())} embeddings")
-        for animal in opened.animals:
-            tracks = opened.tracks_of(animal)
-            print(f"{animal:<16} {counts.get(animal, 0):>8} embeddings of {len(tracks)} tracks {tracks[:8]}")
-        nameless = counts.get("", 0)
-        if nameless:
-            print(f"{'(no name yet)':<16} {nameless:>8} embeddings")
-        for event in identities.events(opened)[-20:]:
-            moved = sorted(set(event.before.values()) - {""}) or ["nobody"]
+        log = [event for event in identities.events(opened) if links or event.kind != "link"]
+        if animal is None:
+            _show_pool(opened)
+        else:
+            _show_animal(opened, animal)
+            log = [one for one in log if animal in one.before.values() or animal in one.after.values()]
+        for event in log:
+            moved = sorted(set(event.before.values()) - {UNKNOWN}) or ["nobody"]
             given = sorted(set(event.after.values()))
             undone = " (undone)" if event.undone else ""
             change = f"{', '.join(moved)} -> {', '.join(given)}"
             print(f"event {event.number:<5} {event.kind:<6} {change}: {event.reason}{undone}")
+
+
+def _show_pool(pool: EmbeddingPool) -> None:
+    counts, sampling = pool.count(), pool.sampling
+    budget = sampling.budget_bytes(pool.dimension)
+    print(f"embedder  {pool.embedder[:16]}, {pool.dimension} values as {sampling.storage}")
+    print(f"sampling  {sampling.per_hour} an hour; {budget / 1e6:.1f} MB of vectors for an animal and year")
+    print(f"on disk   {pool.size_bytes() / 1e6:.2f} MB for {sum(counts.values())} embeddings")
+    for animal in (*pool.animals, UNKNOWN):
+        if tracks := pool.tracks_of(animal):
+            shown = f"{tracks[:8]}"[:-1] + (", ...]" if len(tracks) > 8 else "]")
+            name = animal or "(no name yet)"
+            print(f"{name:<16} {counts.get(animal, 0):>8} embeddings of {len(tracks)} tracks {shown}")
+
+
+def _show_animal(pool: EmbeddingPool, animal: str) -> None:
+    if animal != UNKNOWN:
+        identities.check_known(pool, animal)
+    given = {track: event.number for event in identities.events(pool) if not event.undone for track in event.after}
+    names, seen = pool.track_names(), pool.seen(animal)
+    for track in pool.tracks_of(animal):
+        camera, session, number = names[track]
+        kept = "no embedding"
+        if track in seen:
+            first, last = (f"{datetime.fromtimestamp(one, UTC):%Y-%m-%d %H:%M:%S}" for one in seen[track][1:])
+            kept = f"{seen[track].embeddings} embeddings, {first} to {last} UTC"
+        event = f", event {given[track]}" if track in given else ""
+        print(f"track {track:<7} camera {camera}, session {session}, number {number}: {kept}{event}")
 
 
 def merge(pool: Path, animal: str, into: str, reason: str = "") -> None:
@@ -71,7 +99,7 @@ def split(pool: Path, tracks: list[int], new: str, reason: str = "") -> None:
 
     Args:
         pool: Folder of the pool.
-        tracks: Numbers as `reid info` shows them.
+        tracks: Numbers as `reid info --animal` shows them.
         new: Name of the new animal.
         reason: For the log.
     """
@@ -87,7 +115,7 @@ def undo(pool: Path, event: int) -> None:
 
     Args:
         pool: Folder of the pool.
-        event: Its number in the log.
+        event: Its number in the log: `reid info` shows merges and splits, and with --animal the link of each track.
     """
     with _open(pool) as opened:
         identities.undo(opened, event)

@@ -49,7 +49,7 @@ def merge(pool: EmbeddingPool, animal: str, into: str, reason: str = "") -> int:
     Raises:
         PoolError: The animal is unknown, or both are the same.
     """
-    _check_known(pool, animal)
+    check_known(pool, animal)
     if not into or animal == into:
         raise PoolError(f"animal '{animal}'", f"would be merged into '{into}'", "another animal", "Correct the name.")
     moved = dict.fromkeys(pool.tracks_of(animal), into)
@@ -65,7 +65,9 @@ def split(pool: EmbeddingPool, tracks: Iterable[int], new: str, reason: str = ""
     wanted = list(tracks)
     for track in wanted:
         if track not in pool.track_names():
-            raise PoolError(f"track {track}", "is not in the pool", "a track of `reid info`", "Correct the number.")
+            raise PoolError(
+                f"track {track}", "is not in the pool", "a track of `reid info --animal`", "Correct the number."
+            )
     if not new or new in pool.animals:
         raise PoolError(f"animal '{new}'", "exists already", "a new name", "Choose another, or merge.")
     return _move(pool, "split", dict.fromkeys(wanted, new), reason)
@@ -86,7 +88,7 @@ def undo(pool: EmbeddingPool, number: int) -> None:
     if event is None or event.undone:
         raise PoolError(
             f"event {number}", "does not exist" if event is None else "is undone already",
-            "an event of `reid info`", "Correct the number.",
+            "an event of `reid info`, or of its --animal or --links", "Correct the number.",
         )  # fmt: skip
     valid = [other for other in log.values() if not other.undone]
     later = [other for other in valid if other.number > number]
@@ -169,6 +171,18 @@ def former_names(pool: EmbeddingPool) -> dict[str, list[str]]:
     }
 
 
+def check_known(pool: EmbeddingPool, animal: str) -> None:
+    """See that there is an animal of this name.
+
+    Raises:
+        PoolError: There is none.
+    """
+    if animal not in pool.animals:
+        raise PoolError(
+            f"animal '{animal}'", "is not in the pool", ", ".join(pool.animals[:12]) or "an animal", "Correct the name."
+        )
+
+
 def _move(pool: EmbeddingPool, kind: Kind, after: dict[int, str], reason: str, renames: bool = False) -> int:
     before = {track: pool.animal_of(track) for track in after}
     detail = json.dumps({"reason": reason, "before": before, "after": after, "renames": renames})
@@ -181,10 +195,3 @@ def _move(pool: EmbeddingPool, kind: Kind, after: dict[int, str], reason: str, r
         for track, animal in after.items():
             pool.assign([track], animal)
     return int(number)
-
-
-def _check_known(pool: EmbeddingPool, animal: str) -> None:
-    if animal not in pool.animals:
-        raise PoolError(
-            f"animal '{animal}'", "is not in the pool", ", ".join(pool.animals[:12]) or "an animal", "Correct the name."
-        )

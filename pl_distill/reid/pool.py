@@ -49,6 +49,20 @@ class Revision(NamedTuple):
     newest: int
 
 
+class SeenTrack(NamedTuple):
+    """What the pool holds of a track.
+
+    Args:
+        embeddings: How many; at least 1.
+        first_s: Time of the oldest, in seconds since 1970 (UTC).
+        last_s: Of the newest.
+    """
+
+    embeddings: int
+    first_s: float
+    last_s: float
+
+
 class EmbeddingPool:
     """A store of embeddings that outlives the process. Use it as a context manager, or close it.
 
@@ -278,6 +292,15 @@ class EmbeddingPool:
         """How many vectors each animal has."""
         query = "SELECT animal, count(*) FROM vectors JOIN tracks USING (track) GROUP BY animal ORDER BY animal"
         return {animal: int(number) for animal, number in self.rows(query)}
+
+    def seen(self, animal: str) -> dict[int, SeenTrack]:
+        """What each track of an animal has left here; tracks without an embedding are not among them."""
+        query = (
+            "SELECT track, count(*), epoch_us(min(time)) / 1e6, epoch_us(max(time)) / 1e6 "
+            "FROM vectors JOIN tracks USING (track) WHERE animal = ? GROUP BY track ORDER BY track"
+        )
+        rows = self.rows(query, [animal])
+        return {int(track): SeenTrack(int(number), float(first), float(last)) for track, number, first, last in rows}
 
     def first_seen(self) -> dict[str, float]:
         """Time of the oldest vector of each known animal, in seconds since 1970 (UTC)."""

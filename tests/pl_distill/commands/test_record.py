@@ -279,6 +279,41 @@ def test_a_pool_is_shown_and_mended_from_the_command_line(tmp_path, capsys):
     assert run("reid", "info", "--pool", tmp_path / "absent") == 1
 
 
+def test_the_tracks_and_events_that_split_and_undo_want_are_shown_however_many_links_there_are(tmp_path, capsys):
+    folder = tmp_path / "pool"
+    vector = normalised(np.ones((1, 8), np.float32))[0]
+    with EmbeddingPool(folder, "a" * 64, 8) as opened:
+        times = [NEW_YEAR + 60 * number for number in range(40)]
+        opened.append([Sample("cam", "monday", 100 + number, time_s, vector) for number, time_s in enumerate(times)])
+        opened.append([Sample("cam", "monday", 130, NEW_YEAR + 7200, vector)])
+        link(opened, [0, 1], "animal-0001")
+        merge(opened, "animal-0001", "sow-5")
+        for track in range(2, 39):
+            link(opened, [track], "sow-5", reason=f"known {track}")
+        opened.add_track("cam", "monday", 200, "rosa")
+
+    def told(*options):
+        capsys.readouterr()
+        assert run("reid", "info", "--pool", folder, *options) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert "event 1     merge  animal-0001 -> sow-5: " in told()
+    assert not [line for line in told() if " link " in line]
+    assert "(no name yet)           1 embeddings of 1 tracks [39]" in told()
+    of_sow = told("--animal", "sow-5")
+    assert (
+        "track 30      camera cam, session monday, number 130: 2 embeddings, 2026-01-01 00:30:00 to "
+        "2026-01-01 02:00:00 UTC, event 30"
+    ) in of_sow
+    assert len(of_sow) == 39 + 1  # and the merge
+    assert told("--animal", "rosa") == ["track 40      camera cam, session monday, number 200: no embedding"]
+    assert [line.split(" camera")[0] for line in told("--animal", "")] == ["track 39     "]
+    assert len(told("--animal", "sow-5", "--links", "true")) == 39 + 1 + 37
+    assert "event 30    link   nobody -> sow-5: known 30" in told("--links", "true")
+    assert run("reid", "info", "--pool", folder, "--animal", "berta") == 1
+    assert "animal 'berta': is not in the pool, expected rosa, sow-5" in capsys.readouterr().err
+
+
 def test_questions_to_the_record_know_the_name_that_reid_gave(tmp_path, capsys):
     folder = tmp_path / "pool"
     vector = normalised(np.ones((1, 8), np.float32))[0]
