@@ -40,8 +40,9 @@ def transfer(
 ) -> None:
     """Score a model, or a student and its teacher, on unseen pens of several domains.
 
-    Each clip shows another herd, with seeds that training refuses; the n-th clips of all domains show the same herd on
-    the same day. Writes transfer.json and transfer.md. What a killed run finished is not repeated.
+    Each clip shows another herd, with seeds that training refuses; the n-th clips of all domains are of one seed and
+    day, and show the same herd unless species, farm or its size differ. Writes transfer.json and transfer.md. What a
+    killed run finished is not repeated.
     Example: pl-distill transfer --model pen_teacher --out runs/transfer --clips 6 --frames 300
 
     Args:

@@ -1,6 +1,8 @@
-"""How far scores fall where a model was not trained: the same herds and days, drawn in other domains.
+"""How far scores fall where a model was not trained: clips of the same seeds and days, drawn in other domains.
 
-Clips of equal number in two domains show the same herd living the same day, so that differences are paired by clip.
+Differences are paired by clip. Where domains differ in light, litter, coat or camera alone, clips of equal number show
+the same animals on the same ways; another species, farm or size of the herd has only seed and day in common, and its
+pairs are two herds.
 """
 
 import json
@@ -183,7 +185,7 @@ def format_transfer(rows: Sequence[TransferRow], gaps: Sequence[DomainGap] = ())
 COLUMNS = ("domain", "model", "MOTA %", "IDF1 %", "mask overlap %", "identity switches", "clips")
 _HOW = (
     "In brackets the change against `{first}` and its 95 % interval, paired by clip (bootstrap): clips of equal "
-    "number show the same herd and day."
+    "number are of one seed and day, and show the same herd unless species, farm or its size differ."
 )
 
 
