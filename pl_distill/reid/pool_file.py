@@ -33,12 +33,11 @@ def connect(file: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
     Raises:
         PoolError: It is damaged, truncated, in use by another process, or the disk is full.
     """
-    if file.exists() and file.stat().st_size < 12288:  # DuckDB's three headers of 4096 bytes
+    if file.exists() and file.stat().st_size < _HEADERS:
         raise fault(file, f"{file.stat().st_size} bytes")
-    query = "SELECT total_blocks * block_size FROM pragma_database_size() WHERE database_name = 'pool'"
     try:
         connection = _attached(file, "READ_ONLY" if read_only else _LAYOUT)
-        ((size,),) = connection.execute(query).fetchall()
+        needed = _needed_bytes(connection, file)
     except duckdb.Error as error:
         holder = re.search(r"PID (\d+)", str(error))
         if "set lock" in str(error):
@@ -48,10 +47,34 @@ def connect(file: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
                 "Wait for it or stop it, or give each camera's process a pool of its own.",
             ) from error  # fmt: skip
         raise fault(file, error) from error
-    if file.stat().st_size < int(size):
+    if file.stat().st_size < needed:
         connection.close()
-        raise fault(file, f"{file.stat().st_size} of {int(size)} bytes")
+        raise fault(file, f"{file.stat().st_size} of {needed} bytes")
     return connection
+
+
+def _needed_bytes(connection: duckdb.DuckDBPyConnection, file: Path) -> int:
+    """Bytes that a file must have for all that is in it.
+
+    A checkpoint cuts free blocks off the end of a file, which goes on counting them: where it is shorter than it says,
+    its end must be that of the last block in use.
+    """
+    query = "SELECT total_blocks, block_size FROM pragma_database_size() WHERE database_name = 'pool'"
+    ((total, block),) = connection.execute(query).fetchall()
+    whole = int(total) * int(block) + _HEADERS
+    if file.stat().st_size >= whole:
+        return whole
+    tables = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+    written = (
+        "SELECT unnest(list_append(additional_block_ids, block_id)) FROM pragma_storage_info('{}') WHERE persistent"
+    )
+    queries = [written.format(name) for name in tables] + ["SELECT block_id FROM pragma_metadata_info()"]
+    blocks = connection.execute(" UNION ALL ".join(queries)).fetchall()
+    last = max(int(number) for (number,) in blocks if number is not None)
+    return (last + 1) * int(block) + _HEADERS
+
+
+_HEADERS = 12288  # bytes before the first block: three headers of 4096
 
 
 def _attached(file: Path, mode: str) -> duckdb.DuckDBPyConnection:

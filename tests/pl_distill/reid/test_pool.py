@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
+import duckdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -131,6 +132,30 @@ def test_a_truncated_pool_is_refused_and_left_alone(open_pool, tmp_path, sample,
     with pytest.raises(PoolError, match=r"truncated or damaged.*backup"):
         open_pool()
     assert file.read_bytes() == content[: int(share * len(content))]
+
+
+def test_a_pool_of_many_short_runs_opens_again_and_its_last_vectors_are_not_cut_off_unnoticed(
+    open_pool, tmp_path, unit
+):
+    """DuckDB cuts free blocks off the end of its file, and goes on counting them."""
+    file, shorter = tmp_path / "pool" / POOL_FILE, 0
+    for run in range(12):
+        with open_pool() as pool:
+            assert len(pool.vectors(["rosa"]).ids) == 10 * run
+            track = pool.add_track("cam", f"run-{run}", 1, "rosa")
+            pool.append_arrays(np.full(10, track), 600.0 * np.arange(10) + 6000 * run, unit(10, 16, seed=run))
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH '{file}' AS pool (READ_ONLY)")
+            query = "SELECT total_blocks * block_size FROM pragma_database_size() WHERE database_name = 'pool'"
+            ((counted,),) = connection.execute(query).fetchall()
+        if file.stat().st_size < counted:
+            shorter += 1
+            content = file.read_bytes()
+            file.write_bytes(content[:-1])
+            with pytest.raises(PoolError, match="truncated or damaged"):
+                open_pool()
+            file.write_bytes(content)
+    assert shorter
 
 
 @pytest.mark.parametrize("vector", [np.zeros(16), np.full(16, np.nan), np.ones(16), np.ones(8)])
