@@ -3,7 +3,8 @@
 One identifier serves one camera. A track is asked about when enough of its embeddings are in; all that wait in a frame
 are matched together, so that no two of them become one animal. Every link is in the pool's log and can be undone.
 What a track shows before it has a name is held in memory and offered to the slots of its animal when it gets one: the
-pool keeps as much of an animal that the tracker loses every minute as of one that it follows all day.
+pool keeps as much of an animal that the tracker loses every minute as of one that it follows all day. The gallery
+learns all that was held: one vector a slot is little of an animal that was met a moment ago. A restart reads the slots.
 """
 
 import fcntl
