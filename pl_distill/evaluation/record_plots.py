@@ -68,7 +68,9 @@ def draw_timeline(path: Path, table: DailyTable, animal: str, outcomes: Sequence
         middle.set(ylabel="metres per hour", ylim=(0, None), title="Way walked")
         middle.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         for name, colour in (("feeder_visits", _COLOURS["eat"]), ("drinker_visits", _COLOURS["drink"])):
-            _line(bottom, days, _smooth(_of(table, name)[row]), colour, 1.5, _words(name))
+            visits = _smooth(_of(table, name)[row])
+            known = "" if np.isfinite(visits).any() else " (none in the picture)"
+            _line(bottom, days, visits, colour, 1.5, f"{_words(name)}{known}")
         bottom.set(ylabel="per hour", ylim=(0, None), title="Visits")
         bottom.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         for axes in (top, middle, bottom):
@@ -188,7 +190,7 @@ def draw_lead_times(path: Path, found: Association, most: int = 4) -> Path:
             before = found.shown_before(name)
             told = "not shown" if before is None else f"shown {before} days before"
             axes.set(title=f"{_words(name)}: {told}", ylabel="effect (SD)")
-        rows[-1].set(xlabel=f"days before {found.kind} was found ({found.cases} of {found.animals} animals)")
+        rows[-1].set(xlabel=f"days before {found.kind} was found ({found.cases} cases, {found.animals} animals)")
         rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         rows[-1].invert_xaxis()  # shared by all rows; time goes to the right
     return path

@@ -21,8 +21,8 @@ class HourTally:
         began_in: The session that began it; None in records that do not know.
         seen_s: Seconds in which the animal was tracked.
         distance_m: Metres walked.
-        visits: Place -> visits that began.
-        at_s: Place -> seconds there.
+        visits: Place in the picture -> visits that began.
+        at_s: Place in the picture -> seconds there.
         neighbour_s: Seconds with a neighbour, summed over neighbours.
         nearest_s: Other animal -> seconds in which it was the nearest.
         behaviour_s: Behaviour -> seconds.
@@ -30,15 +30,15 @@ class HourTally:
         embeddings: How many came since this process took the hour up.
         total: Their sum, (D,); None without one.
         base_embeddings: How many a process before this one had counted.
-        base_drift: Their drift.
+        base_drift: Their drift; None where there was nothing to drift from.
     """
 
     hour: datetime
     began_in: str | None
     seen_s: float = 0.0
     distance_m: float = 0.0
-    visits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PLACES, 0))
-    at_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PLACES, 0.0))
+    visits: dict[str, int] = field(default_factory=dict)
+    at_s: dict[str, float] = field(default_factory=dict)
     neighbour_s: float = 0.0
     nearest_s: dict[str, float] = field(default_factory=dict)
     behaviour_s: dict[str, float] = field(default_factory=dict)
@@ -46,19 +46,20 @@ class HourTally:
     embeddings: int = 0
     total: Vectors | None = None
     base_embeddings: int = 0
-    base_drift: float = 0.0
+    base_drift: float | None = None
 
     def resume(self, row: Row, behaviours: Sequence[str]) -> None:
         """Go on with the row of an hour that a process before this one left."""
         self.began_in = row.get("began_in")
         self.seen_s, self.distance_m = row["seen_s"], row["distance_m"]
         for place in PLACES:
-            self.visits[place], self.at_s[place] = row[f"{place}_visits"], row[f"{place}_s"]
+            if row[f"{place}_visits"] is not None:  # else it was not in the picture then
+                self.visits[place], self.at_s[place] = row[f"{place}_visits"], row[f"{place}_s"]
         self.neighbour_s = row["neighbours"] * row["seen_s"]
         nearest = row.get("nearest_as") or row["nearest"]
         self.nearest_s = {nearest: row["nearest_s"]} if nearest is not None else {}
         self.behaviour_s = {one: row.get(behaviour_column(one)) or 0.0 for one in behaviours}
-        self.base_embeddings, self.base_drift = row["embeddings"], row["drift"] or 0.0
+        self.base_embeddings, self.base_drift = row["embeddings"], row["drift"]
         self.tracks = {(one["session"], one["number"]): one["seen_s"] for one in row.get("tracks") or ()}
 
     def add_embedding(self, embedding: Vectors) -> None:
@@ -74,11 +75,17 @@ class HourTally:
         return found
 
     def drift(self, reference: Vectors | None) -> float | None:
-        """Give 1 - cosine to a reference, (D,), the mean over what was there before a restart and what came since."""
-        direction = self.direction()
-        drift = 0.0 if direction is None or reference is None else 1 - float(direction @ reference)
-        both = self.base_embeddings + self.embeddings
-        return (self.base_drift * self.base_embeddings + drift * self.embeddings) / both if both else None
+        """Give 1 - cosine to a reference, (D,), the mean over what was there before a restart and what came since.
+
+        None where nothing was compared: without embeddings, and in an animal's first hour, from which it will drift.
+        """
+        direction, parts = self.direction(), list[tuple[float, int]]()
+        if self.base_drift is not None:
+            parts.append((self.base_drift, self.base_embeddings))
+        if direction is not None and reference is not None:
+            parts.append((1 - float(direction @ reference), self.embeddings))
+        both = sum(number for _, number in parts)
+        return sum(drift * number for drift, number in parts) / both if both else None
 
     def row(self, animal: str, camera: str, reference: Vectors | None, behaviours: Sequence[str]) -> Row:
         """Give the columns of `record_schema`."""
@@ -89,8 +96,8 @@ class HourTally:
             "camera": camera,
             "seen_s": self.seen_s,
             "distance_m": self.distance_m,
-            **{f"{place}_visits": number for place, number in self.visits.items()},
-            **{f"{place}_s": seconds for place, seconds in self.at_s.items()},
+            **{f"{place}_visits": self.visits.get(place) for place in PLACES},
+            **{f"{place}_s": self.at_s.get(place) for place in PLACES},
             "neighbours": self.neighbour_s / self.seen_s if self.seen_s else 0.0,
             "nearest": nearest,
             "nearest_s": self.nearest_s[nearest] if nearest is not None else 0.0,

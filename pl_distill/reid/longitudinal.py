@@ -66,7 +66,7 @@ class RecordWriter:
         pen: Where things are in its picture.
         behaviours: Names of the classes; each has a column.
         references: Mean embedding of each animal on its first day, (D,), of length 1, from which it drifts; of who is
-            missing the first hour that this writer sees, which is no drift itself, takes its place.
+            missing the first hour that this writer sees, whose own drift is null, takes its place.
         flush_s: How often the running hour is written: what a kill loses at most. An animal's row is there from its
             first sighting on.
         resume: Whether an hour that is there is gone on with; else it is replaced.
@@ -202,7 +202,8 @@ class RecordWriter:
 
     def _take_up(self, name: str, hour: datetime) -> HourTally:
         """Begin an hour, or go on with the one that a writer before this left."""
-        tally = HourTally(hour, self._session)
+        places = self._pen.places
+        tally = HourTally(hour, self._session, visits=dict.fromkeys(places, 0), at_s=dict.fromkeys(places, 0.0))
         for row in rows_of_hour(self._record, self._camera, hour) if self._resume else ():
             if name == written_as(row) == row["animal"]:  # else it is another animal's by now
                 tally.resume(row, self._behaviours)

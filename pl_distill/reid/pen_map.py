@@ -20,8 +20,9 @@ class PenMap:
 
     Args:
         pixels_per_m: Pixels of a metre on the floor.
-        feeder_xyxy: Box around the feeder in pixels; None: no visits are counted.
-        drinkers_xyxy: Boxes around the drinkers.
+        feeder_xyxy: Box around the feeder in pixels; None: there is none in the picture, and nothing is known of
+            visits to it.
+        drinkers_xyxy: Boxes around the drinkers; the same of none.
         reach_m: Distance between centres within which another animal is a neighbour.
         step_m: Movements of the centre below this are jitter.
         visit_gap_s: A visit goes on over a pause of this length.
@@ -49,10 +50,18 @@ class PenMap:
         left, top, right, bottom = (float(value) for value in box_xyxy)
         return np.array((left + right, top + bottom)) / (2 * self.pixels_per_m)
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Those of `PLACES` that are in the picture."""
+        return tuple(place for place in PLACES if self._boxes_of(place))
+
     def is_at(self, place: str, box_xyxy: NDArray[Any]) -> bool:
         """Whether a box in pixels, (4,), touches a place of `PLACES`."""
+        return any(_touch(box_xyxy, box) for box in self._boxes_of(place))
+
+    def _boxes_of(self, place: str) -> tuple[Box, ...]:
         feeders = (self.feeder_xyxy,) if self.feeder_xyxy else ()
-        return any(_touch(box_xyxy, box) for box in (feeders if place == "feeder" else self.drinkers_xyxy))
+        return feeders if place == "feeder" else self.drinkers_xyxy
 
 
 def _touch(box: NDArray[Any], place: Box) -> bool:

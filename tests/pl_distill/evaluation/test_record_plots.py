@@ -121,6 +121,20 @@ def test_days_on_which_an_animal_was_not_tracked_are_gaps(tmp_path, figures):
     assert np.flatnonzero(np.isnan(smooth.get_ydata())).tolist() == [3, 4, 6]
 
 
+def test_visits_to_what_no_picture_shows_are_no_line_at_0(tmp_path, figures):
+    table = table_of()
+    values = table.values.copy()
+    values[NAMES.index("drinker_visits")] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_timeline(tmp_path / "timeline.png", replace(table, values=values), "rosa")
+    (*_, visits) = figures[0].axes
+    feeder, drinker = visits.lines
+    assert np.isfinite(feeder.get_ydata()).all()
+    assert np.isnan(drinker.get_ydata()).all()
+    assert (feeder.get_label(), drinker.get_label()) == ("feeder visits", "drinker visits (none in the picture)")
+
+
 def test_leads_are_days_before_and_time_goes_to_the_right(tmp_path, figures):
     found = [Finding("walk_percent", lead, -2.0, -3.0, -1.0, 0.01, 0.01, 4) for lead in (0, 1, 2)]
     draw_lead_times(tmp_path / "lead.png", Association("lameness", 12, 4, 0, 0.05, 1.5, found))

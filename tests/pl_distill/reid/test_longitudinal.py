@@ -10,7 +10,7 @@ import pytest
 from pl_distill.errors import ConfigError
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
 from pl_distill.reid.pen_map import PenMap
-from pl_distill.reid.record_files import RecordError, day_file, query, read_hours, upsert
+from pl_distill.reid.record_files import RecordError, day_file, query, read_hours, rows_of_hour, upsert
 from pl_distill.reid.record_schema import record_schema
 from tests.python_process import python_process
 
@@ -78,6 +78,25 @@ def test_a_visit_goes_on_over_a_short_pause_and_ends_after_a_long_one(tmp_path):
     assert row["drinker_visits"] == 0
 
 
+@pytest.mark.parametrize(
+    ("pen", "known"),
+    [
+        (PenMap(), {}),
+        (PenMap(feeder_xyxy=(300, 0, 400, 50)), {"feeder": (1, 4.0)}),
+        (PenMap(drinkers_xyxy=((300, 0, 400, 50),)), {"drinker": (1, 4.0)}),
+    ],
+    ids=["neither", "feeder", "drinker"],
+)
+def test_a_place_that_the_picture_does_not_show_is_unknown_not_unvisited(tmp_path, pen, known):
+    write(tmp_path, [[Sighting("rosa", box(350, 40))]] * 5, pen=pen)
+    write(tmp_path, [[Sighting("rosa", box(200, 200))]] * 2, start=NINE + 60, pen=pen)  # goes on with the row
+    answer = query(tmp_path, "SELECT feeder_visits, feeder_s, drinker_visits, drinker_s FROM hours")
+    expected = [value for place in ("feeder", "drinker") for value in known.get(place, (None, None))]
+    assert [None if np.isnan(value) else value for value in answer.iloc[0].astype(float)] == expected
+    (row,) = rows_of_hour(tmp_path, "cam", datetime(2026, 3, 1, 9, tzinfo=UTC))
+    assert [row[name] for name in answer.columns] == expected
+
+
 def test_time_unseen_is_not_counted_nor_the_jump_over_it(tmp_path):
     with RecordWriter(tmp_path, "cam", PEN) as writer:
         for second in (0, 1, 100, 101):
@@ -121,17 +140,29 @@ def test_drift_is_measured_from_the_first_hour_or_the_given_day(tmp_path):
                 both = [Sighting(name, box(1, 1), None, vector) for name in ("rosa", "emma")]
                 writer.observe(NINE + 3600 * hour + second, both)
     hours = read_hours(tmp_path)
-    assert hours[hours["animal"] == "rosa"]["drift"].tolist() == pytest.approx([0, 1])
+    nothing = pytest.approx(np.nan, nan_ok=True)
+    assert hours[hours["animal"] == "rosa"]["drift"].tolist() == [nothing, pytest.approx(1)]
     assert hours[hours["animal"] == "emma"]["drift"].tolist() == pytest.approx([1, 0])
 
 
-def test_nothing_drifts_within_the_first_hour_however_often_it_is_written(tmp_path):
+def test_the_first_hour_has_no_drift_however_often_it_is_written(tmp_path):
     along, aside = np.float32([1, 0]), np.float32([0, 1])
     with RecordWriter(tmp_path, "cam", PEN, flush_s=1.0) as writer:
         for hour, looks in ((0, (along, along, aside)), (1, (along, along, aside))):
             for second, vector in enumerate(looks):
                 writer.observe(NINE + 3600 * hour + 10 * second, [Sighting("rosa", box(1, 1), None, vector)])
-    assert read_hours(tmp_path)["drift"].tolist() == pytest.approx([0, 0], abs=1e-6)
+    first, second = read_hours(tmp_path).to_dict("records")
+    assert (first["embeddings"], first["drift"]) == (3, pytest.approx(np.nan, nan_ok=True))
+    assert second["drift"] == pytest.approx(0, abs=1e-6)
+
+
+def test_drift_after_a_restart_is_of_what_was_compared(tmp_path):
+    along, aside = np.float32([1, 0]), np.float32([0, 1])
+    write(tmp_path, [[Sighting("rosa", box(1, 1), None, along)]] * 3)  # an hour without anything to drift from
+    write(tmp_path, [[Sighting("rosa", box(1, 1), None, aside)]] * 2, start=NINE + 60, references={"rosa": along})
+    assert (row_of(tmp_path)["embeddings"], row_of(tmp_path)["drift"]) == (5, pytest.approx(1))
+    write(tmp_path, [[Sighting("rosa", box(1, 1), None, along)]] * 5, start=NINE + 120, references={"rosa": along})
+    assert row_of(tmp_path)["drift"] == pytest.approx(0.5)  # five of ten
 
 
 def test_a_restart_within_an_hour_goes_on_with_its_row(tmp_path):
