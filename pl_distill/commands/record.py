@@ -24,6 +24,7 @@ from pl_distill.reid.outcomes import KINDS, Kind, Outcome, read_outcomes
 from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.record_files import day_file, drop_rows, holds_record, read_hours
 from pl_distill.reid.record_files import query as ask
+from pl_distill.reid.record_schema import BEHAVIOURS
 
 DEFAULT_MAP = PenMap()
 
@@ -40,7 +41,8 @@ def build(
 
     A clip's day is its folder, its time of day its number: clip 000012 of five minutes begins an hour after the first.
     Clips whose name is no number follow each other in the order of their names.
-    Annotated identities count within their clip only, so that the clip's name is part of the animal's.
+    Annotated identities count within their clip only, so that the clip's name is part of the animal's. Behaviours have
+    columns if any clip has labels of them, feeder and drinker figures if the map has their places.
     Example: pl-distill record build --clips data/pen --out runs/record --map.pixels_per_m 100
 
     Args:
@@ -52,8 +54,9 @@ def build(
         clip_minutes: Length of the clips as numbered.
     """
     found = sorted(read_clips(clips), key=lambda clip: clip.name)
+    named = any(one for clip in found for animals in clip.annotations.values() for one in animals.behaviours)
     rows, unnumbered = 0, Counter[str]()
-    with RecordWriter(out, camera, map, resume=False) as writer:
+    with RecordWriter(out, camera, map, BEHAVIOURS if named else (), resume=False) as writer:
         for clip in tqdm(found, desc="read", unit="clip"):
             stem = Path(clip.name).name
             number = int(stem) if stem.isdecimal() else unnumbered[clip.day]
@@ -162,7 +165,7 @@ def associate(
 
     Args:
         record: Folder of the record.
-        outcomes: CSV or Parquet with the columns animal, date, kind, value.
+        outcomes: CSV or Parquet with the columns animal, date, kind, value; a value of 0, but of growth, is no outcome.
         kind: disease, lameness, reproduction or growth; by default every kind in the table.
         out: Folder for associations.json and a picture for each kind.
         days_before: The longest lead, in days.
@@ -233,7 +236,7 @@ def plot(
         whole = daily_table(everything, timezone)
         listed = read_outcomes(outcomes, whole.animals, whole.days[0], whole.days[-1])
         for one in listed:
-            if one.animal in table.animals and table.days[0] <= one.day <= table.days[-1]:
+            if one.is_case and one.animal in table.animals and table.days[0] <= one.day <= table.days[-1]:
                 happened.append(one)
         found, refused = _test_each(whole, listed, _kinds_of(listed))
     if animal is not None and animal not in table.animals:
@@ -249,7 +252,9 @@ def plot(
 
 
 def _kinds_of(outcomes: Sequence[Outcome]) -> list[Kind]:
-    return [kind for kind in KINDS if any(one.kind == kind for one in outcomes)]
+    listed = {one.kind for one in outcomes}
+    happened = {one.kind for one in outcomes if one.is_case}
+    return [kind for kind in KINDS if kind in (happened or listed)]  # where nothing happened, the test says so
 
 
 def _test_each(

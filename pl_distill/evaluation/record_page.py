@@ -76,11 +76,20 @@ def write_record(folder: Path, hours: pd.DataFrame) -> None:
 
 
 def describe(found: Association) -> str:
-    """Say what was found, in words."""
-    lines = [
-        f"{found.kind}: {found.cases} of {found.animals} animals"
-        + (f"; {found.left_out} repeated outcomes left out" if found.left_out else "")
-    ]
+    """Say what was compared and what was found, in words."""
+    among = f"{found.kind}: {found.cases} cases among {found.animals} animals"
+    if found.controls is None:
+        lines = [f"{among}: the more they gained, by standard deviations of gain"]
+    else:
+        lines = [f"{among}, each compared with those without it on the same day, {found.controls:.0f} on average"]
+    aside = {
+        f"{found.without_past} animals without a past before it": found.without_past,
+        f"{found.without_others} with too few others to compare with": found.without_others,
+        f"{found.left_out} further outcomes of the same animals": found.left_out,
+        f"{found.sound} lines of value 0, which say that there was nothing": found.sound,
+    }
+    if any(aside.values()):
+        lines.append("  not among them: " + "; ".join(words for words, number in aside.items() if number))
     if found.detectable is not None:
         lines.append(
             f"one test alone finds an effect of {found.detectable:.1f} standard deviations with a power of 80 %"
@@ -92,7 +101,12 @@ def describe(found: Association) -> str:
             f"  {one.quantity}: {one.effect:+.2f} SD ({one.low:+.2f} to {one.high:+.2f}) {one.lead_days} days before, "
             f"p {one.p_corrected:.3f} after correction{shown}"
         )
-    if not found.significant:
+    if found.significant:
+        lines.append(
+            f"  in brackets: {100 * (1 - found.level):g} % interval of that test alone, not corrected; of each "
+            "quantity its strongest day, which chance makes look stronger"
+        )
+    else:
         best = min(found.findings, key=lambda one: one.p_corrected, default=None)
         told = (
             ""
@@ -181,8 +195,9 @@ def _lead_times(out: Path, found: Sequence[Association], untested: Sequence[str]
         for one in found
     ]
     legend = (
-        "Of all days of the record: how far the animals with an outcome had moved from their own past, against the "
-        "herd. Red dots are significant after correction; the band is the 95 % interval."
+        "Of all days of the record: how much further the animals with an outcome had moved from their own past than "
+        "those without it on the same day. Red dots are significant after correction; the band is the interval of each "
+        "day's test alone."
     )
     return Section(
         "Days before the outcomes", pictures, [legend] * bool(found) + [f"Not tested: {why}" for why in untested]

@@ -21,6 +21,9 @@ _PER_HOUR = {
 }
 _MEANS = {"neighbours": "seen_s", "drift": "embeddings"}
 NO_BEHAVIOURS = {"seen_s", "distance_m", "feeder_s", "drinker_s", "nearest_s"}
+BASELINE_DAYS = 7
+"""So many days of an animal's past have to be known before anything is compared with it."""
+
 _ENOUGH_SEEN_S = 600.0
 
 
@@ -32,7 +35,8 @@ class DailyTable:
         animals: (A,) names.
         days: (T,) without gaps.
         names: (F,) of the quantities: distances and visits per tracked hour, behaviours in % of the tracked time.
-        values: (F, A, T); NaN on days on which an animal was hardly seen.
+        values: (F, A, T); NaN on days on which an animal was hardly seen where the quantity is known: in a picture with
+            a feeder, by a behaviour head.
     """
 
     animals: tuple[str, ...]
@@ -114,11 +118,16 @@ def daily_table(hours: pd.DataFrame, timezone: str = "UTC") -> DailyTable:
 
     seen = total(hours["seen_s"].to_numpy(float))
     enough = seen >= _ENOUGH_SEEN_S
-    tracked_h = np.where(enough, seen, np.nan) / 3600
+
+    def asked_s(name: str) -> Floats:
+        """Time in which it was asked: hours of no behaviour head, and of no feeder in the picture, are no 0."""
+        asked = total(hours["seen_s"].to_numpy(float) * hours[name].notna().to_numpy())
+        return np.where(asked >= _ENOUGH_SEEN_S, asked, np.nan)
+
     names, values = [], []
     for name in _PER_HOUR:
         names.append(name)
-        values.append(total(hours[name].to_numpy(float)) / tracked_h)
+        values.append(total(hours[name].to_numpy(float)) / (asked_s(name) / 3600))
     for name, weight in _MEANS.items():
         weights = hours[weight].to_numpy(float) * hours[name].notna().to_numpy()
         sums = total(weights)
@@ -128,16 +137,13 @@ def daily_table(hours: pd.DataFrame, timezone: str = "UTC") -> DailyTable:
     for name in hours.columns:
         if name.endswith("_s") and name not in NO_BEHAVIOURS:
             names.append(f"{name.removesuffix('_s')}_percent")
-            # Of the time in which it was asked: hours without a behaviour head say nothing, and are no 0 %.
-            asked = total(hours["seen_s"].to_numpy(float) * hours[name].notna().to_numpy())
-            share = 100 * total(hours[name].to_numpy(float)) / np.where(asked > 0, asked, np.nan)
-            values.append(np.where(enough, share, np.nan))
+            values.append(100 * total(hours[name].to_numpy(float)) / asked_s(name))
     start = date(1970, 1, 1) + timedelta(days=first)
     days = tuple(start + timedelta(days=number) for number in range(span))
     return DailyTable(tuple(map(str, animals)), days, tuple(names), np.stack(values))
 
 
-def own_change(values: Floats, window: int = 3, gap: int = 7, baseline: int = 21, least: int = 7) -> Floats:
+def own_change(values: Floats, window: int = 3, gap: int = 7, baseline: int = 21, least: int = BASELINE_DAYS) -> Floats:
     """Compare the last days of each animal with its own past; no day after t enters what is said of day t.
 
     Args:
@@ -148,20 +154,12 @@ def own_change(values: Floats, window: int = 3, gap: int = 7, baseline: int = 21
         least: Days of the baseline that must be there.
 
     Returns:
-        (F, A, T): mean of the window less mean of the baseline, less the herd's mean of that day, in standard
-        deviations between animals; NaN where too little is known.
+        (F, A, T): mean of the window less mean of the baseline, in the quantity's own unit; NaN where too little is
+        known. The herd's weather is in it: compare animals of one day.
     """
     recent, _ = _trailing_mean(values, window, 0)
     past, known = _trailing_mean(values, baseline, gap)
-    change = np.where(known >= least, recent - past, np.nan)
-    there = np.isfinite(change)
-    number = there.sum(axis=1, keepdims=True)
-    herd = np.where(there, change, 0).sum(axis=1, keepdims=True) / np.maximum(number, 1)
-    change = np.where(number >= 2, change - herd, np.nan)
-    count = np.isfinite(change).sum(axis=(1, 2), keepdims=True)
-    spread = np.sqrt(np.nansum(change**2, axis=(1, 2), keepdims=True) / np.maximum(count, 1))
-    result: Floats = change / np.where(spread > 0, spread, np.nan)
-    return result
+    return np.where(known >= least, recent - past, np.nan)
 
 
 def _trailing_mean(values: Floats, length: int, shift: int) -> tuple[Floats, Floats]:

@@ -1,6 +1,7 @@
 """What happened to the animals: disease, lameness, reproduction, growth; a table that the farm keeps.
 
-Columns: animal, date (YYYY-MM-DD), kind, value. CSV or Parquet.
+Columns: animal, date (YYYY-MM-DD), kind, value. CSV or Parquet. A value of 0 says that there was nothing: a sheet of
+scores lists sound animals, too. Of growth any number is a value.
 """
 
 from collections.abc import Collection
@@ -27,13 +28,18 @@ class Outcome:
         animal: Its name, as in the record.
         day: When it was found.
         kind: What it was.
-        value: Its grade; of growth the gain, in any unit.
+        value: Its grade, 0 where there was nothing; of growth the gain, in any unit.
     """
 
     animal: str
     day: date
     kind: Kind
     value: float
+
+    @property
+    def is_case(self) -> bool:
+        """Whether something happened."""
+        return self.kind == "growth" or self.value > 0
 
 
 def read_outcomes(path: Path, animals: Collection[str], first: date, last: date) -> list[Outcome]:
@@ -47,7 +53,8 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
 
     Raises:
         RecordError: The file is absent or unreadable, lacks a column, has no line, names an unknown animal or kind, has
-            no number where one belongs, or a day outside of the record. All wrong lines are named, up to five.
+            no number where one belongs or a grade below 0, or a day outside of the record. All wrong lines are named,
+            up to five.
     """
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
@@ -74,6 +81,8 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
             problem = f"date {table['date'].iloc[number]!r} is none"
         elif pd.isna(value):
             problem = f"value {table['value'].iloc[number]!r} is no number"
+        elif kind != "growth" and value < 0:
+            problem = f"value {value:g} is below 0, which is an animal without {kind}"
         elif not first <= day.date() <= last:
             problem = f"date {day.date()} is outside of the record"
         if problem is None:

@@ -41,8 +41,10 @@ def test_a_planted_lameness_is_found_from_files_and_told_in_words(simulated, tmp
     options = ("--permutations", "199", "--out", tmp_path)
     assert run("record", "associate", "--record", simulated, "--outcomes", table, *options) == 0
     told = capsys.readouterr().out
-    assert "lameness: 4 of 12 animals" in told
+    assert "lameness: 4 cases among 12 animals" in told
+    assert "each compared with those without it on the same day, 8 on average" in told
     assert "distance_m: -" in told
+    assert "in brackets: 95 % interval of that test alone, not corrected" in told
     found = json.loads((tmp_path / "associations.json").read_text())["associations"][0]
     assert (found["kind"], found["cases"]) == ("lameness", 4)
     assert cv2.imread(str(tmp_path / "lead-lameness.png")) is not None
@@ -57,15 +59,15 @@ def test_a_kind_that_is_too_rare_is_told_and_the_others_are_tested(simulated, tm
     words = ("record", "associate", "--record", simulated, "--outcomes", table, *few)
     assert run(*words, "--out", tmp_path) == 0
     told = capsys.readouterr().out
-    assert "not tested: kind 'disease': has 1 animals with an outcome among 12" in told
-    assert "lameness: 4 of 12 animals" in told
+    assert "not tested: kind 'disease': has 1 outcomes that can be tested, among " in told
+    assert "lameness: 4 cases among 12 animals" in told
     found = json.loads((tmp_path / "associations.json").read_text())["associations"]
     assert [one["kind"] for one in found] == ["lameness"]
     table.write_text("\n".join([head, *rare]) + "\n")
     assert run(*words) == 1
     captured = capsys.readouterr()
     assert "not tested: kind 'disease'" in captured.out
-    assert "kind 'reproduction': has 1 animals" in captured.err
+    assert "kind 'reproduction': has 1 outcomes" in captured.err
 
 
 def test_the_page_shows_every_picture_and_needs_no_other_file(simulated, tmp_path, capsys):
@@ -98,7 +100,7 @@ def test_the_page_shows_every_picture_and_needs_no_other_file(simulated, tmp_pat
     assert beside.read_text().splitlines()[:2] == ["animal\ttime (Asia/Tokyo)", f"{animal}\t2026-01-01 09:00"]
     for name in ("embeddings", "lead-lameness"):
         assert base64.b64encode((out / f"{name}.png").read_bytes()).decode() in page
-    assert "lameness: 4 of 12 animals" in page
+    assert "lameness: 4 cases among 12 animals" in page
     assert "12 animals, 1 of them below" in page
     assert "<meta name='viewport'" in page
     told = re.findall("<img alt='([^']+)'", page)
@@ -137,9 +139,34 @@ def test_a_second_herd_is_not_mixed_into_a_record(simulated, capsys):
 def test_an_effect_that_is_gone_on_the_day_itself_is_told_without_a_beginning():
     ahead = Finding("walk_percent", 1, -2.0, -3.0, -1.0, 0.001, 0.01, 4)
     found = Association("lameness", 12, 4, 0, 0.05, 1.5, [replace(ahead, lead_days=0, p_corrected=0.2), ahead])
-    assert describe(found).splitlines()[-1].endswith("1 days before, p 0.010 after correction")
+    assert describe(found).splitlines()[-2].endswith("1 days before, p 0.010 after correction")
     always = replace(found, findings=[replace(ahead, lead_days=0), ahead])
-    assert describe(always).splitlines()[-1].endswith("shown from 1 days before")
+    assert describe(always).splitlines()[-2].endswith("shown from 1 days before")
+
+
+def test_who_is_not_among_the_cases_is_told():
+    found = Association("lameness", 12, 4, 2, 0.05, 1.5, [], 7.6, without_past=3, sound=100)
+    assert describe(found).splitlines()[:2] == [
+        "lameness: 4 cases among 12 animals, each compared with those without it on the same day, 8 on average",
+        "  not among them: 3 animals without a past before it; 2 further outcomes of the same animals; 100 lines of "
+        "value 0, which say that there was nothing",
+    ]
+
+
+def test_a_sheet_of_scores_marks_and_tests_the_lame_alone(simulated, tmp_path, capsys):
+    head, *lame = (simulated / "outcomes.csv").read_text().splitlines()
+    sound = [f"animal-{number:04d},2026-01-{day:02d},lameness,0" for day in (5, 12, 19) for number in range(1, 13)]
+    table = tmp_path / "sheet.csv"
+    table.write_text("\n".join([head, *sound, *lame]) + "\n")
+    assert run("record", "plot", "--record", simulated, "--outcomes", table, "--out", tmp_path / "plots") == 0
+    drawn = {one.stem[-4:] for one in (tmp_path / "plots").glob("timeline-*.png")}
+    assert drawn == {line.split(",")[0][-4:] for line in lame}
+    page = (tmp_path / "plots" / "report.html").read_text()
+    assert "lameness: 4 cases among 12 animals" in page
+    assert "36 lines of value 0" in page
+    table.write_text("\n".join([head, *sound]) + "\n")
+    assert run("record", "associate", "--record", simulated, "--outcomes", table) == 1
+    assert "has 0 outcomes that can be tested" in capsys.readouterr().err
 
 
 def test_growth_of_a_whole_herd_is_told_without_an_infinite_effect(simulated, tmp_path, capsys):
@@ -149,7 +176,7 @@ def test_growth_of_a_whole_herd_is_told_without_an_infinite_effect(simulated, tm
     few = ("--permutations", 99, "--days_before", 1, "--out", tmp_path)
     assert run("record", "associate", "--record", simulated, "--outcomes", table, *few) == 0
     told = capsys.readouterr().out
-    assert "growth: 12 of 12 animals" in told
+    assert "growth: 12 cases among 12 animals" in told
     assert "one test alone" not in told
     found = json.loads((tmp_path / "associations.json").read_text(), parse_constant=pytest.fail)
     assert found["associations"][0]["detectable"] is None
@@ -176,6 +203,7 @@ def test_clips_of_a_pen_become_hours_at_their_time_of_day(tmp_path, capsys):
     assert {f"{hour:%Y-%m-%d %H}" for hour in hours["hour"]} == {"2026-01-01 07"}
     behaviours = [name for name in hours.columns if name in ("sleep_s", "walk_s", "eat_s", "lying_s", "standing_s")]
     assert hours[behaviours].sum().sum() > 5
+    assert hours[["feeder_visits", "feeder_s", "drinker_visits", "drinker_s"]].isna().all(axis=None)  # without a --map
     before = hours["seen_s"].sum()
     assert run("record", "build", "--clips", tmp_path / "pen", "--out", tmp_path / "record") == 0
     assert read_hours(tmp_path / "record")["seen_s"].sum() == pytest.approx(before)
@@ -198,11 +226,12 @@ def test_lame_animals_of_a_drawn_pen_walk_less_than_their_own_past_and_than_the_
     monkeypatch.setattr("pl_distill.reid.daily._ENOUGH_SEEN_S", 30.0)  # a day here is a minute
     table = daily_table(hours)
     change = own_change(table.values, window=3, gap=3, baseline=3, least=3)[..., -1]  # (F, A), of the last day
+    spread = change[:, 3:].std(axis=1, ddof=1)  # of the sound
     for name in ("distance_m", "walk_percent"):
         quantity = table.names.index(name)
         before, after = (table.values[quantity, :3, part].mean() for part in (slice(0, 3), slice(3, 6)))
         assert after < 0.5 * before, name
-        assert change[quantity, :3].mean() < change[quantity, 3:].mean() - 1, name  # standard deviations
+        assert change[quantity, :3].mean() < change[quantity, 3:].mean() - spread[quantity], name
 
 
 def test_sequences_whose_name_is_no_number_follow_each_other(tmp_path, capsys):
@@ -217,7 +246,9 @@ def test_sequences_whose_name_is_no_number_follow_each_other(tmp_path, capsys):
         (folder / "gt" / "gt.txt").write_text("1,7,1,1,5,5,1,1,1\n2,7,1,1,5,5,1,1,1\n")
     build = ("record", "build", "--clips", tmp_path / "clips", "--out", tmp_path / "record")
     assert run(*build, "--clip_minutes", 90) == 0
-    hours = read_hours(tmp_path / "record").set_index("animal")["hour"]
+    written = read_hours(tmp_path / "record")
+    assert not {"sleep_s", "walk_s"} & set(written.columns)  # no label names a behaviour
+    hours = written.set_index("animal")["hour"]
     begun = {animal.split(":")[0]: f"{hour:%Y-%m-%d %H}" for animal, hour in hours.items()}
     assert begun == {
         "barn3-2026-01-31-cam1": "2026-01-31 07",

@@ -25,6 +25,19 @@ def test_a_table_is_read_from_csv_and_parquet(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("line", "is_case"),
+    [
+        ("rosa,2026-01-05,lameness,2", True),
+        ("rosa,2026-01-05,disease,0", False),
+        ("rosa,2026-01-05,growth,0", True),
+        ("rosa,2026-01-05,growth,-0.2", True),
+    ],
+)
+def test_a_value_of_0_says_that_there_was_nothing_but_of_growth(tmp_path, line, is_case):
+    assert [one.is_case for one in read(tmp_path, HEAD + line + "\n")] == [is_case]
+
+
+@pytest.mark.parametrize(
     "when",
     [date(2026, 1, 5), pd.Timestamp("2026-01-05 07:30"), pd.Timestamp("2026-01-05 23:30", tz="Pacific/Auckland")],
 )
@@ -43,6 +56,7 @@ def test_a_column_of_dates_or_times_needs_no_words(tmp_path, when):
         ("rosa,01/02/2026,lameness,2", "line 2: date '01/02/2026' is none, expected .* as YYYY-MM-DD"),
         ("rosa,2026-01-05 10:00,lameness,2", "line 2: date '2026-01-05 10:00' is none"),
         ("rosa,2026-01-05,limping,2", "line 2: kind 'limping' is unknown"),
+        ("rosa,2026-01-05,lameness,-1", "line 2: value -1 is below 0, which is an animal without lameness"),
         ("rosa,2026-01-05,growth,much", "line 2: value 'much' is no number"),
     ],
 )
