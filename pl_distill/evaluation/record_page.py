@@ -119,7 +119,7 @@ def describe(found: Association) -> str:
 
 def write_associations(path: Path, results: Sequence[Association]) -> Path:
     """Write every finding as JSON."""
-    content = {"schema": 1, "associations": [asdict(one) for one in results]}
+    content = {"schema": 2, "associations": [asdict(one) for one in results]}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)  # Infinity and NaN are no JSON
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
