@@ -328,7 +328,7 @@ def _deal(
             for one in cases:
                 possible &= ~taken[:, one.eligible].all(axis=1)
         receivers.append(dealt[possible])
-        missing -= np.count_nonzero(possible)
+        missing -= int(np.count_nonzero(possible))
         if not missing:
             break
     else:
