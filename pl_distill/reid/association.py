@@ -241,7 +241,7 @@ def _too_few(chosen: _Chosen, kind: Kind, level: float, sound: int) -> ConfigErr
         needed = f"{MIN_VALUES} animals with a value or more"
     else:
         fewest = animals_needed(max(len(chosen.cases), MIN_CASES), level)
-        needed = f"{MIN_CASES} animals with one or more, among {fewest} or more that were there on the same days"
+        needed = f"{MIN_CASES} animals with one at least, among {fewest} or more that were there on the same days"
         one_sd = next(n for n in range(2, 10_000) if detectable_effect(n, n, level) <= 1)
         advice.append(f"An effect of one standard deviation takes {one_sd} animals with it and {one_sd} without.")
     return ConfigError(f"kind '{kind}'", found, needed, " ".join(advice) or "Watch more animals.")

@@ -272,7 +272,7 @@ def test_sequences_whose_name_is_no_number_follow_each_other(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("associate", "--outcomes", "TABLE", "--kind", "disease"), "3 animals with it or more"),
+        (("associate", "--outcomes", "TABLE", "--kind", "disease"), "3 animals with one at least"),
         (("associate", "--outcomes", "absent.csv"), "cannot be read"),
         (("associate", "--outcomes", "TABLE", "--timezone", "Mars"), "--timezone Mars: is no known time zone"),
         (("plot", "--out", "OUT", "--animal", "berta"), "--animal berta: is not in the record"),
