@@ -1,13 +1,15 @@
 # What the job scripts of this folder have in common; they source it.
 
 PAUSES=${REQUEUE_PAUSES-1 4 15 40 60}  # seconds between attempts to reach SLURM's controller
+# For every srun: since SLURM 22.05 it does not take the cores of a task from sbatch, and each task may get a single one.
+CORES=${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}
 
 say() { echo "$(date --iso-8601=seconds) job ${SLURM_JOB_ID:-?}, start ${SLURM_RESTART_COUNT:-0}: $*"; }
 
 # Print what explains a difference between two runs.
 environment() {
     say "nodes ${SLURM_JOB_NODELIST:-none}, ${SLURM_NTASKS:-1} tasks, on $(hostname)"
-    "${PL_DISTILL:-pl-distill}" --version
+    ${PL_DISTILL_CONTAINER:-} "${PL_DISTILL:-pl-distill}" --version || say "no version: pl-distill does not start here"
     nvidia-smi --query-gpu=index,name,driver_version,memory.total --format=csv,noheader 2> /dev/null || echo "no GPU"
     env | grep -E '^(SLURM_(JOB|NTASKS|NODEID|RESTART|ARRAY)|CUDA_|NCCL_|GLOO_|OMP_|MASTER_|DS_|TORCH_)' | sort
 }
@@ -15,7 +17,7 @@ environment() {
 # Where the ranks meet: this script runs on the job's first node, where rank 0 is, so its own address needs no look-up.
 rendezvous() {
     local address
-    address=$(scontrol show node "$SLURMD_NODENAME" 2> /dev/null | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
+    address=$(scontrol show node "$SLURMD_NODENAME" 2> /dev/null | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p') || true
     case $address in
         *[!0-9.]* | '') address=$(hostname -I | awk '{print $1}') ;;  # SLURM knows a name only
     esac
@@ -33,6 +35,22 @@ free_port() {
     while port=$((15000 + RANDOM % 17000)); do
         if ! (: < "/dev/tcp/$1/$port") 2> /dev/null; then echo "$port"; return; fi
     done
+}
+
+# Find what starts a program with SIGUSR1 and SIGTERM blocked; its words are in BLOCKING.
+# env can do it since coreutils 8.31, which Enterprise Linux 8 does not have. Python would hand on that it ignores SIGPIPE.
+block_signals() {
+    local python code='import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM});'
+    code+=' signal.signal(signal.SIGPIPE, signal.SIG_DFL); signal.signal(signal.SIGXFSZ, signal.SIG_DFL);'
+    code+=' os.execvp(sys.argv[1], sys.argv[1:])'
+    BLOCKING=(env --block-signal=USR1 --block-signal=TERM)
+    if "${BLOCKING[@]}" true 2> /dev/null; then return; fi
+    for python in python3 /usr/libexec/platform-python; do
+        BLOCKING=("$python" -I -S -c "$code")
+        if "${BLOCKING[@]}" true 2> /dev/null; then return; fi
+    done
+    BLOCKING=(env)
+    say "signals cannot be blocked: no env of coreutils 8.31, no python3. One that comes while pl-distill starts kills it"
 }
 
 # Take a signal to the script: hear SIGNAL

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -193,8 +194,8 @@ def test_who_knows_better_names_the_place():
     assert bash(MEET, MASTER_ADDR="10.0.0.9", MASTER_PORT="29500") == "10.0.0.9 29500"
 
 
-def launch(tmp_path, script, srun, restarts=0):
-    """Run a job script with a srun and a scontrol that answers that the job runs."""
+def launch(tmp_path, script, srun, restarts=0, path=os.environ["PATH"], **more):
+    """Run a job script with a srun and a scontrol that answers that the job runs; `more` is environment."""
     (tmp_path / "bin").mkdir(exist_ok=True)
     scontrol = 'if [ "$1 $2" = "show job" ]; then echo "JobId=7 JobState=RUNNING Reason=None"; else exit 1; fi'
     for name, code in {"srun": srun, "scontrol": scontrol}.items():
@@ -202,7 +203,7 @@ def launch(tmp_path, script, srun, restarts=0):
         (tmp_path / "bin" / name).chmod(0o755)
     environment = {
         **os.environ,
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PATH": f"{tmp_path / 'bin'}:{path}",
         "PL_DISTILL": "echo",
         "REQUEUE_PAUSES": "0",
         "PL_DISTILL_SLURM_DIR": str(FOLDER),
@@ -210,6 +211,7 @@ def launch(tmp_path, script, srun, restarts=0):
         "SLURM_JOB_NUM_NODES": "1",
         "SLURM_RESTART_COUNT": str(restarts),
         "SLURMD_NODENAME": "n1",
+        **more,
     }
     words = ["bash", str(FOLDER / script), str(tmp_path / "run")]
     return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=30)
@@ -219,17 +221,17 @@ def start(tmp_path, restarts, signalled=False):
     """Run train.sbatch with a srun that writes down what it is to run, and may signal the script; code and steps."""
     steps = tmp_path / "steps"
     steps.unlink(missing_ok=True)
-    signal = '[ "${@: -1}" = true ] && kill -USR1 $PPID' if signalled else ":"
-    ran = launch(tmp_path, "train.sbatch", f'echo "$@" >> {steps}\n{signal}\nexit 0', restarts)
+    kill = '[ "${@: -1}" = true ] && kill -USR1 $PPID' if signalled else ":"
+    ran = launch(tmp_path, "train.sbatch", f'echo "$@" >> {steps}\n{kill}\nexit 0', restarts)
     return ran.returncode, steps.read_text().splitlines()
 
 
-@pytest.mark.parametrize("signal", ["USR1", "TERM"])
+@pytest.mark.parametrize("name", ["USR1", "TERM"])
 @pytest.mark.parametrize("script", ["cache.sbatch", "evaluate.sbatch"])
-def test_a_preempted_job_of_an_array_has_not_crashed(script, signal, tmp_path):
-    ran = launch(tmp_path, script, f"kill -{signal} $PPID; exit 143")
+def test_a_preempted_job_of_an_array_has_not_crashed(script, name, tmp_path):
+    ran = launch(tmp_path, script, f"kill -{name} $PPID; exit 143")
     assert ran.returncode == 143
-    assert f"asked by SIG{signal} and killed" in ran.stdout
+    assert f"asked by SIG{name} and killed" in ran.stdout
     assert not list(tmp_path.rglob("crashes.log"))
 
 
@@ -246,3 +248,104 @@ def test_a_signal_before_training_began_is_not_lost(tmp_path):
     code, steps = start(tmp_path, 1, signalled=True)
     assert code == 75
     assert steps == ["--nodes=1 --ntasks=1 true"]
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in FOLDER.glob("*.sbatch")))
+def test_every_step_has_the_cores_that_the_job_asked_for(script, tmp_path):
+    """Since SLURM 22.05 srun does not take them from sbatch: each task would get one."""
+    steps = tmp_path / "steps"
+    srun = f"echo \"${{*//$'\\n'/ }}\" >> {steps}"  # a line for each
+    launch(tmp_path, script, srun, restarts=1, SLURM_CPUS_PER_TASK="8")
+    assert all("--cpus-per-task=8 " in step for step in steps.read_text().splitlines())
+    steps.unlink()
+    launch(tmp_path, script, srun, restarts=1)
+    assert "--cpus-per-task" not in steps.read_text()
+
+
+# A srun that does what it is told, on this machine; a fit leaves the state of a run that has ended.
+RUNS = r"""
+while [[ $1 == -* ]]; do shift; done
+here=${0%/bin/srun}
+if [[ " $* " == *" fit "* ]]; then
+    echo "$*" >> "$here/fits"
+    sed 's/.*max_steps=\([0-9]*\).*/{"step": \1}/' <<< "$*" > "$here/run/run_state.json"
+else
+    exec "$@"
+fi
+"""
+
+
+def smoke(tmp_path, **more):
+    """Run smoke.sbatch; what came of it, and the words of its fits."""
+    ran = launch(tmp_path, "smoke.sbatch", RUNS, **more)
+    fits = tmp_path / "fits"
+    return ran, fits.read_text().splitlines() if fits.exists() else []
+
+
+def program(path, code):
+    """Write a script that can be called."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{code}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("code", ['echo "inside: $*"', "exit 127"])
+def test_a_smoke_in_a_container_needs_no_pl_distill_outside(code, tmp_path):
+    container = program(tmp_path / "container", code)
+    more = {"path": "/usr/bin:/bin", "PL_DISTILL": "pl-distill", "PL_DISTILL_CONTAINER": f"{container} exec"}
+    ran, fits = smoke(tmp_path, **more)
+    assert "smoke: all is well" in ran.stdout, ran.stderr
+    assert ("inside: exec pl-distill --version" in ran.stdout) == ("echo" in code)
+    assert len(fits) == 2
+    assert all(f"{container} exec pl-distill fit" in words for words in fits)
+
+
+def test_a_smoke_says_how_many_cores_each_task_has(tmp_path):
+    cores = len(os.sched_getaffinity(0))
+    ran, _ = smoke(tmp_path, SLURM_CPUS_PER_TASK=str(cores), OMP_NUM_THREADS="1")
+    assert f" has {cores} cores, {cores} asked for" in ran.stdout
+    assert "smoke: all is well" in ran.stdout
+
+
+def test_a_smoke_whose_tasks_have_fewer_cores_than_asked_for_fails(tmp_path):
+    ran, fits = smoke(tmp_path, SLURM_CPUS_PER_TASK="100000")
+    assert ran.returncode == 1
+    assert "fewer cores than --cpus-per-task" in ran.stdout
+    assert fits == []
+
+
+OLD_ENV = """case $1 in --block-signal*) echo "env: unrecognized option '$1'" >&2; exit 125 ;; esac
+exec /usr/bin/env "$@"
+"""  # coreutils before 8.31, such as Enterprise Linux 8 has
+BLOCKED = 1 << (signal.SIGUSR1 - 1) | 1 << (signal.SIGTERM - 1)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_step_begins_with_its_signals_blocked_also_where_env_is_old(old, tmp_path):
+    if old:
+        program(tmp_path / "bin" / "env", OLD_ENV)
+    code = 'block_signals; "${BLOCKING[@]}" grep -E "Sig(Blk|Ign)" /proc/self/status'
+    said = bash(code, PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    masks = {name: int(mask, 16) for name, mask in (line.split(":") for line in said.splitlines())}
+    assert masks["SigBlk"] & BLOCKED == BLOCKED
+    assert masks["SigIgn"] & 1 << (signal.SIGPIPE - 1) == 0, "Python's own handling of SIGPIPE would be inherited"
+
+
+@pytest.mark.parametrize("script", ["train.sbatch", "smoke.sbatch"])
+def test_an_old_env_is_found_out_before_a_fit_begins(script, tmp_path):
+    program(tmp_path / "bin" / "env", OLD_ENV)
+    ran = launch(tmp_path, script, RUNS)
+    fits = (tmp_path / "fits").read_text().splitlines()
+    assert all("--block-signal" not in words and "pthread_sigmask" in words for words in fits)
+    assert "cannot be blocked" not in ran.stdout
+
+
+@pytest.mark.skipif(Path("/usr/libexec/platform-python").exists(), reason="this system has one more Python")
+def test_where_nothing_can_block_signals_the_log_says_so(tmp_path):
+    program(tmp_path / "bin" / "env", OLD_ENV)
+    program(tmp_path / "bin" / "python3", "exit 127")
+    code = 'block_signals; "${BLOCKING[@]}" echo it runs'
+    said = bash(code, PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert "cannot be blocked" in said
+    assert said.endswith("it runs")
