@@ -1,5 +1,6 @@
 """What this run is, in TensorBoard: its configuration as text, and its settings beside its final scores."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.tensorboard.summary import hparams
 
 METRICS = ("val/cosine", "val/relative_error", "val/centred_relative_error", "val/loss")
@@ -14,6 +16,9 @@ METRICS = ("val/cosine", "val/relative_error", "val/centred_relative_error", "va
 
 class RunCard(Callback):
     """Write the tag `config` (the recipe, as `pl-distill fit --config` takes it) and a line in the tab of hparams.
+
+    The line also has, and the log says, how many samples a step sees on all processes together and how many epochs
+    `max_steps` are: a recipe for one GPU that is given eight would train eight times as long.
 
     The columns of scores in that tab are curves of the run: they show its last values, also after a kill. Lightning's
     own entry would have no scores.
@@ -30,11 +35,16 @@ class RunCard(Callback):
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not trainer.is_global_zero or not boards:
             return
+        extent = extent_of(trainer)
+        if "epochs" in extent:
+            said = f"{extent['samples_per_step']} samples a step, {extent['epochs']:g} epochs"
+            rank_zero_info(f"{trainer.max_steps} steps on {trainer.world_size} processes: {said}")
         config = Path(trainer.default_root_dir) / "config.yaml"
         settings = flatten(dict(pl_module.hparams)) | {
             "max_steps": trainer.max_steps,
             "precision": str(trainer.precision),
             "processes": trainer.world_size,
+            **extent,
             "seed": os.environ.get("PL_GLOBAL_SEED", ""),  # where Lightning keeps it
         }
         for board in boards:
@@ -44,6 +54,22 @@ class RunCard(Callback):
             experiment, start, _ = hparams(settings, dict.fromkeys(self.metrics, 0.0))  # type: ignore[no-untyped-call]
             for summary in (experiment, start):  # the third says that the run has ended
                 board.experiment.file_writer.add_summary(summary)
+
+
+def extent_of(trainer: Trainer) -> dict[str, int | float]:
+    """Return `samples_per_step`, of all processes together, and `epochs`, how often the run sees each sample.
+
+    Empty where the data module has no batch size, or the run no number of steps or batches.
+    """
+    batch, batches = getattr(getattr(trainer, "datamodule", None), "batch_size", None), trainer.num_training_batches
+    if not isinstance(batch, int) or trainer.max_steps < 1 or not 0 < batches < math.inf:
+        return {}
+    accumulated = trainer.accumulate_grad_batches
+    steps = math.ceil(batches / accumulated)  # of an epoch, whose last one takes what is left
+    return {
+        "samples_per_step": batch * trainer.world_size * accumulated,
+        "epochs": round(trainer.max_steps / steps, 2),
+    }
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:

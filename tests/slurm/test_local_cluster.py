@@ -133,6 +133,27 @@ def test_a_job_that_makes_a_mistake_or_is_cancelled_is_not_started_again(slurm, 
     assert "Restarts=0" in said
 
 
+def test_a_smoke_on_two_nodes_gives_each_task_the_cores_of_the_job(slurm, tmp_path, monkeypatch):
+    stand_in = tmp_path / "pl-distill"  # a fit of no time
+    stand_in.write_text(
+        "#!/bin/bash\n"
+        'if [ "$1" = --version ]; then exit; fi\n'
+        "echo fit with $SLURM_CPUS_PER_TASK cores, $(grep SigBlk /proc/self/status)\n"
+        f"""sed 's/.*max_steps=\\([0-9]*\\).*/{{"step": \\1}}/' <<< "$*" > {tmp_path}/run/run_state.json\n"""
+    )
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PL_DISTILL", str(stand_in))
+    cores = len(os.sched_getaffinity(0))
+    words = ["sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--cpus-per-task={cores}"]
+    log = tmp_path / "log"
+    job = run(*words, f"--output={log}", ROOT / "slurm/smoke.sbatch", tmp_path / "run").stdout.strip()
+    state, _ = wait(job)
+    said = log.read_text()
+    assert state == "COMPLETED", said
+    assert said.count(f" has {cores} cores, {cores} asked for") == 2
+    assert said.count(f"fit with {cores} cores, SigBlk: 0000000000004200") == 4
+
+
 def test_a_training_that_does_not_answer_comes_back_after_its_time_limit(slurm, tmp_path, monkeypatch):
     deaf = tmp_path / "deaf"
     deaf.write_text('#!/bin/sh\n[ "$1" = --version ] || exec sleep 600\n')
