@@ -9,8 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from datamodules.files import write_json
+from pl_distill.commands.lightning import RecipeCLI, run_lightning
 from pl_distill.commands.parsing import find_recipe
 
 FOLDER = Path(__file__).resolve().parents[2] / "slurm"
@@ -31,6 +33,26 @@ def test_a_command_of_the_readme_names_what_exists(line):
     for number, word in enumerate(words):
         if word == "--config":
             assert Path(find_recipe(words[number + 1])).is_file()
+
+
+FITS = [line for line in README.splitlines() if re.match(r"sbatch .*slurm/(smoke|train).sbatch ", line)]
+
+
+@pytest.mark.parametrize("line", FITS)
+def test_a_fit_of_the_readme_trains_as_long_as_the_recipe_does_on_one_gpu(line, monkeypatch):
+    words = shlex.split(line)
+    nodes, on_each = (int(re.search(rf"--{option}=(\d+)", line)[1]) for option in ("nodes", "gpus-per-node"))
+    read = []
+    monkeypatch.setattr(RecipeCLI, "_run_subcommand", lambda cli, *_: read.append(cli.config["fit"]))
+    monkeypatch.setattr(RecipeCLI, "instantiate_trainer", lambda *_: None)  # one for GPUs refuses without one
+    run_lightning(["fit", *words[words.index("--config") :]])
+    monkeypatch.undo()
+    (config,) = read
+    recipe = yaml.safe_load(Path(find_recipe("distill/edinburgh.yaml")).read_text(encoding="utf-8"))
+    assert config["trainer"]["max_steps"] * nodes * on_each == recipe["trainer"]["max_steps"]
+    rate = recipe["model"]["init_args"]["optimizer"]["init_args"]["lr"] * (nodes * on_each) ** 0.5
+    found = config["model"]["init_args"]["optimizer"]["init_args"]["lr"]
+    assert found == pytest.approx(rate, rel=0.02)
 
 
 def test_without_a_folder_a_script_says_how_it_is_called():
