@@ -24,9 +24,15 @@ from datamodules.shard_plan import shard_sizes
 MAP_BYTES = 2 * 1024 * 72 * 72  # SAM 3's trunk map in float16
 JPEG_BYTES = 280_000  # 1280 x 720 at quality 95, an estimate: 6 GB for the 21,600 annotated frames
 CODECS = {"float16": (1.0, 0.0), "int8": (0.504, 11e-3), "pca-int8": (0.138, 110e-3)}  # part of the bytes, s to decode
-JPEG_DECODE_S = 10e-3  # a guess for one core
+# Core time of a frame in a worker of the loader (`python -m tests.benchmarks --only bench_cache`): its JPEG is decoded,
+# resized and normalised to float32, joined to a batch, copied to shared memory. The last hangs on the machine most.
+DECODE_S, PREPROCESS_S, JOIN_S = 3.5e-3, 5.2e-3, 27e-3
+LOAD_S = DECODE_S + PREPROCESS_S + JOIN_S
 TRUNK_MACS = 2_699e9  # multiply-adds of the trunk at 1008 px, counted on the meta device; necks are not cached
 TRAIN_MACS = 147e9 + 642e9 / 4  # student forward and back; pyramids of both maps and back, of a quarter of the images
+VAL_MACS = (
+    147e9 / 3 + 642e9 * 2 / 3
+)  # student forward alone; pyramids of both maps, of all images, without the way back
 
 
 @dataclass(frozen=True)
@@ -154,30 +160,32 @@ def _most(mean: float, workers: int) -> int:
 
 
 def print_storage(frames: int) -> None:
-    """Print the size of the cache by codec, and what training reads and decodes."""
+    """Print the size of the cache by codec, and what training reads and what its loader computes."""
     print(f"images    {frames * JPEG_BYTES / 1e12:.2f} TB")
     rate = 125e12 / (2 * TRAIN_MACS)
     print(f"training  {rate:.0f} frames per second and GPU at 125 TFLOP/s")
-    print("codec     cache TB  read GB/s and GPU  cores and GPU to decode")
+    print("codec     cache TB  read GB/s and GPU  cores and GPU to load")
     for name, (part, decode_s) in CODECS.items():
         size = MAP_BYTES * part
         read = rate * (size + JPEG_BYTES) / 1e9
-        print(f"{name:<9} {frames * size / 1e12:<9.2f} {read:<18.2f} {rate * (decode_s + JPEG_DECODE_S):.1f}")
+        print(f"{name:<9} {frames * size / 1e12:<9.2f} {read:<18.2f} {rate * (decode_s + LOAD_S):.1f}")
 
 
-def print_compute(frames: int) -> None:
+def print_compute(frames: int, val_frames: int) -> None:
     """Print GPU hours at the rates that are assumed."""
-    print("work                 TFLOP a frame  GPU hours at 11.7 TFLOP/s (float32)  at 125 TFLOP/s (bfloat16)")
-    for name, macs in (("teacher, once", TRUNK_MACS), ("student, an epoch", TRAIN_MACS)):
+    print("work                   TFLOP a frame  GPU hours at 11.7 TFLOP/s (float32)  at 125 TFLOP/s (bfloat16)")
+    works = [("teacher, once", TRUNK_MACS, frames), ("student, an epoch", TRAIN_MACS, frames)]
+    for name, macs, seen in [*works, (f"student, {val_frames:,} val", VAL_MACS, val_frames)]:
         flop = 2 * macs
-        float32_h, bfloat16_h = (frames * flop / rate / 3600 for rate in (11.7e12, 125e12))
-        print(f"{name:<20} {flop / 1e12:<14.3f} {float32_h:<36.0f} {bfloat16_h:.1f}")
+        float32_h, bfloat16_h = (seen * flop / rate / 3600 for rate in (11.7e12, 125e12))
+        print(f"{name:<22} {flop / 1e12:<14.3f} {float32_h:<36.0f} {bfloat16_h:.1f}")
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print everything; exit code 1 where a shard was lost or made twice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=3_429_000)
+    parser.add_argument("--val-frames", type=int, default=298_000, help="of one validation")
     parser.add_argument("--per-shard", type=int, nargs="+", default=[128, 512, 1024])
     parser.add_argument("--workers", type=int, default=512)
     parser.add_argument("--mtbf-hours", type=float, nargs="+", default=[8.0, 1.0])
@@ -185,7 +193,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     print_storage(given.frames)
     print()
-    print_compute(given.frames)
+    print_compute(given.frames, given.val_frames)
     print("\nframes     shards  mtbf h  failures  lost %  hours: simulated, arithmetic  GPU h: simulated, arithmetic")
     good = True
     for per_shard in given.per_shard:

@@ -26,16 +26,16 @@ from datamodules.cached_views import CachedViews
 from datamodules.clip import Clip, Image
 from datamodules.codec_basis import fit_basis
 from datamodules.codecs import FLOAT16, Codec, Int8, Map, PcaInt8
-from datamodules.distillation import CachedSamples
+from datamodules.distillation import CachedSample, CachedSamples, collate
 from datamodules.feature_shard import FeatureShard, FeatureShardWriter
-from datamodules.images import decode_image
+from datamodules.images import decode_image, encode_jpeg
 from datamodules.pen import load_pen_config, pen_frames
 from datamodules.preprocessing import Preprocessing
 from datamodules.shard_manifest import ShardManifest
 from datamodules.shards import write_shards
 from datamodules.splits import load_split
 from pl_distill.evaluation.memory import rss_bytes
-from tests.benchmarks.measure import Figure, median_ms, ratio_of_times
+from tests.benchmarks.measure import Figure, median_cpu_ms, median_ms, ratio_of_times
 
 SHAPE = (1024, 72, 72)
 MAPS = 40  # of 10.6 MB
@@ -57,6 +57,7 @@ def measure() -> list[Figure]:
             *_memory(Path(folder), maps),
             *_reading(Path(folder), maps),
             *_codecs(maps),
+            *_loading(maps),
         ]
 
 
@@ -168,6 +169,33 @@ def _codecs(maps: torch.Tensor) -> list[Figure]:
         figures.append(Figure(f"cache.{codec.name}.encode_ms", median_ms(lambda c=codec: _encode(c, one), 5), "ms"))
         figures.append(Figure(f"cache.{codec.name}.decode_ms", median_ms(lambda c=codec, d=data: c.unpack(d), 5), "ms"))
     return figures
+
+
+def _loading(maps: torch.Tensor) -> list[Figure]:
+    """What a frame costs a worker of the loader beside its map: slurm/plan_archive.py counts with it.
+
+    Joined batches are moved to shared memory, as a worker does that sends one. The picture is noise, smoothed until its
+    JPEG has about the 280,000 bytes that are assumed for a photograph.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3)).astype(np.float32)
+    picture: Image = cv2.GaussianBlur(noise, (0, 0), 2).astype(np.uint8)
+    preprocessing, jpeg = Preprocessing(), encode_jpeg(picture, 95)
+    image, batch = preprocessing(picture), range(8)
+    samples: list[CachedSample] = [
+        {"key": "frame", "image": image.clone(), "teacher_map": maps[number % len(maps)].numpy()} for number in batch
+    ]
+
+    def join() -> None:
+        joined = collate(samples)
+        joined["image"].share_memory_()
+        joined["teacher_map"].share_memory_()
+
+    return [
+        Figure("loader.jpeg_bytes", len(jpeg), "bytes"),
+        Figure("loader.decode_cpu_ms", median_cpu_ms(lambda: decode_image(jpeg), ROUNDS), "ms"),
+        Figure("loader.preprocess_cpu_ms", median_cpu_ms(lambda: preprocessing(picture), ROUNDS), "ms"),
+        Figure("loader.join_cpu_ms", median_cpu_ms(join, ROUNDS) / len(batch), "ms"),
+    ]
 
 
 def _encode(codec: Codec, maps: torch.Tensor) -> bytes:

@@ -1,6 +1,7 @@
 """The array of jobs that fills a cache, simulated: the division of the work is the product's own."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -50,4 +51,12 @@ def test_the_command_prints_its_tables(capsys):
     assert plan.main(["--frames", "30000", "--workers", "16", "--per-shard", "500"]) == 0
     said = capsys.readouterr().out
     assert "int8" in said
+    loaded = 125e12 / (2 * plan.TRAIN_MACS) * plan.LOAD_S  # cores beside the maps'
+    assert re.search(rf"^float16 .* {loaded:.1f}$", said, re.MULTILINE)
     assert "every shard was finished once" in said
+
+
+def test_a_validated_frame_costs_more_than_one_that_is_trained_on():
+    """All of a validation's images have pyramids, a quarter of a training's: 49 + 2 x 214 G against 147 + 642 / 4 G."""
+    assert pytest.approx(0.954e12) == 2 * plan.VAL_MACS
+    assert pytest.approx(0.615e12) == 2 * plan.TRAIN_MACS

@@ -6,17 +6,21 @@ import shlex
 import signal
 import socket
 import subprocess
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
 from datamodules.files import write_json
+from datamodules.splits import format_day, load_split
 from pl_distill.commands.lightning import RecipeCLI, run_lightning
 from pl_distill.commands.parsing import find_recipe
 
 FOLDER = Path(__file__).resolve().parents[2] / "slurm"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
+ARCHIVE = (FOLDER.parent / "docs/whole-archive.md").read_text(encoding="utf-8")
+ANNOTATED = [f"2019_{day}" for day in ("11_05", "11_11", "11_15", "11_22", "11_28", "12_02", "12_10")]
 SCRIPTS = sorted([*FOLDER.glob("*.sbatch"), *FOLDER.glob("*.sh")])
 
 
@@ -26,8 +30,13 @@ def test_a_script_is_valid_bash_and_in_the_readme(script):
     assert f"`{script.name}`" in README
 
 
-@pytest.mark.parametrize("line", [line for line in README.splitlines() if line.startswith("sbatch ")])
-def test_a_command_of_the_readme_names_what_exists(line):
+def commands(text, *scripts):
+    """The lines of a page that submit a job."""
+    return [line for line in text.splitlines() if re.match(rf"sbatch .*slurm/({'|'.join(scripts)})\.sbatch ", line)]
+
+
+@pytest.mark.parametrize("line", commands(README + ARCHIVE, "smoke", "cache", "train", "evaluate"))
+def test_a_command_names_what_exists(line):
     words = shlex.split(line)
     assert (FOLDER.parent / next(word for word in words if word.endswith(".sbatch"))).is_file()
     for number, word in enumerate(words):
@@ -35,24 +44,59 @@ def test_a_command_of_the_readme_names_what_exists(line):
             assert Path(find_recipe(words[number + 1])).is_file()
 
 
-FITS = [line for line in README.splitlines() if re.match(r"sbatch .*slurm/(smoke|train).sbatch ", line)]
+def parsed(line, verb, monkeypatch):
+    """The configuration that `pl-distill` reads from a job's words; an option that there is not is an error."""
+    words, read = shlex.split(line), []
+    with monkeypatch.context() as patch:
+        patch.setattr(RecipeCLI, "_run_subcommand", lambda cli, *_: read.append(cli.config[verb]))
+        patch.setattr(RecipeCLI, "instantiate_trainer", lambda *_: None)  # one for GPUs refuses without one
+        run_lightning([verb, *words[words.index("--config") :]])
+    return read[0]
 
 
-@pytest.mark.parametrize("line", FITS)
-def test_a_fit_of_the_readme_trains_as_long_as_the_recipe_does_on_one_gpu(line, monkeypatch):
-    words = shlex.split(line)
+RECIPE = yaml.safe_load(Path(find_recipe("distill/edinburgh.yaml")).read_text(encoding="utf-8"))
+
+
+def gpus(line):
+    """GPUs of all nodes of a job."""
     nodes, on_each = (int(re.search(rf"--{option}=(\d+)", line)[1]) for option in ("nodes", "gpus-per-node"))
-    read = []
-    monkeypatch.setattr(RecipeCLI, "_run_subcommand", lambda cli, *_: read.append(cli.config["fit"]))
-    monkeypatch.setattr(RecipeCLI, "instantiate_trainer", lambda *_: None)  # one for GPUs refuses without one
-    run_lightning(["fit", *words[words.index("--config") :]])
-    monkeypatch.undo()
-    (config,) = read
-    recipe = yaml.safe_load(Path(find_recipe("distill/edinburgh.yaml")).read_text(encoding="utf-8"))
-    assert config["trainer"]["max_steps"] * nodes * on_each == recipe["trainer"]["max_steps"]
-    rate = recipe["model"]["init_args"]["optimizer"]["init_args"]["lr"] * (nodes * on_each) ** 0.5
-    found = config["model"]["init_args"]["optimizer"]["init_args"]["lr"]
-    assert found == pytest.approx(rate, rel=0.02)
+    return nodes * on_each
+
+
+def check_rate(config, gpus):
+    """Compare a learning rate with the recipe's times the root of the number of GPUs."""
+    rate = RECIPE["model"]["init_args"]["optimizer"]["init_args"]["lr"] * gpus**0.5
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == pytest.approx(rate, rel=0.02)
+
+
+@pytest.mark.parametrize("line", commands(README, "smoke", "train"))
+def test_a_fit_of_the_readme_trains_as_long_as_the_recipe_does_on_one_gpu(line, monkeypatch):
+    config = parsed(line, "fit", monkeypatch)
+    assert config["trainer"]["max_steps"] * gpus(line) == RECIPE["trainer"]["max_steps"]
+    check_rate(config, gpus(line))
+
+
+def test_a_fit_of_the_whole_archive_validates_on_a_part_of_it(monkeypatch):
+    (line,) = commands(ARCHIVE, "train")
+    config = parsed(line, "fit", monkeypatch)
+    assert isinstance(config["trainer"]["limit_val_batches"], int)
+    check_rate(config, gpus(line))
+
+
+def test_the_cache_of_the_whole_archive_can_be_asked_for(monkeypatch):
+    (line,) = commands(ARCHIVE, "cache")
+    assert parsed(line, "predict", monkeypatch)["data"]["init_args"]["codec"] == "int8"
+
+
+def test_the_split_of_the_whole_archive_tests_on_no_day_that_is_learned_from(tmp_path):
+    file = tmp_path / "archive.yaml"
+    file.write_text(re.search(r"```yaml\n(.*?)```", ARCHIVE, re.DOTALL)[1])
+    split, shipped = load_split(file), load_split("edinburgh")
+    days = [format_day(date(2019, 11, 5) + timedelta(days=number)) for number in range(37)]
+    assert days[-1] == "2019_12_11"
+    assert {split.part_of(day) for day in days} == {"train", "val", "test"}
+    for day in ANNOTATED:
+        assert split.part_of(day) == shipped.part_of(day)
 
 
 def test_without_a_folder_a_script_says_how_it_is_called():
