@@ -166,4 +166,5 @@ def test_a_training_that_does_not_answer_comes_back_after_its_time_limit(slurm, 
     run("scontrol", "update", f"JobId={job}", f"EndTime={datetime.now():%FT%T}")
     wait_until(lambda: "Restarts=1" in run("scontrol", "show", "job", "-o", job).stdout, "it comes back")
     run("scancel", job)
+    wait(job)  # or its processes outlive the cluster
     assert "DUE TO TIME LIMIT" in (tmp_path / f"{job}.log").read_text()
