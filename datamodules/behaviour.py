@@ -7,7 +7,7 @@ A random division of frames exists to be shown beside it, under its own name, an
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ class BehaviourDataModule(LightningDataModule):
     """Features of `pl-distill embed` as labelled windows.
 
     Args:
-        features: Folder of `pl-distill embed`.
+        features: Folder of `pl-distill embed`, or several, of one embedder: herds of other seeds have clips of the same
+            names, and cannot lie in one.
         classes: The class of every raw label, or null to drop it on purpose.
         split: Which days are for what: a name of configs/splits, or the path of a .yaml file.
         division: ``days`` keeps whole days apart. ``random_frames`` scatters single frames over the parts: near copies
@@ -58,7 +59,7 @@ class BehaviourDataModule(LightningDataModule):
 
     def __init__(
         self,
-        features: str,
+        features: list[str] | str,
         classes: Mapping[str, str | None],
         split: str = "pen",
         division: Division = "days",
@@ -68,7 +69,7 @@ class BehaviourDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.features = Path(features)
+        self.features = tuple(Path(one) for one in ([features] if isinstance(features, str) else features))
         self.classes = dict(classes)
         self.class_names = check_classes("data.classes", self.classes)
         self.split = load_split(split)
@@ -86,14 +87,19 @@ class BehaviourDataModule(LightningDataModule):
         """Read the features and divide them, once.
 
         Raises:
-            CacheError: There are none, they are damaged, or a part that is needed is empty.
+            CacheError: There are none, they are damaged or of several embedders, two folders hold the same clip, or a
+                part that is needed is empty.
         """
         if self._sets:
             return
-        manifest = read_manifest(self.features)
-        self.embedder = dict(manifest["embedder"])
-        self.feature_size = int(manifest["embedder"]["features"])
-        clips = [read_clip(self.features, name, entry, self.window) for name, entry in manifest["clips"].items()]
+        manifests = read_manifests(self.features)
+        self.embedder = dict(manifests[0]["embedder"])
+        self.feature_size = int(self.embedder["features"])
+        clips = [
+            read_clip(folder, name, entry, self.window)
+            for folder, manifest in zip(self.features, manifests, strict=True)
+            for name, entry in manifest["clips"].items()
+        ]
         rates = Counter(round(clip.fps, 3) for clip in clips)
         self.fps = rates.most_common(1)[0][0] if rates else 0.0
         rng = np.random.default_rng([self.seed, 1])
@@ -111,7 +117,7 @@ class BehaviourDataModule(LightningDataModule):
             if not len(self._sets[part]):
                 days = sorted({clip.day for clip in clips})
                 raise CacheError(
-                    self.features,
+                    ", ".join(map(str, self.features)),
                     f"has no labelled animal in the part {part!r}; its days are {', '.join(days)}",
                     f"days of the split {self.split.name}",
                     "Embed clips of other days, or name another split.",
@@ -170,6 +176,33 @@ class ClipWindows:
     ) -> None:
         self.day, self.fps = day, fps
         self.behaviour, self.features, self.motion, self.rows = behaviour, features, motion, rows
+
+
+def read_manifests(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read the manifests of folders whose clips are to be one set of data.
+
+    Raises:
+        CacheError: There is none, one is not there or damaged, they are not of one embedder and kind of boxes, or two
+            have a clip in common.
+    """
+    if not folders:
+        raise CacheError("data.features", "names no folder", "one of `pl-distill embed` or more", "Add it.")
+    manifests = [read_manifest(folder) for folder in folders]
+    kinds = [f"{manifest['boxes']} and the embedder {manifest['embedder']['identity'][:12]}" for manifest in manifests]
+    owners: dict[str, Path] = {}
+    for folder, manifest, kind in zip(folders, manifests, kinds, strict=True):
+        if kind != kinds[0]:
+            raise CacheError(
+                folder, f"is of {kind}", f"{kinds[0]}, as {folders[0]} is", "Embed all alike, or leave the folder out."
+            )
+        for name, entry in manifest["clips"].items():
+            if owner := owners.get(entry["sha256"]):
+                raise CacheError(
+                    folder, f"holds the clip {name} that {owner} holds, too", "every clip once",
+                    "Name each folder once, or leave the other one out.",
+                )  # fmt: skip
+        owners.update({entry["sha256"]: folder for entry in manifest["clips"].values()})
+    return manifests
 
 
 def read_clip(folder: Path, name: str, entry: Mapping[str, object], window: Window) -> ClipWindows:

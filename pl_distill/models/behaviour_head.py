@@ -1,7 +1,8 @@
 """What does an animal do: heads over an embedder's features, for one frame or for a short time.
 
 `FrameHead` is a perceptron on the features of one frame. `TemporalHead` is a small transformer over the features and
-the motion around it: walk and standing look alike in one frame.
+the motion around it: walk and standing look alike in one frame. `BranchedHead` adds up two of these, one of which sees
+no pictures.
 """
 
 import json
@@ -139,8 +140,56 @@ class TemporalHead(nn.Module):
         return logits
 
 
-HeadKind = Literal["frame", "temporal"]
-HEADS: dict[HeadKind, type[FrameHead] | type[TemporalHead]] = {"frame": FrameHead, "temporal": TemporalHead}
+class BranchedHead(nn.Module):
+    """Two temporal heads whose logits are added: one sees boxes and masks alone, the other the pictures as well.
+
+    Each also has a loss of its own (`BehaviourModule`), so that what masks tell is learnt where pictures tell more.
+
+    Args:
+        features: Length of an embedder's features.
+        classes: How many behaviours.
+        window: What is looked at.
+        hidden: Width of a token, in each branch.
+        layers: Of each transformer.
+        heads: Of its attention.
+        dropout: Part of the values that training sets to 0.
+        feature_dropout: The same of the features.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        window: Window,
+        hidden: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.2,
+        feature_dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.blind, self.seeing = (
+            TemporalHead(features, classes, window, hidden, layers, heads, dropout, feature_dropout, pictures)
+            for pictures in (False, True)
+        )
+
+    def branches(self, features: Tensor, motion: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of the branch without and of the one with pictures, (B, classes) each; see `FrameHead`."""
+        return self.blind(features, motion, present), self.seeing(features, motion, present)
+
+    def forward(self, features: Tensor, motion: Tensor, present: Tensor) -> Tensor:
+        """See `FrameHead`."""
+        blind, seeing = self.branches(features, motion, present)
+        return blind + seeing
+
+
+HeadKind = Literal["frame", "temporal", "branched"]
+HEADS: dict[HeadKind, type[FrameHead] | type[TemporalHead] | type[BranchedHead]] = {
+    "frame": FrameHead,
+    "temporal": TemporalHead,
+    "branched": BranchedHead,
+}
 
 
 @dataclass(frozen=True)

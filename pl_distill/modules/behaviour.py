@@ -23,7 +23,8 @@ from pl_distill.evaluation.behaviour_scores import (
     motion_baseline,
     score_behaviours,
 )
-from pl_distill.models.behaviour_head import HEADS, BehaviourModel, HeadKind, save_behaviour
+from pl_distill.models.behaviour_head import HEADS, BehaviourModel, BranchedHead, HeadKind, save_behaviour
+from pl_distill.models.checkpoints import check_fit
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
@@ -44,8 +45,9 @@ class BehaviourModule(LightningModule):
     of masks lie, too. The trainer needs `max_steps`.
 
     Args:
-        head: ``temporal`` looks at a window of features and motion, ``frame`` at the features of one frame.
-        hidden: Width of the head.
+        head: ``temporal`` looks at a window of features and motion, ``frame`` at the features of one frame;
+            ``branched`` adds the answers of two temporal ones, of which one sees no features.
+        hidden: Width of the head, or of each of its branches.
         dropout: Part of the hidden values that training sets to 0.
         feature_dropout: The same of the features. The looks of a few herds are soon learned by heart, at 0.5 less so;
             with many herds it costs more than it gains.
@@ -53,6 +55,7 @@ class BehaviourModule(LightningModule):
             0 leaves all alike, 1 gives all classes the same say. 0.5 by default: at 1 the rarest, of a few hundred
             windows, would rule.
         smoothing: Part of the target that is spread over all classes: labels change within a frame or two of the truth.
+        branch_weight: What the loss of each branch by itself weighs beside that of their sum, in a ``branched`` head.
         baseline_steps: For which the head without pictures is trained.
         optimizer: Called with two groups of parameters, decayed and not decayed.
         warmup: Steps in which the learning rate rises.
@@ -67,6 +70,7 @@ class BehaviourModule(LightningModule):
         feature_dropout: float = 0.5,
         balance: float = 0.5,
         smoothing: float = 0.05,
+        branch_weight: float = 0.5,
         baseline_steps: int = 300,
         optimizer: OptimizerCallable = AdamW,
         warmup: int = 50,
@@ -79,6 +83,7 @@ class BehaviourModule(LightningModule):
         self.feature_dropout = feature_dropout
         self.balance = balance
         self.smoothing = smoothing
+        self.branch_weight = branch_weight
         self.baseline_steps = baseline_steps
         self.build_optimizer = optimizer
         self.warmup = warmup
@@ -172,10 +177,18 @@ class BehaviourModule(LightningModule):
 
     def training_step(self, batch: BehaviourBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        logits = self(batch).float()
-        loss = F.cross_entropy(logits, batch.classes, self._weights, label_smoothing=self.smoothing)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))
+        if isinstance(self.net, BranchedHead):
+            branches = self.net.branches(batch.features, batch.motion, batch.present)
+            loss = self._loss(branches[0] + branches[1], batch.classes)
+            for logits in branches:
+                loss = loss + self.branch_weight * self._loss(logits, batch.classes)
+        else:
+            loss = self._loss(self(batch), batch.classes)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.classes))
         return loss
+
+    def _loss(self, logits: Tensor, classes: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), classes, self._weights, label_smoothing=self.smoothing)
 
     def on_validation_epoch_start(self) -> None:
         """Begin to collect."""
@@ -215,27 +228,31 @@ class BehaviourModule(LightningModule):
         checkpoint[_TRAINED_ON] = {"embedder": self.data.embedder["identity"], "fps": self.data.fps}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse features that the checkpoint's head was not trained on; one that remembers none is believed.
+        """Refuse another head's checkpoint, and features that its head was not trained on; without any it is believed.
 
         Of which step it is, is remembered.
 
         Raises:
+            CheckpointError: It is of another kind or size of head.
             ConfigError: They are of another embedder, or of another number of observations per second.
         """
+        if "state_dict" in checkpoint and self._trainer is not None:
+            check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
         self._loaded_step = checkpoint.get("global_step")
         trained = checkpoint.get(_TRAINED_ON)
         if trained is None or self._trainer is None:
             return
         data = self.data
+        features = "data.features " + ", ".join(map(str, data.features))
         if trained["embedder"] != data.embedder["identity"]:
             raise ConfigError(
-                f"data.features {data.features}", f"are of the embedder {data.embedder['identity'][:12]}",
+                features, f"are of the embedder {data.embedder['identity'][:12]}",
                 f"{trained['embedder'][:12]}, on whose features the checkpoint was trained",
                 "Embed with that one, or train anew.",
             )  # fmt: skip
         if not math.isclose(trained["fps"], data.fps, rel_tol=0.01):
             raise ConfigError(
-                f"data.features {data.features}", f"have {data.fps:g} observations a second",
+                features, f"have {data.fps:g} observations a second",
                 f"{trained['fps']:g}, as the checkpoint was trained on", "Embed clips of that rate, or train anew.",
             )  # fmt: skip
 

@@ -102,3 +102,27 @@ def test_a_part_without_days_is_refused_with_the_days_that_are_there(folder):
     (folder / "features.json").write_text(json.dumps(manifest))
     with pytest.raises(CacheError, match="part 'val'; its days are 2026_01_01, 2026_01_02, 2026_01_26"):
         BehaviourDataModule(str(folder), MAPPING).setup("fit")
+
+
+def test_folders_are_one_set_if_they_are_alike_and_have_no_clip_in_common(folder, tmp_path):
+    def more(name, day, identity="abc", boxes="truth", clip="2026_01_03"):
+        embedder = {"source": "e", "identity": identity, "dimension": 1, "features": 2}
+        entries = {day: write_features(tmp_path / name, clip_of(day, clip, 9))}
+        write_manifest(tmp_path / name, {"embedder": embedder, "boxes": boxes}, entries)
+        return str(tmp_path / name)
+
+    def trained(*folders):
+        data = BehaviourDataModule([str(one) for one in folders], MAPPING, window=Window(1, 1))
+        data.setup("fit")
+        return len(data.windows("train"))
+
+    other = more("other", "2026_01_01")  # another herd of a day that the first folder has, too
+    assert trained(folder, other) == trained(folder) + 18
+    with pytest.raises(CacheError, match=r"holds the clip 2026_01_01 that .*other holds, too"):
+        trained(folder, other, other)
+    with pytest.raises(CacheError, match="is of truth and the embedder def, expected truth and the embedder abc, as"):
+        trained(folder, more("stranger", "2026_01_02", identity="def"))
+    with pytest.raises(CacheError, match="is of tracks and the embedder abc"):
+        trained(folder, more("tracked", "2026_01_02", boxes="tracks"))
+    with pytest.raises(CacheError, match="names no folder"):
+        trained()

@@ -8,6 +8,7 @@ from datamodules.motion import MOTION, REACH, motion_of
 from pl_distill.errors import CheckpointError
 from pl_distill.models.behaviour_head import (
     BehaviourModel,
+    BranchedHead,
     FrameHead,
     TemporalHead,
     load_behaviour,
@@ -62,7 +63,19 @@ def test_the_baseline_is_blind_to_pictures():
     torch.testing.assert_close(head(features + 5, motion, present), head(features, motion, present))
 
 
-@pytest.mark.parametrize(("kind", "head"), [("frame", FrameHead), ("temporal", TemporalHead)])
+def test_a_branched_head_adds_one_that_is_blind_to_pictures_and_one_that_is_not():
+    features, motion, present = batch()
+    head = BranchedHead(5, 3, WINDOW).eval()
+    blind, seeing = head.branches(features, motion, present)
+    torch.testing.assert_close(head(features, motion, present), blind + seeing)
+    others = head.branches(-features, motion, present)
+    torch.testing.assert_close(others[0], blind)
+    assert not torch.allclose(others[1], seeing)
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"), [("frame", FrameHead), ("temporal", TemporalHead), ("branched", BranchedHead)]
+)
 def test_a_head_comes_back_from_disk(kind, head, tmp_path):
     written = model_of(head(5, 3, WINDOW, hidden=16), kind)
     save_behaviour(tmp_path, written, {"features": 5, "classes": 3, "hidden": 16})

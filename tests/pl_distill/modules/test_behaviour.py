@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+import yaml
+from lightning.pytorch import Trainer, seed_everything
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules.animal_features import AnimalFeatures, write_features, write_manifest
@@ -50,7 +51,7 @@ def judged(folder):
     return json.loads((folder / "behaviour.json").read_text())
 
 
-@pytest.mark.parametrize("head", ["temporal", "frame"])
+@pytest.mark.parametrize("head", ["temporal", "frame", "branched"])
 def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(head, tmp_path, capsys):
     separable(tmp_path / "features")
     words = [
@@ -126,6 +127,8 @@ def test_a_checkpoint_is_judged_on_features_like_those_of_its_training_only(tmp_
     assert run("validate", "features", *checkpoint) == 0
     assert (judged(tmp_path / "run")["stage"], judged(tmp_path / "run")["step"]) == ("val", 2)
     capsys.readouterr()
+    assert run("validate", "features", *checkpoint, "--model.head", "temporal") == 1
+    assert "Use weights of the same architecture" in capsys.readouterr().err
     for features, told in (
         ("others", "are of the embedder def, expected abc"),
         ("slow", "have 2 observations a second, expected 6"),
@@ -203,6 +206,34 @@ def test_features_without_a_part_are_an_error_of_one_line(tmp_path, capsys):
     words = ["fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "none")]
     assert main(words) == 1
     assert "is not there" in capsys.readouterr().err
+
+
+def test_herds_of_several_folders_are_one_set(tmp_path):
+    separable(tmp_path / "features")
+    separable(tmp_path / "more", PEN_DAYS[:2], seed=1)  # other herds, of the same days and names
+    folders = [str(tmp_path / "features"), str(tmp_path / "more")]
+    words = [
+        *("fit", "--config", "behaviour/pen.yaml", "--data.features", json.dumps(folders)),
+        *("--trainer.default_root_dir", str(tmp_path / "run"), "--model.head", "frame", "--model.baseline_steps", "2"),
+        *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2"),
+    ]
+    assert main(words) == 0
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["init_args"]["features"] == folders
+
+
+def test_each_branch_of_a_head_has_a_loss_of_its_own(tmp_path):
+    separable(tmp_path / "features")
+    losses = {}
+    for weight in (0.0, 0.5):
+        seed_everything(0)
+        data = BehaviourDataModule(str(tmp_path / "features"), {name: name for name in BEHAVIOURS}, batch_size=50)
+        module = BehaviourModule("branched", hidden=16, dropout=0, feature_dropout=0, branch_weight=weight)
+        kept = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+        trainer = Trainer(**kept, max_steps=1, limit_val_batches=0, default_root_dir=tmp_path)
+        trainer.fit(module, data)
+        losses[weight] = float(trainer.callback_metrics["train/loss"])
+    # Two untrained branches are about as wrong as their sum: the loss of one, and half of that of each.
+    assert losses[0.5] == pytest.approx(2 * losses[0.0], rel=0.2)
 
 
 def test_windows_that_fill_a_ranks_share_up_are_not_scored(tmp_path, monkeypatch):
