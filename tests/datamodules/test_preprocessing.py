@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as tvf
 from transformers.models.sam3.image_processing_sam3 import Sam3ImageProcessor
 
 from datamodules.preprocessing import Preprocessing
@@ -17,6 +18,29 @@ def test_it_equals_sam_3s_own_processor_bit_for_bit(size, shape):
     found = Preprocessing(size=size)(image)
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
+
+
+def whole(image):
+    return image
+
+
+def middle(image):
+    return image[1:-1, 2:-2]
+
+
+def columns_first(image):
+    return np.asfortranarray(image)
+
+
+@pytest.mark.parametrize("lies", [whole, middle, columns_first])
+@pytest.mark.parametrize("shape", [(7, 9, 3), (72, 128, 3), (90, 61, 3), (112, 112, 3), (720, 1280, 3)])
+def test_how_a_picture_lies_in_memory_changes_neither_values_nor_layout(shape, lies):
+    image = lies(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
+    channels_first = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+    resized = tvf.resize(channels_first, [112, 112], antialias=True)
+    found = Preprocessing(size=112)(image)
+    assert torch.equal(found, (resized.float() - 127.5) / 127.5)
+    assert found.is_contiguous(), "a batch of channels-last pictures takes other kernels of a network"
 
 
 def test_white_is_one_and_black_is_minus_one():
