@@ -50,7 +50,8 @@ class CachedSamples(Dataset[CachedSample]):
         views: Those that are cached; one is drawn for each sample and epoch.
         appearance: What happens to the student's picture besides.
         seed: Of both; an index beyond the number of samples is one of a later epoch.
-        fetch: Called with the number of a shard before it is read, to bring it here; None where all are local.
+        fetch: Called with the number of a shard before it is read, to bring it here; returns that of a shard whose
+            index is let go for it, since an archive's take gigabytes in each worker. None: all stay.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class CachedSamples(Dataset[CachedSample]):
         views: CachedViews,
         appearance: Appearance | None = None,
         seed: int = 0,
-        fetch: Callable[[int], None] | None = None,
+        fetch: Callable[[int], int | None] | None = None,
     ) -> None:
         self.preprocessing = preprocessing
         self.views = views
@@ -82,8 +83,8 @@ class CachedSamples(Dataset[CachedSample]):
         epoch, number = divmod(ticket, len(self))
         shard = int(np.searchsorted(self._ends, number, side="right"))
         sample = number - (int(self._ends[shard - 1]) if shard else 0)
-        if self._fetch is not None:
-            self._fetch(shard)
+        if self._fetch is not None and (unused := self._fetch(shard)) is not None:
+            self._images.pop(unused, None)
         if shard not in self._images:
             self._images[shard] = open_shard(self._paths[shard], self._sizes[shard])
         images, maps = self._images[shard], self._maps[shard]

@@ -221,13 +221,15 @@ class FeatureShard:
             ) from error
 
     def close(self) -> None:
-        """Let go of the file; the next access opens it again."""
+        """Let go of the file and of what is known of it; the next access opens it again."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+        self._members = []
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_descriptor": None}  # a file descriptor means nothing in a spawned worker
+        # A file descriptor means nothing in a spawned worker, which opens the file and reads its headers itself.
+        return {**self.__dict__, "_descriptor": None, "_members": []}
 
     def __del__(self) -> None:
         self.close()

@@ -242,8 +242,8 @@ class LocalCopies:
     Args:
         folder: On a local disk; processes of a node, and runs, may share it.
         limit_gib: What all copies may take. An epoch that does not fit is downloaded again each time, so give the
-            node's share of the data set where the disk has it; `block_shards` of each worker are
-            held whatever this says.
+            node's share of the data set where the disk has it; twice `block_shards` of each worker, images and maps,
+            are held whatever this says.
         attempts: How often a file is asked for; the waits between them double from one second.
 
     Raises:

@@ -41,15 +41,19 @@ class PairFetcher:
         self._keep = keep
         self._held: OrderedDict[int, list[HeldCopy]] = OrderedDict()
 
-    def __call__(self, shard: int) -> None:
+    def __call__(self, shard: int) -> int | None:
         """Bring a shard here, by its number; what was asked for least recently is let go.
+
+        Returns:
+            The number of the shard that was let go: nothing about it need be kept. None: all stay.
 
         Raises:
             RemoteError: It cannot be read.
         """
         if shard in self._held:
             self._held.move_to_end(shard)
-            return
+            return None
+        oldest = None
         if len(self._held) == self._keep:
             oldest, unused = self._held.popitem(last=False)
             self._opened[oldest].close()
@@ -60,6 +64,7 @@ class PairFetcher:
         if self._maps is not None:
             copies.append(self._maps.hold(feature.file, size=feature.bytes, sha256=feature.sha256))
         self._held[shard] = copies
+        return oldest
 
 
 class TrainingShards:

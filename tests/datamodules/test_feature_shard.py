@@ -159,6 +159,17 @@ def test_a_shard_that_is_cut_off_or_missing_is_refused(tmp_path, refused):
     refused(CacheError, lambda: FeatureShard(path, 3)[0], where=path, found="cannot be read")
 
 
+def test_a_shard_that_was_read_and_closed_keeps_nothing_and_a_worker_is_sent_nothing(tmp_path):
+    _write(tmp_path, maps := _maps(40))
+    shard = FeatureShard(tmp_path / FILE, 40)
+    unread = len(pickle.dumps(shard))
+    assert shard[3][0] == list(maps)[3]
+    assert len(pickle.dumps(shard)) == unread
+    shard.close()
+    assert not [value for value in vars(shard).values() if isinstance(value, list) and value]
+    assert shard[5][0] == list(maps)[5]
+
+
 @pytest.mark.parametrize("content", ["text", "float32", "fortran", "pickle", "short"])
 def test_a_member_that_is_no_map_is_refused(content, tmp_path, refused):
     stream = io.BytesIO()
