@@ -6,7 +6,9 @@ another frame's map, every rank has as many batches, and a run that stops in mid
 Augmentation never moves a map: a view is one that the teacher has seen, too, and colour and blur are the student's.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -174,6 +176,18 @@ class DistillationDataModule(LightningDataModule):
     def trunk_settings(self) -> Mapping[str, Any]:
         """What that trunk computed beside what its tensors tell; empty where the cache does not say."""
         return self._open().cache.manifest.identity.trunk_settings
+
+    @property
+    def data_identity(self) -> dict[str, Any]:
+        """What a student learns from, wherever it lies, as plain values: the training pictures, and who made the maps.
+
+        Not what a cache's reader does not ask for, either: where the teacher came from, and versions of libraries.
+        """
+        opened = self._open()
+        hashes = "".join(shard.sha256 for shard in opened.images.splits["train"])
+        made = asdict(opened.cache.manifest.identity)
+        kept = {name: value for name, value in made.items() if name not in ("teacher", "libraries")}
+        return {"train_shards_sha256": hashlib.sha256(hashes.encode()).hexdigest(), **kept}
 
     @property
     def map_shape(self) -> tuple[int, int, int]:

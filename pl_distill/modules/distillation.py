@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -28,6 +29,13 @@ from pl_distill.modules.cache_agreement import require_the_caches_teacher
 from pl_distill.modules.features import LEVEL_NAMES, Features
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import total_steps, warmup_cosine
+from pl_distill.modules.training_identity import (
+    Identity,
+    data_settings,
+    loss_settings,
+    optimizer_settings,
+    require_same_training,
+)
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +100,8 @@ class DistillationModule(LightningModule):
         self.target = target
         self.compile_backend = compile_backend
         self.loss = loss()
+        self._settings: Identity = {"model.loss": loss_settings(self.loss)}
+        self._resumed: Identity = {}  # what the checkpoint says that this fit goes on from
         self._teacher_necks: list[Necks] = []  # a list hides them from state_dict, DeepSpeed and the parameter count
         self._total_steps = 0
         self._recent: dict[str, deque[Tensor]] = defaultdict(partial(deque, maxlen=LOG_WINDOW))
@@ -106,6 +116,7 @@ class DistillationModule(LightningModule):
             ConfigError: The cache in use was not made by this teacher as it is now.
         """
         require_the_caches_teacher(self.teacher, getattr(self._trainer, "datamodule", None))
+        self._resumed = {}  # of an earlier fit
         if not self._teacher_necks:
             necks: Necks = load_necks(self.teacher).requires_grad_(False).eval()
             self._teacher_necks.append(necks)
@@ -139,6 +150,12 @@ class DistillationModule(LightningModule):
         """Hash of the trunk that made the cache in use; None where the data do not tell."""
         datamodule = getattr(self._trainer, "datamodule", None)
         return cast(str | None, getattr(datamodule, "teacher_trunk_sha256", None))
+
+    @property
+    def training_identity(self) -> Identity:
+        """What decides what is learned, apart from the student: data, loss, and the optimiser once it is built."""
+        data = data_settings(getattr(self._trainer, "datamodule", None))
+        return {"data": data, **self._settings}
 
     def forward(self, images: Tensor) -> Tensor | Pyramids:
         """Map images (B, 3, S, S) to the student's map (B, C, h, w) or its pyramids."""
@@ -271,23 +288,45 @@ class DistillationModule(LightningModule):
         return [level for pyramid in self.necks(features.float()) for level in pyramid]  # their weights are float32
 
     def configure_optimizers(self) -> Any:
-        """Decay only what multiplies; warm up linearly, then fall along half a cosine wave."""
+        """Decay only what multiplies; warm up linearly, then fall along half a cosine wave.
+
+        Raises:
+            ConfigError: The run goes on from a checkpoint of another optimiser.
+        """
         self._total_steps = total_steps(self.trainer)
         optimizer = self.build_optimizer(parameter_groups(self.student))
+        self._settings["model.optimizer"] = optimizer_settings(optimizer)
+        self._require_same_training()
         schedule = partial(warmup_cosine, total=self._total_steps, warmup=self.warmup, final=self.final_lr)
         # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.
         scheduler = LambdaLR(optimizer, lambda step: schedule(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another architecture by the names of its tensors; DeepSpeed compares them itself."""
-        if "state_dict" in checkpoint and self._trainer is not None:
+        """Refuse the checkpoint of another architecture by the names of its tensors; DeepSpeed compares them itself.
+
+        Raises:
+            CheckpointError: It is one.
+            ConfigError: A fit would go on with other data, another loss or optimiser.
+        """
+        if self._trainer is None:
+            return
+        if "state_dict" in checkpoint:
             check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
+        if self._trainer.state.fn == TrainerFn.FITTING:
+            self._resumed = checkpoint.get("training_identity", {})
+            self._require_same_training()
+
+    def _require_same_training(self) -> None:
+        """Compare what is known: the optimiser is built after a checkpoint is read, or before, with DeepSpeed."""
+        if self._resumed:
+            require_same_training(self._resumed, self.training_identity, str(self.trainer.ckpt_path))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `load_student` needs, as plain values: the checkpoint must load with ``weights_only=True``."""
         origin = {"teacher": self.teacher, "teacher_trunk_sha256": self.teacher_trunk_sha256}
         checkpoint["student"] = {**self.student.describe(), **origin}
+        checkpoint["training_identity"] = self.training_identity
         if not _is_plain(checkpoint.get("hyper_parameters", {})):
             del checkpoint["hyper_parameters"]  # factories given in Python; those from a recipe are plain
 

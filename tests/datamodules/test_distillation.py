@@ -1,3 +1,5 @@
+import gc
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +95,26 @@ def test_the_cache_tells_who_made_it_and_what_pictures_went_through(data):
     assert data.teacher_trunk_sha256 == "abc"
     assert data.map_shape == (2, 3, 3)
     assert data.preprocessing == PREPROCESSING
+
+
+def test_what_is_learned_from_is_told_by_the_training_pictures_and_the_makers_of_the_maps(pen, make_clip, tmp_path):
+    def told(images, identity=MADE_BY):
+        _cache(images, identity=identity)
+        return DistillationDataModule(str(images.folder)).data_identity
+
+    def written(name, train=14, val=3, **options):
+        clips = [make_clip("2026_01_01/000000", frames=train), make_clip("2026_01_21/000000", frames=val)]
+        return write_shards(clips, load_split("pen"), tmp_path / name, samples_per_shard=5, **options)
+
+    here = told(pen)
+    assert json.loads(json.dumps(here)) == here
+    moved = replace(MADE_BY, teacher="elsewhere", libraries={"torch": "2.16"})
+    assert told(written("moved", val=2), moved) == here
+    assert told(written("redrawn", jpeg_quality=60)) != here
+    assert told(written("longer", train=15)) != here
+    for change in ({"trunk_sha256": "abd"}, {"precision": "bf16-mixed"}):
+        name = "-".join(change)
+        assert told(written(name), replace(MADE_BY, **change)) == {**here, **change}
 
 
 def test_a_pen_without_validation_has_no_validation_loader(tmp_path, make_clip):
@@ -308,6 +330,19 @@ def test_only_the_shards_that_are_in_use_are_open(make_clip, tmp_path):
         opened.append(sum(link.startswith(f"{cache.resolve()}{os.sep}") for link in links))
     assert len(opened) == 24
     assert 1 <= max(opened) <= 4
+
+
+def test_what_is_known_of_a_shard_goes_with_the_shard(make_clip, tmp_path):
+    """Keys and offsets of an archive's samples take gigabytes in every worker."""
+    clips = [make_clip("2026_01_01/000000", frames=24)]
+    images = write_shards(clips, load_split("pen"), tmp_path / "pen", samples_per_shard=2)
+    _cache(images, splits=("train",))
+    data = DistillationDataModule(str(images.folder), batch_size=1, num_workers=0, block_shards=2)
+    before = sum(type(one) is IndexedShard for one in gc.get_objects())
+    most = 0
+    for _ in data.train_dataloader():
+        most = max(most, sum(type(one) is IndexedShard for one in gc.get_objects()) - before)
+    assert 1 <= most <= 4
 
 
 def test_a_shard_that_cannot_be_fetched_ends_the_training_by_name(pen, tmp_path):

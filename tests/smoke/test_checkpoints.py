@@ -87,6 +87,19 @@ def test_a_checkpoint_that_does_not_do_is_refused(run, copy, verb, make, more, f
     assert all(path.name.startswith("events.") for path in after.keys() - before.keys())  # Lightning's empty log
 
 
+@pytest.mark.parametrize("change", ["--model.optimizer.lr=1e-4", "--model.loss.value_weight=3"])
+def test_a_fit_that_would_be_another_training_is_refused_and_leaves_the_run_as_it_is(run, copy, change, capsys):
+    before = (copy / "config.yaml").read_bytes()
+    words = [*run[1], f"--trainer.default_root_dir={copy}", "--trainer.max_steps=4", "--ckpt_path=last"]
+    assert main([*words, change]) == 1
+    printed = capsys.readouterr().err
+    assert "last.ckpt: is of a run with model." in printed.splitlines()[-1]
+    assert "Traceback" not in printed
+    assert (copy / "config.yaml").read_bytes() == before
+    assert main(["validate", *words[1:], change]) == 0
+    assert main(words) == 0  # more steps are no other training
+
+
 def test_validate_needs_a_checkpoint(run, tmp_path, capsys):
     words = ["validate", *run[1][1:], f"--trainer.default_root_dir={tmp_path / 'empty'}"]
     assert main(words) == 1

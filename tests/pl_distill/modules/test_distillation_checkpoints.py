@@ -1,10 +1,14 @@
 import logging
+from functools import partial
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from pl_distill.errors import ConfigError
+from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.models.student_io import load_student
+from pl_distill.modules.distillation import ADAMW
 from tests.pl_distill.modules.distilling import Maps, build, fit, trainer
 
 
@@ -56,6 +60,63 @@ def test_a_run_that_dies_and_is_resumed_ends_with_the_same_weights(step, teacher
     assert all(
         torch.equal(value, whole.student.state_dict()[name]) for name, value in resumed.student.state_dict().items()
     )
+
+
+def told_of(codec):
+    data = Maps()
+    data.data_identity = {"codec": codec}
+    return data
+
+
+@pytest.fixture(scope="module")
+def stopped(teacher, tmp_path_factory):
+    """A checkpoint of two steps, on maps of which the data tell how they are stored."""
+    folder = tmp_path_factory.mktemp("stopped")
+    fit(teacher, folder, max_steps=2, data=told_of("float16"), callbacks=[ModelCheckpoint(folder, save_last=True)])
+    return folder / "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "codec", "found", "expected"),
+    [
+        ({"optimizer": partial(ADAMW, lr=2e-3)}, "float16", "model.optimizer lr 0.001", "model.optimizer lr 0.002"),
+        ({"optimizer": torch.optim.SGD}, "float16", "model.optimizer class AdamW", "model.optimizer class SGD"),
+        (
+            {"loss": partial(DirectionThenScaleLoss, value_weight=3.0)},
+            "float16",
+            'model.loss weights {"direction": 1.0, "pyramid_direction": 1.0, "value": 1.0',
+            '"value": 3.0',
+        ),
+        ({}, "int8", "data codec float16", "data codec int8"),
+    ],
+)
+def test_a_run_goes_on_only_as_the_training_that_it_was(changes, codec, found, expected, teacher, stopped, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        fit(teacher, tmp_path, data=told_of(codec), module=build(teacher, **changes), ckpt_path=stopped)
+    assert caught.value.where == str(stopped)
+    assert found in caught.value.found
+    assert expected in caught.value.expected
+    assert "Go on with the old values" in caught.value.fix
+
+
+def test_steps_schedule_and_what_only_computes_otherwise_may_change(teacher, stopped, tmp_path):
+    changed = build(teacher, optimizer=partial(ADAMW, foreach=True), warmup=0.2, final_lr=0.1, gradient_norms_every=0)
+    module, _ = fit(teacher, tmp_path, data=told_of("float16"), module=changed, ckpt_path=stopped, max_steps=3)
+    assert module.global_step == 3
+
+
+def test_a_checkpoint_that_does_not_say_how_it_was_trained_is_taken(teacher, stopped, tmp_path):
+    checkpoint = torch.load(stopped, weights_only=True)
+    del checkpoint["training_identity"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    changed = build(teacher, optimizer=partial(ADAMW, lr=2e-3))
+    module, _ = fit(teacher, tmp_path, module=changed, ckpt_path=tmp_path / "old.ckpt", max_steps=3)
+    assert module.global_step == 3
+
+
+def test_validation_asks_for_the_student_alone(teacher, stopped):
+    changed = build(teacher, optimizer=torch.optim.SGD, loss=partial(DirectionThenScaleLoss, value_weight=3.0))
+    assert trainer(stopped.parent).validate(changed, datamodule=told_of("int8"), ckpt_path=stopped, verbose=False)
 
 
 def test_random_weights_are_announced_but_not_when_a_run_goes_on(teacher, tmp_path, caplog):

@@ -1,0 +1,86 @@
+"""What decides what a training learns: kept in its checkpoints, and compared when a run goes on from one.
+
+A resumed optimiser has the learning rate of its checkpoint, whatever the recipe says now; and another teacher, cache or
+loss would change in silence what the rest of a run learns. How long a run is, on how many devices and how fast may
+change: steps, schedule, devices, precision, workers.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pl_distill.errors import ConfigError
+
+Identity = dict[str, dict[str, Any]]
+"""Settings by name, below the key of the recipe that they belong to; plain values."""
+_KERNELS = ("foreach", "fused", "capturable", "differentiable")  # how an optimiser computes, not what
+
+
+def loss_settings(loss: nn.Module) -> dict[str, Any]:
+    """Return class and settings of a loss as it was built."""
+    return {"class": type(loss).__name__, **_plain_ones({k: v for k, v in vars(loss).items() if k != "training"})}
+
+
+def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
+    """Return class and arguments of an optimiser as it was built: not its present learning rate."""
+    settings = {name: value for name, value in optimizer.defaults.items() if name not in _KERNELS}
+    return {"class": type(optimizer).__name__, **_plain_ones(settings)}
+
+
+def data_settings(datamodule: Any) -> dict[str, Any]:
+    """Return what a datamodule tells of what it gives: `data_identity`, or `teacher_trunk_sha256` alone, or nothing."""
+    told = {"trunk_sha256": getattr(datamodule, "teacher_trunk_sha256", None)}
+    told |= getattr(datamodule, "data_identity", None) or {}
+    return _plain_ones({name: value for name, value in told.items() if value is not None and value != {}})
+
+
+def require_same_training(before: Mapping[str, Mapping[str, Any]], now: Identity, checkpoint: str) -> None:
+    """Refuse to go on with settings by which the run in `checkpoint` was not trained.
+
+    Only what both tell is compared: a checkpoint of a version that told less, or nothing, is taken.
+
+    Args:
+        before: What the checkpoint says.
+        now: What this run says.
+        checkpoint: Its path, for the error.
+
+    Raises:
+        ConfigError: Names every setting that differs.
+    """
+    was, wanted = [], []
+    for section in before.keys() & now.keys():
+        old, new = before[section], now[section]
+        shared = old.keys() & new.keys()
+        if old.get("class") != new.get("class"):
+            shared = {"class"} & shared  # arguments of different classes have nothing to do with each other
+        differing = sorted(name for name in shared if old[name] != new[name])
+        was += [f"{section} {name} {_brief(old[name])}" for name in differing]
+        wanted += [f"{section} {name} {_brief(new[name])}" for name in differing]
+    if was:
+        raise ConfigError(
+            checkpoint,
+            f"is of a run with {', '.join(sorted(was))}",
+            f"{', '.join(sorted(wanted))} as in this run",
+            "Go on with the old values (the run's config.yaml has them), or train anew: without this checkpoint, in "
+            "another --trainer.default_root_dir.",
+        )
+
+
+def _plain_ones(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those that JSON can hold, as it gives them back: a tuple and a list of the same numbers are the same."""
+    plain = {}
+    for name, value in settings.items():
+        if name.startswith("_"):
+            continue
+        try:
+            plain[name] = json.loads(json.dumps(value.item() if isinstance(value, Tensor) else value))
+        except (TypeError, ValueError, RuntimeError):
+            continue
+    return plain
+
+
+def _brief(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
