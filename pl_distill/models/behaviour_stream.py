@@ -23,7 +23,7 @@ class NamedBehaviours(NamedTuple):
 
     Args:
         tick: Number of the observation.
-        ids: Of the tracks.
+        ids: Of the tracks, rising.
         behaviours: Name of each one's most probable class.
         probabilities: Of that class, 0-1, (N,).
     """
@@ -149,8 +149,8 @@ class BehaviourStream:
             width=moment.width,
             height=moment.height,
         )
-        now = np.flatnonzero(ticks[order] == moment.tick)
         called = dict(zip(moment.pieces.tolist(), moment.ids, strict=True))
+        now = np.array(sorted(np.flatnonzero(ticks[order] == moment.tick), key=lambda row: called[pieces[order][row]]))
         rows = window_rows(frame, animal.astype(np.int32), window, 1)[now]
         present = rows >= 0
         device = next(self.model.head.parameters()).device

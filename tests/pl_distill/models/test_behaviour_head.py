@@ -151,6 +151,7 @@ def test_a_number_that_goes_over_to_another_animal_takes_no_past_along():
             rows = torch.from_numpy(order)
             told = stream.push(tick, tuple(sorted(ids)), places[order], lies[order], features[tick][rows], (150, 200))
             for one in told:
+                assert list(one.ids) == sorted(one.ids)
                 found[one.tick] = dict(zip(one.ids, one.probabilities, strict=True))
         for one in stream.flush():
             found[one.tick] = dict(zip(one.ids, one.probabilities, strict=True))
