@@ -121,6 +121,12 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ValueError as error:
+        refusal = None if debug else _refusal_of_an_option(error)
+        if refusal is None:
+            raise
+        print(f"error: {refusal}", file=sys.stderr)
+        return 1
     except OSError as error:
         if debug or error.errno not in REFUSALS:
             raise
@@ -138,6 +144,19 @@ def main(args: Sequence[str] | None = None) -> int:
         print("\nstopped; run the same command again to go on", file=sys.stderr)
         return 130
     return 0
+
+
+def _refusal_of_an_option(error: ValueError) -> UserError | None:
+    """Find what refused an option's values, if jsonargparse wrapped it: it does where a type has alternatives."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_globals["__name__"].startswith("jsonargparse"):
+        return None
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 if __name__ == "__main__":

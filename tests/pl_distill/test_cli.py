@@ -36,6 +36,19 @@ def test_an_error_of_the_user_is_one_line_and_1(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: a.mp4: is empty, expected a video. Copy it again.\n"
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--policy.appearance.needed=20", "appearance.needed: is 20, expected at most recent (8)"),
+        ("--policy.retirement.hidden_frames=-1", "retirement.hidden_frames: is -1, expected at least 0"),
+        ("--policy.max_objects=0", "policy.max_objects: is 0, expected at least 1"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_line_also_where_the_option_is_optional(option, message, capsys):
+    assert cli.main(["track", "pen.mp4", "--model=pen_teacher", "--out=nowhere", option]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
 def test_debug_lets_an_error_of_the_user_through(monkeypatch):
     monkeypatch.setattr(cli, "run", raising(UserError("a.mp4", "is empty", "a video", "Copy it again.")))
     with pytest.raises(UserError):
