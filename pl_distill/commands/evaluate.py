@@ -30,6 +30,7 @@ def evaluate(
     embedder: str = PEN_EMBEDDER,
     behaviour: str | None = None,
     copies: LocalCopies = COPIES,
+    replays: Path | None = None,
 ) -> None:
     """Stream clips through teacher and student and score the tracks.
 
@@ -59,11 +60,13 @@ def evaluate(
         behaviour: Names what animals do, as `track` does: a shipped head (pen_behaviour) or a folder. It is scored from
             the tracks and from the boxes of truth, and the difference is what tracking costs.
         copies: Where copies of shards behind a URL lie, and how much room they may take.
+        replays: Folder of another evaluation: what it has of the same model, policy and data is taken instead of being
+            streamed again, such as the teacher's tracks for the student of another seed.
     """
     results = evaluation.evaluate(
         model, data, out, teacher, prompt, split, max_frames, video, policy, device, seed, task, tasks, baselines,
         embedder=embedder, behaviour=behaviour,
-        copies=copies,
+        copies=copies, replays=replays,
     )  # fmt: skip
     if results is None:
         print(f"job {task} of {tasks} has replayed its clips; the last of the others writes the scores")

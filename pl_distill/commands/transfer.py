@@ -37,6 +37,7 @@ def transfer(
     policy: PruningPolicy = DEFAULT_POLICY,
     video: bool = False,
     jobs: int = 2,
+    replays: Path | None = None,
 ) -> None:
     """Score a model, or a student and its teacher, on unseen pens of several domains.
 
@@ -57,6 +58,8 @@ def transfer(
         policy: What the tracker forgets, when tracks end, and whether animals are recognised by their looks.
         video: Whether to write annotated videos.
         jobs: Processes that draw and stream at a time.
+        replays: --out of another transfer: what it has of the same model, policy and clips is taken instead of being
+            streamed again, such as the teacher's tracks for the student of another seed.
     """
     for option, value in (("clips", clips), ("frames", frames), ("jobs", jobs)):
         if value < 1:
@@ -69,6 +72,10 @@ def transfer(
         raise ConfigError(
             "--domains", f"names {names}", "each once", "Leave one out, or give its recipe a `domain` of its own."
         )
+    known = {domain: _replays_of(domain, replays) for domain in folders}
+    if replays is not None and not any(known.values()):
+        found = f"{replays} has none of {', '.join(folders)}"
+        raise ConfigError("--replays", found, "--out of another transfer", "Correct the path.")
     for source in plan_models(model, teacher):  # a wrong path shows now, not after the drawing
         find_file(source.teacher or source.source, "config.json")
     days = [format_day(FIRST_DAY + timedelta(days=number)) for number in range(clips)]
@@ -87,9 +94,19 @@ def transfer(
             write_shards(wanted, division, folder / shards)
     common: dict[str, Any] = {"model": model, "teacher": teacher, "prompt": prompt, "video": video, "policy": policy}
     common["seed"] = EVALUATION_SEED + seed
-    evaluate_in_jobs([{**common, "data": folder / shards, "out": folder} for folder in folders.values()], jobs)
+    evaluations = [
+        {**common, "data": folder / shards, "out": folder, "replays": known[domain]}
+        for domain, folder in folders.items()
+    ]
+    evaluate_in_jobs(evaluations, jobs)
     results = {domain: read_results(folder / RESULTS_FILE) for domain, folder in folders.items()}
     rows, gaps = transfer_rows(results), domain_gaps(results)
     paths = write_transfer(out, rows, gaps)
     print(f"\n{format_transfer(rows, gaps)}")
     print("\n".join(f"table     {path}" for path in paths))
+
+
+def _replays_of(domain: str, replays: Path | None) -> Path | None:
+    """Return another transfer's folder of a domain; None where it has not streamed that."""
+    folder = None if replays is None else replays / domain
+    return folder if folder is not None and (folder / "tracks").is_dir() else None

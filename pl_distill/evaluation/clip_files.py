@@ -6,12 +6,13 @@ again. Scores are always computed from the text file, so that it does not matter
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datamodules.files import sha256_of
+from datamodules.files import atomic_path, sha256_of
 
 RECORD_SCHEMA = 2
 
@@ -125,8 +126,24 @@ def find_record(files: ClipFiles, identity: Mapping[str, Any], video: bool) -> R
         )
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    wanted = [files.picture(frame) for frame in record.pictures] + ([files.video] if video else [])
-    return record if whole and all(path.is_file() for path in wanted) else None
+    return record if whole and all(path.is_file() for path in _shown(files, record, video)) else None
+
+
+def copy_replay(source: ClipFiles, files: ClipFiles, record: ReplayRecord, video: bool) -> None:
+    """Copy a finished replay of another evaluation, its record last: what a kill leaves is not taken for whole."""
+    files.record.unlink(missing_ok=True)
+    pairs = [(source.tracks, files.tracks), (source.masks, files.masks)]
+    if record.animals_sha256 is not None:
+        pairs.append((source.animals, files.animals))
+    pairs += zip(_shown(source, record, video), _shown(files, record, video), strict=True)
+    for old, new in (*pairs, (source.record, files.record)):
+        with atomic_path(new) as temporary:
+            shutil.copyfile(old, temporary)
+
+
+def _shown(files: ClipFiles, record: ReplayRecord, video: bool) -> list[Path]:
+    """Return where the pictures and the video of a replay lie."""
+    return [files.picture(frame) for frame in record.pictures] + ([files.video] if video else [])
 
 
 def read_record(path: Path) -> ReplayRecord:

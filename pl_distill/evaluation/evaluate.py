@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from datamodules.clip import Clip
 from datamodules.image_shards import ImageShards
 from datamodules.locks import held
@@ -30,7 +32,7 @@ from pl_distill.evaluation.memory import release_memory
 from pl_distill.evaluation.models import open_model, plan_models
 from pl_distill.evaluation.pairing import IOU_THRESHOLD
 from pl_distill.evaluation.replay import length
-from pl_distill.evaluation.replays import describe_all, find_records, replay_all
+from pl_distill.evaluation.replays import describe_all, find_records, replay_all, take_over
 from pl_distill.evaluation.results import ModelIdentity, ModelResult, Results, Settings, write_results
 from pl_distill.evaluation.scoring import explain_model, score_against_teacher, score_model
 from pl_distill.evaluation.trackers import BASELINES, Baseline, load_recogniser, make_tracker
@@ -86,6 +88,7 @@ def evaluate(
     embedder: str = PEN_EMBEDDER,
     behaviour: str | None = None,
     copies: LocalCopies = COPIES,
+    replays: Path | None = None,
 ) -> Results | None:
     """Evaluate a SAM 3 alone, or a student and its teacher beside it.
 
@@ -110,6 +113,8 @@ def evaluate(
         behaviour: Names what animals do, behind each model's tracker (not the baselines') and behind the truth: a
             shipped head or a folder. None names nothing.
         copies: Where copies of shards behind a URL lie, and how much room they may take.
+        replays: Folder of another evaluation. What it finished with the same model, policy, data, code and versions is
+            copied instead of being replayed, with the times and the memory of then.
 
     Returns:
         What was written to ``results.json``; None while clips of other jobs are missing.
@@ -134,6 +139,10 @@ def evaluate(
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
         raise ConfigError("baselines", f"names {unknown[0]!r}", f"some of {', '.join(BASELINES)}", "Correct it.")
+    if replays is not None and not (replays / "tracks").is_dir():
+        raise ConfigError(
+            "replays", f"{replays} has no tracks", "the folder of an evaluation", "Give what --out was there."
+        )
     chain = None if behaviour is None else open_chain(embedder, behaviour, where)
     recogniser = load_recogniser(policy, where, {} if chain is None else {embedder: chain.embedder})
     sources = plan_models(str(model), None if teacher is None else str(teacher))
@@ -168,6 +177,7 @@ def evaluate(
     if chain is not None:
         describe_all(chain, clips[task::tasks], out, described, max_frames, bar_line)
     replayed: set[tuple[str, str]] = set()
+    taken: list[str] = []
     for source in sources:
         opened = open_model(source, prompt, where)
         notes += opened.notes
@@ -181,6 +191,8 @@ def evaluate(
             if own_chain is not None:
                 identity_of_role = {**identity_of_role, "chain": own_chain.identity}
             played.append(_Played(role, opened.identity, identity_of_role, baseline is not None))
+            if replays is not None:
+                taken += take_over(role, clips[task::tasks], replays, out, identity_of_role, video)
             tracker = make_tracker(opened, policy, recogniser, baseline)
             names = replay_all(
                 role,
@@ -199,6 +211,8 @@ def evaluate(
             replayed |= {(role, name) for name in names}
         del opened, tracker
         release_memory()
+    if replays is not None and replayed and not taken:
+        tqdm.write(f"nothing of {replays} is of the same model, policy, data, code and versions: all is replayed")
     if chain is not None and not all(is_described(ClipFiles(out, TRUTH, clip.name), described) for clip in clips):
         return None
     records = {one.role: find_records(one.role, clips, out, one.identity, video) for one in played}

@@ -10,7 +10,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from datamodules.clip import Clip
 from pl_distill.evaluation.chain import TRUTH, Chain, describe_truth, is_described
-from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord, find_record
+from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord, copy_replay, find_record
 from pl_distill.evaluation.recording import record_clip
 from pl_distill.evaluation.replay import Tracker, length
 
@@ -21,6 +21,19 @@ def find_records(
     """Return the records of those clips that this or another run finished."""
     found = {clip.name: find_record(ClipFiles(out, role, clip.name), identity, video) for clip in clips}
     return {name: record for name, record in found.items() if record is not None}
+
+
+def take_over(
+    role: str, clips: Sequence[Clip], source: Path, out: Path, identity: Mapping[str, Any], video: bool
+) -> list[str]:
+    """Copy those clips that are not finished here and are in another evaluation; return their names."""
+    finished = find_records(role, clips, out, identity, video)
+    found = find_records(role, [clip for clip in clips if clip.name not in finished], source, identity, video)
+    for name, record in found.items():
+        copy_replay(ClipFiles(source, role, name), ClipFiles(out, role, name), record, video)
+    if found:
+        tqdm.write(f"{role}: {len(found)} of {len(clips)} clips are taken from {source}")
+    return list(found)
 
 
 def describe_all(

@@ -82,6 +82,19 @@ def test_a_second_run_replays_nothing(scored, capfd):
     assert capfd.readouterr().out.count(told) == 4  # by each process, of each domain
 
 
+def test_clips_of_another_transfer_are_not_streamed_again(scored, tmp_path, capfd):
+    root, _, words = scored
+    out = tmp_path / "out"
+    replaced = [str(out) if word == str(root / "out") else word for word in words]
+    assert main([*replaced, "--replays", str(root / "out")]) == 0
+    assert (out / "transfer.json").read_bytes() == (root / "out" / "transfer.json").read_bytes()
+    told = [f"model: 1 of 1 clips are taken from {root / 'out' / domain}" for domain in ("near", "far")]
+    shown = capfd.readouterr().out
+    assert [shown.count(line) for line in told] == [2, 2]  # by each process
+    assert main([*replaced, "--replays", str(tmp_path)]) == 1
+    assert f"--replays: {tmp_path} has none of near, far" in capfd.readouterr().err
+
+
 def test_fewer_clips_than_an_earlier_run_drew_are_scored(scored, tmp_path):
     root, _, words = scored
     out = shutil.copytree(root / "out", tmp_path / "out")

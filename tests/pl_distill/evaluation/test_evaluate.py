@@ -214,6 +214,36 @@ def test_tracks_of_other_code_are_not_taken_for_those_of_this(finished, replayed
     assert {f"pl_distill/evaluation/{name}.py" for name in ("recording", "mask_files", "track_files")} <= set(deciding)
 
 
+def test_the_teachers_tracks_of_another_evaluation_are_taken_for_the_next_student(
+    save_student, shards, teacher, both, tmp_path, replayed, capsys
+):
+    """Two seeds of a student have one teacher, which is streamed once."""
+    source, of_first = both
+    second = save_student(str(teacher), "f" * 64)  # other bytes: another student
+    results = evaluate(second, shards, tmp_path / "out", seed=1_000_000, replays=source)
+    assert replayed == [("student", name) for name in CLIPS]
+    assert f"teacher: 2 of 2 clips are taken from {source}" in capsys.readouterr().out
+    assert results.models["teacher"].overall == of_first.models["teacher"].overall
+    for clip in ("2026_01_26-000000", "2026_01_27-000000"):
+        for file in (f"tracks/teacher/{clip}.masks.txt", f"videos/teacher/{clip}.mp4"):
+            assert (tmp_path / "out" / file).read_bytes() == (source / file).read_bytes()
+    replayed.clear()
+    evaluate(second, shards, tmp_path / "out", seed=1_000_000)
+    assert replayed == []  # what was copied is whole
+
+
+def test_replays_of_another_policy_or_damaged_ones_are_not_taken(finished, shards, teacher, tmp_path, replayed, capsys):
+    source, _ = finished
+    options = {"max_frames": 3, "video": False, "replays": source}
+    evaluate(teacher, shards, tmp_path / "other", policy=PruningPolicy(mode="exact"), **options)
+    assert f"nothing of {source} is of the same model, policy" in capsys.readouterr().out
+    assert len(replayed) == 2
+    replayed.clear()
+    (source / "tracks/model/2026_01_27-000000.txt").write_text("1,1,0,0,5,5,1,-1,-1,-1\n")
+    evaluate(teacher, shards, tmp_path / "damaged", policy=PruningPolicy(mode="bounded"), **options)
+    assert replayed == [("model", CLIPS[1])]
+
+
 def test_while_one_job_scores_another_that_ends_does_not(finished, shards, teacher):
     out, run = finished
     (out / "results.json").unlink()
@@ -306,6 +336,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(shards, 
     assert "max_frames: is 0" in refused(ConfigError, student, shards, out, max_frames=0)
     assert "task: is 2, expected 0 to tasks - 1" in refused(ConfigError, student, shards, out, task=2, tasks=2)
     assert "baselines: names 'luck'" in refused(ConfigError, student, shards, out, baselines=("luck",))
+    assert f"replays: {tmp_path} has no tracks" in refused(ConfigError, student, shards, out, replays=tmp_path)
     assert "device: is 'abacus'" in refused(ConfigError, student, shards, out, device="abacus")
     assert "holds no manifest.json" in refused(ShardError, student, tmp_path, out)
     assert "is no folder" in refused(CheckpointError, tmp_path / "nowhere", shards, out)
