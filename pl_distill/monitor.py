@@ -5,6 +5,7 @@ and in order, a second or two late, because a behaviour is named from what comes
 """
 
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -108,7 +109,9 @@ class Monitor:
         """
         if self._started_s is None:
             self._started_s = time_s
-        tick = round((time_s - self._started_s) * self._fps)
+        # The first frame that comes no earlier than a quarter before its time: of a clip whose rate is a multiple of
+        # ours these are every so many-th frames from the first on, the labelled ones of the Edinburgh clips.
+        tick = math.floor((time_s - self._started_s) * self._fps + 0.25)
         if tick <= self._tick:
             return []
         if self._tick >= 0:

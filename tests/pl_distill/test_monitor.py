@@ -65,6 +65,18 @@ def frame_of(number: int, animals: int = 2) -> tuple[np.ndarray, Tracks]:
     return image, Tracks(tuple(range(animals)), np.array(boxes, np.float32).reshape(-1, 4), scores, masks)
 
 
+@pytest.mark.parametrize("head_fps", [6.0, 2.0])
+@pytest.mark.parametrize("late_s", [0.0, 0.03, -0.03])
+def test_frames_are_observed_at_their_time_where_the_heads_rate_divides_the_clips(embedder, head_fps, late_s):
+    """Edinburgh: six frames a second, every third is labelled, and the head learned two a second."""
+    sink = Notebook()
+    monitor = Monitor(embedder, None, [sink], fps=head_fps)
+    every = round(6 / head_fps)
+    for number in range(24):
+        monitor.update(*frame_of(number), number, number / 6 + (late_s if number % 2 else 0.0))
+    assert [one[0].frame for one in sink.seen] == list(range(0, 24, every))
+
+
 def test_every_animal_of_every_frame_comes_out_once_with_its_behaviour(embedder, behaviour):
     sink = Notebook()
     monitor = Monitor(embedder, behaviour, [sink])

@@ -1,6 +1,6 @@
 """Behaviours from tracks beside those from the truth: who answers for whom, and what the drop counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -127,6 +127,19 @@ def test_a_tracker_without_a_fault_loses_nothing(clip, chain, tmp_path):
     assert (found.covered, found.top1_drop, found.macro_f1_drop) == (100, 0, 0)
     assert found.truth == found.covered_truth == found.tracks
     assert found.right_of_all == found.truth.top1
+
+
+def test_of_a_clip_with_a_label_in_every_third_frame_every_label_is_judged(clip, embedder, tmp_path_factory, tmp_path):
+    """The Edinburgh clips and the head of behaviour/edinburgh.yaml: six frames a second, two observations."""
+    folder = tmp_path_factory.mktemp("slow")
+    head = TemporalHead(window=Window(1, 1), **HEAD).eval()
+    identity = load_embedder(embedder).identity
+    save_behaviour(folder, BehaviourModel(head, "temporal", CLASSES, Window(1, 1), 2.0, identity, LABELS), HEAD)
+    sparse = replace(clip, annotations={index: one for index, one in clip.annotations.items() if index % 3 == 0})
+    chain = open_chain(str(embedder), str(folder), torch.device("cpu"))
+    found = run(sparse, Follower(sparse), chain, tmp_path)
+    assert sorted(sparse.annotations) == [0, 3]
+    assert found.truth.animal_frames == found.tracks.animal_frames == 4
 
 
 def test_an_animal_whose_track_is_elsewhere_is_not_covered(clip, chain, tmp_path):
