@@ -37,9 +37,13 @@ class PaperRow:
 def paper_rows(results: Results, real: RealSize) -> list[PaperRow]:
     """Return the table, in the order of the paper's system."""
     teacher, student = results.models.get("teacher"), results.models.get("student")
-    only = results.models.get("model") or teacher
+    alone = results.models.get("model")
+    if alone is not None and alone.model.kind == "sam3":
+        teacher = alone
+    elif alone is not None:  # a bundle: a student that brings the rest of SAM 3 along
+        student = alone
     return [
-        PaperRow("teacher", "parameters of the trunk", "446M", _millions(only, "trunk"), f"{real.trunk:,}"),
+        PaperRow("teacher", "parameters of the trunk", "446M", _millions(teacher, "trunk"), f"{real.trunk:,}"),
         PaperRow(
             "student",
             "parameters, both necks included",
@@ -55,10 +59,10 @@ def paper_rows(results: Results, real: RealSize) -> list[PaperRow]:
             f"÷ {real.trunk / (real.student + real.necks):.2f}",
         ),
         PaperRow("", "system, both sides with necks and embedder", "÷ 7.77", NOT_HERE, f"÷ {real.system_ratio:.2f}"),
-        PaperRow("tracking", "MOTA %, teacher", "93.97*", _score(teacher or only, "mota"), "-"),
+        PaperRow("tracking", "MOTA %, teacher", "93.97*", _score(teacher, "mota"), "-"),
         PaperRow("", "MOTA %, student", "92.29", _score(student, "mota"), "-"),
         PaperRow("", "MOTA, points lost by the student", "1.68", _loss(teacher, student, "mota"), "-"),
-        PaperRow("", "IDF1 %, teacher", "96.99*", _score(teacher or only, "idf1"), "-"),
+        PaperRow("", "IDF1 %, teacher", "96.99*", _score(teacher, "idf1"), "-"),
         PaperRow("", "IDF1 %, student", "96.15", _score(student, "idf1"), "-"),
         PaperRow("", "IDF1, points lost by the student", "0.84", _loss(teacher, student, "idf1"), "-"),
         PaperRow(
@@ -68,7 +72,7 @@ def paper_rows(results: Results, real: RealSize) -> list[PaperRow]:
             _session(results),
             f"at most {real.session_bytes / 1e6:.2f} MB per animal",
         ),
-        PaperRow("memory", "peak VRAM, paper GB, here GiB, teacher", "19.52", _vram(teacher or only), "-"),
+        PaperRow("memory", "peak VRAM, paper GB, here GiB, teacher", "19.52", _vram(teacher), "-"),
         PaperRow("", "peak VRAM, student", "6.49", _vram(student), "-"),
         PaperRow("device", "headroom on a Jetson Orin NX 16 GB", "4.9 GB", NEEDS_GPU, "-"),
         PaperRow("embedder", "parameters of DINOv3 ViT-S/16", "21.6M", NOT_HERE, f"{real.embedder:,}"),
@@ -76,7 +80,7 @@ def paper_rows(results: Results, real: RealSize) -> list[PaperRow]:
             "behaviour",
             "top-1 and macro-F1 of nine classes, %",
             "97.34 and 91.67",
-            _behaviour(student or only),
+            _behaviour(student or teacher),
             "-",
         ),
         PaperRow(
