@@ -41,17 +41,17 @@ class Steps:
 
     def __init__(self, log: Path, settings: dict[str, Any], total: int) -> None:
         self._log, self._settings, self._total = log, settings, total
-        self._started = 0
+        self._begun: set[str] = set()
         self._peak_of_others = 0
         self.done: dict[str, Done] = {}
         if log.exists():
             self.done = _read(log, settings)
 
     def run(self, name: str, title: str, product: Path, action: Callable[[], object]) -> None:
-        """Do one step, or say that it is reused.
+        """Do one step, or say that it is reused. Where it is done, so are all after it.
 
         Args:
-            name: Key of the step.
+            name: Key of the step, once in a run.
             title: What it does, for people.
             product: The file or folder that exists once it is done.
             action: Does it; must itself go on where a killed run stopped.
@@ -59,13 +59,14 @@ class Steps:
         Raises:
             ConfigError: The action ended without its product.
         """
-        self._started += 1
-        head = f"[{self._started}/{self._total}] {title}"
+        self._begun.add(name)
+        head = f"[{len(self._begun)}/{self._total}] {title}"
         if name in self.done and product.exists():
             print(f"{head}: reused, {product} was made in {self.done[name].seconds:.0f} s", flush=True)
             return
         print(head, flush=True)
-        self.done.pop(name, None)  # a product that a killed action leaves is not taken for a whole one
+        # A product that a killed action leaves is not taken for a whole one, nor what later steps made of an older one.
+        self.done = {key: done for key, done in self.done.items() if key in self._begun - {name}}
         self._write()  # what it leaves is of these settings
         reset_peaks()
         self._peak_of_others = 0

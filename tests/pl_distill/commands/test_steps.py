@@ -47,12 +47,15 @@ def test_a_step_that_failed_is_done_again_and_the_one_before_it_is_not(tmp_path)
     assert calls == ["train"]
 
 
-def test_a_step_whose_product_was_deleted_is_done_again(tmp_path):
+def test_a_step_whose_product_was_deleted_is_done_again_and_so_are_those_after_it(tmp_path):
     calls = []
     chain(tmp_path, {}, calls)
     (tmp_path / "draw").unlink()
     chain(tmp_path, {}, calls)
-    assert calls == ["draw", "train", "draw"]
+    assert calls == ["draw", "train", "draw", "train"]
+    (tmp_path / "train").unlink()
+    chain(tmp_path, {}, calls)
+    assert calls == ["draw", "train", "draw", "train", "train"]
 
 
 def test_other_settings_are_refused_by_name(tmp_path):
@@ -91,7 +94,7 @@ def test_a_product_that_a_killed_repetition_left_is_not_taken_for_a_whole_one(tm
         steps.run("draw", "draw it", tmp_path / "draw", die)
     calls = []
     chain(tmp_path, {}, calls)
-    assert calls == ["draw"]
+    assert calls == ["draw", "train"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", json.dumps({"settings": {}}), json.dumps({"settings": {}, "steps": 3})])
