@@ -1,6 +1,6 @@
 """`pl-distill release`: a trained SAM 3, or a student, in half precision, with a card: what it is and how good."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from pl_distill.commands.parsing import find_recipe
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.evaluate import RESULTS_FILE
 from pl_distill.evaluation.model_card import ModelCard, write_model, write_student
-from pl_distill.evaluation.models import is_student
-from pl_distill.evaluation.results import Results, read_results
+from pl_distill.evaluation.models import ModelSource, is_student, open_model
+from pl_distill.evaluation.results import ModelResult, Results, read_results
 from pl_distill.evaluation.transfer import read_domains
 from pl_distill.evaluation.typed_json import JsonTypeError, parse_dataclass
 from pl_distill.evaluation.words import Labelled, WordScores, score_words
@@ -70,17 +70,42 @@ def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores:
         for domain in read_domains(folder):
             if domain not in results:
                 results[domain] = read_results(folder / domain / RESULTS_FILE)
+    own = _of_source(source, results)
     student = is_student(source)
     if results and not student:
         if not text.animal:
             raise ConfigError(f"{card}, animal", "is missing", "the word for the animals", "Add it to the card.")
         words = _ask_words(source, text, scores[0] / next(iter(results)) / "clips")
     recipes = {recipe: Path(find_recipe(recipe)) for recipe in text.recipes}
-    shown = ModelCard(text.name, text.summary, text.data, text.training, recipes, results, words, text.limits)
+    shown = ModelCard(text.name, text.summary, text.data, text.training, recipes, own, words, text.limits)
     written = (write_student if student else write_model)(source, out, shown)
     size_mb = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     print(shown.text())
     print(f"model     {written}, {size_mb:.1f} MB")
+
+
+def _of_source(source: str, results: Mapping[str, Results]) -> dict[str, ModelResult]:
+    """Choose of each evaluation the model that is released, by its weights.
+
+    Raises:
+        ConfigError: An evaluation was of others.
+    """
+    own: dict[str, ModelResult] = {}
+    sha256 = ""
+    for domain, found in results.items():
+        if not sha256:
+            teacher = next((one.model.teacher for one in found.models.values() if one.model.teacher), None)
+            released = ModelSource("model", source, teacher if is_student(source) else None)
+            sha256 = open_model(released, found.settings.prompt, "cpu").identity.sha256
+        mine = [one for one in found.models.values() if one.model.sha256 == sha256]
+        if not mine:
+            others = ", ".join(f"{one.model.source} ({one.model.sha256[:12]})" for one in found.models.values())
+            raise ConfigError(
+                "--scores", f"has for {domain} those of {others}", f"those of {source}, which is {sha256[:12]}",
+                "Score this model with `pl-distill transfer`.",
+            )  # fmt: skip
+        own[domain] = mine[0]
+    return own
 
 
 def _read_card(path: str) -> CardText:

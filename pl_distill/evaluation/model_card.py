@@ -12,7 +12,7 @@ from torch import nn
 
 from datamodules.files import atomic_path, sha256_of
 from pl_distill.errors import CheckpointError
-from pl_distill.evaluation.results import Results
+from pl_distill.evaluation.results import ModelResult
 from pl_distill.evaluation.words import WordScores
 from pl_distill.models.prompts import load_prompts
 from pl_distill.models.sam3 import load_sam3
@@ -30,7 +30,7 @@ class ModelCard:
         data: What it was trained on, a paragraph.
         training: How, how long, with which seed, a paragraph.
         recipes: Name -> file that repeats a part of the training; names and hashes go into the card.
-        scores: Results of evaluations by name of their data; the first is the main one.
+        scores: The model's results by name of their data; the first is the main one.
         words: What single words find, or None.
         limits: What it cannot do, one sentence each.
     """
@@ -40,7 +40,7 @@ class ModelCard:
     data: str
     training: str
     recipes: Mapping[str, Path]
-    scores: Mapping[str, Results]
+    scores: Mapping[str, ModelResult]
     words: WordScores | None
     limits: Sequence[str]
 
@@ -64,7 +64,7 @@ class ModelCard:
         if self.scores:
             lines += ["", "## Scores", "", "Percentages, against truth at IoU 0.5, streamed frame by frame.", ""]
             lines += ["| data | MOTA | IDF1 | mask overlap | identity switches | frames |", "|---|---|---|---|---|---|"]
-            lines += [_row(name, results) for name, results in self.scores.items()]
+            lines += [_row(name, result) for name, result in self.scores.items()]
         if self.words is not None:
             found = ", ".join(f"{word} {value:.1f}" for word, value in self.words.ap50.items())
             lines += ["", f"AP50 of words on {self.words.pictures} pictures: {found}."]
@@ -126,8 +126,7 @@ def _write_card(out: Path, card: ModelCard) -> None:
         temporary.write_text(card.text(), encoding="utf-8")
 
 
-def _row(name: str, results: Results) -> str:
-    *_, model = results.models.values()  # a student stands after its teacher
+def _row(name: str, model: ModelResult) -> str:
     overall = model.overall
     numbers = [overall.mota, overall.idf1, model.mask_overlap]
     shown = ["-" if number is None else f"{number:.1f}" for number in numbers]

@@ -121,14 +121,19 @@ def test_the_card_of_a_release_shows_scores_and_words(scored, capsys):
     load_sam3(out)
 
 
-def test_false_alarms_are_detections_not_the_starts_of_tracks(scored):
+def test_false_alarms_are_detections_not_the_starts_of_tracks_and_scores_of_other_models_are_refused(scored, capsys):
     root, model, _ = scored
     card = root / "thresholds.yaml"
     card.write_text(yaml.safe_dump(CARD))
     write_variant(model, root / "variant", {"score_threshold_detection": 1e-6, "new_det_thresh": 0.9})
     source, out = root / "variant", root / "detections"
     words = ["--source", str(source), "--out", str(out), "--card", str(card)]
-    assert main(["release", *words, f"--scores=[{root / 'out'}]"]) == 0
+    assert main(["release", *words, f"--scores=[{root / 'out'}]"]) == 1  # of the model with other thresholds
+    assert f"--scores: has for near those of {model} (" in capsys.readouterr().err
+    assert not out.exists()
+    transfer = ["transfer", "--model", str(source), "--out", str(root / "of-variant"), "--clips=1", "--frames=1"]
+    assert main([*transfer, f"--domains=[{root / 'near.yaml'}]", "--jobs=1"]) == 0
+    assert main(["release", *words, f"--scores=[{root / 'of-variant'}]"]) == 0
     assert "a score above 1e-06, in percent: cow 100.0." in (out / "README.md").read_text()
 
 
