@@ -1,6 +1,7 @@
 """Train a behaviour head on an embedder's features."""
 
 import math
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
 
 _TRAINED_ON = "behaviour_features"
-"""Key of a checkpoint: the embedder's identity and the observations per second that its head was trained on."""
+"""Key of a checkpoint: whose features its head reads, how many a second, in what window, and what its answers mean."""
 
 AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 
@@ -224,8 +225,14 @@ class BehaviourModule(LightningModule):
         return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember whose features the head reads, and how many a second."""
-        checkpoint[_TRAINED_ON] = {"embedder": self.data.embedder["identity"], "fps": self.data.fps}
+        """Remember whose features the head reads, how many a second, in what window, and what its answers mean."""
+        data = self.data
+        checkpoint[_TRAINED_ON] = {
+            "embedder": data.embedder["identity"],
+            "fps": data.fps,
+            "classes": list(data.class_names),
+            "window": asdict(data.window),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse another head's checkpoint, and features that its head was not trained on; without any it is believed.
@@ -234,7 +241,8 @@ class BehaviourModule(LightningModule):
 
         Raises:
             CheckpointError: It is of another kind or size of head.
-            ConfigError: They are of another embedder, or of another number of observations per second.
+            ConfigError: They are of another embedder, or of another number of observations per second; the data name
+                other classes, or the same in another order, or another window.
         """
         if "state_dict" in checkpoint and self._trainer is not None:
             check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
@@ -255,6 +263,13 @@ class BehaviourModule(LightningModule):
                 features, f"have {data.fps:g} observations a second",
                 f"{trained['fps']:g}, as the checkpoint was trained on", "Embed clips of that rate, or train anew.",
             )  # fmt: skip
+        asked = {"classes": list(data.class_names), "window": asdict(data.window)}
+        for name, value in asked.items():
+            if (learned := trained.get(name, value)) != value:  # checkpoints of before do not say
+                raise ConfigError(
+                    f"data.{name}", f"is {value}", f"{learned}, as the checkpoint was trained",
+                    "Say the same, or train anew.",
+                )  # fmt: skip
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the head as `load_behaviour` reads it."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.lies import lies_of
 from datamodules.sampling import EpochSampler
 from pl_distill.cli import main
+from pl_distill.commands.parsing import find_recipe
 from pl_distill.evaluation.behaviour_scores import score_behaviours
 from pl_distill.models.behaviour_head import load_behaviour
 from pl_distill.modules.behaviour import BehaviourModule
@@ -135,6 +137,33 @@ def test_a_checkpoint_is_judged_on_features_like_those_of_its_training_only(tmp_
     ):
         assert run("validate", features, *checkpoint) == 1
         assert told in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_judged_with_the_classes_and_the_window_of_its_training_only(tmp_path, capsys):
+    """Their number alone would fit: answers would mean another class, or the moment lie elsewhere in the window."""
+
+    def run(verb, *more):
+        words = [
+            *(verb, "--config", str(tmp_path / "recipe.yaml"), "--data.features", str(tmp_path / "features")),
+            *("--trainer.default_root_dir", str(tmp_path / "run"), "--model.hidden", "32", "--model.head", "temporal"),
+            *("--model.baseline_steps", "2", *more),
+        ]
+        return main(words)
+
+    separable(tmp_path / "features")
+    recipe = yaml.safe_load(Path(find_recipe("behaviour/pen.yaml")).read_text())
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    steps = ("--trainer.max_steps", "2", "--trainer.val_check_interval", "2")
+    assert run("fit", *steps, *KEEP_EACH_STEP) == 0
+    checkpoint = ("--ckpt_path", str(tmp_path / "run/checkpoints/last.ckpt"))
+    capsys.readouterr()
+    assert run("validate", *checkpoint, "--data.window.past", "4", "--data.window.future", "8") == 1
+    assert "data.window: is {'past': 4, 'future': 8}, expected {'past': 6, 'future': 6}" in capsys.readouterr().err
+    classes = recipe["data"]["init_args"]["classes"]
+    recipe["data"]["init_args"]["classes"] = {"eat": classes.pop("eat"), **classes}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    assert run("validate", *checkpoint) == 1
+    assert "data.classes: is ['eat', 'sleep', " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
