@@ -21,6 +21,7 @@ from torch import Tensor
 from datamodules.crops import croppable
 from datamodules.files import atomic_path
 from datamodules.pen import EVALUATION_SEED, PenRenderer, Year, load_pen_config, simulate
+from pl_distill.code_state import code_sha256
 from pl_distill.errors import ConfigError
 from pl_distill.models.embedder import Embedder
 from pl_distill.reid.storage import Vectors, normalised
@@ -114,9 +115,10 @@ def draw_year(plan: YearPlan, embedder: Embedder, folder: Path, progress: Callab
     names: list[str] = []
     pens: list[int] = []
     parts = []
+    drawn_by = {"pen_config": asdict(load_pen_config(plan.domain)), "code_sha256": code_sha256(["datamodules/pen"])}
     for pen in range(plan.pens):
-        wanted = {**asdict(plan), "pens": 1, "pen": pen, **asdict(embedder.cropping), "size": embedder.image_size}
-        key = json.dumps(wanted, sort_keys=True)
+        wanted = {**drawn_by, **asdict(plan), "pens": 1, "pen": pen}
+        key = json.dumps({**wanted, **asdict(embedder.cropping), "size": embedder.image_size}, sort_keys=True)
         path = folder / f"pen-{pen:03d}.npz"
         drawn = _read_part(path, key)
         if drawn is None:

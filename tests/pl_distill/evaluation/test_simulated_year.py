@@ -32,3 +32,14 @@ def test_a_year_is_drawn_once_and_embedded_for_whoever_wants_the_same_crops(tmp_
     assert steps == [1, 1, 1, 3]
     assert (again.vectors == first.vectors).all()
     assert Thumbnails(tmp_path).days("pen-000-03")
+
+
+def test_a_pen_whose_recipe_changed_is_drawn_anew(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("domain: mine\nnum_animals: 2\n")
+    plan = YearPlan(domain=str(recipe), days=2, every_days=2, views=2)
+    steps = []
+    assert len(draw_year(plan, load_embedder(), tmp_path / "year", steps.append).names) == 2
+    recipe.write_text("domain: mine\nnum_animals: 3\n")
+    assert len(draw_year(plan, load_embedder(), tmp_path / "year", steps.append).names) == 3
+    assert steps == [1, 1, 1, 1]
