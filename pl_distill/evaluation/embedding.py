@@ -91,9 +91,9 @@ def animals_of_tracks(files: ClipFiles) -> Finder:
 def _labels(truth: Annotation | None, boxes_xyxy: NDArray[np.float32]) -> tuple[str | None, ...]:
     labels: list[str | None] = [None] * len(boxes_xyxy)
     if truth is not None:
-        for row, column in match(iou_matrix(truth.boxes_xyxy, boxes_xyxy)):
-            if truth.visible[row]:
-                labels[column] = truth.behaviours[row]
+        visible = np.flatnonzero(truth.visible)  # as scores are counted: hidden animals take no track from them
+        for row, column in match(iou_matrix(truth.boxes_xyxy[visible], boxes_xyxy)):
+            labels[column] = truth.behaviours[visible[row]]
     return tuple(labels)
 
 
