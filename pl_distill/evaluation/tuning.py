@@ -169,8 +169,8 @@ def tuning_table(rows: Sequence[TuningRow], clips: int) -> ReportTable:
     text = (
         f"Sorted by MOTA + IDF1 over {clips} clips; in brackets the difference to the model as it is and its 95 % "
         "interval, paired by day (bootstrap). The best of many is better here than it will be elsewhere: score it on "
-        f"other clips. One seed of the weights: nothing is called established, which takes {MIN_CLIPS} clips and "
-        f"{MIN_SEEDS} seeds."
+        f"other clips. One seed of the weights: nothing is called established, which takes {MIN_CLIPS} clips "
+        f"of different days and {MIN_SEEDS} seeds."
     )
     return ReportTable("Thresholds and switches", text, list(COLUMNS), [_cells(row) for row in rows])
 
