@@ -41,6 +41,13 @@ class StudentAverage(WeightAveraging):
             raise ConfigError("StudentAverage", "is used with DeepSpeed", "one device, or DDP", fix)
         super().setup(trainer, pl_module, stage)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait: callbacks that save the end of a training are yet to come, and need the weights in training, too."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the average in the place of the last weights, also where a finished training was only opened again."""
+        super().on_train_end(trainer, pl_module)
+
     def _average(self, average: Tensor, weights: Tensor, steps: Tensor | int) -> Tensor:
         # the first of all is a copy, which torch makes by itself
         decay = min(self.decay, (1 + float(steps)) / (10 + float(steps)))

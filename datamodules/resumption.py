@@ -1,10 +1,11 @@
 """A training run that stops in mid-epoch goes on with the batches that it has not seen.
 
 Lightning 2.6 counts the consumed batches but leaves it to the loader to skip them; a plain `DataLoader` starts over
-and trains on the wrong samples in silence. Four things decide where to start (each is held by a test): the count is
+and trains on the wrong samples in silence. Five things decide where to start (each is held by a test): the count is
 `batch_progress.current.processed` (`completed` is one behind in a checkpoint saved in `on_train_batch_end`); it holds
 for the epoch of the checkpoint only; the sampler must know its epoch before the first ``iter``, because Lightning
-starts the workers before it calls `set_epoch`; and an epoch that begins with a restart has to be counted, see below.
+starts the workers before it calls `set_epoch`; an epoch that begins with a restart has to be counted, and one that a
+training's end cut short must not be, see below.
 """
 
 from typing import Any
@@ -25,6 +26,8 @@ def resume_point(trainer: Trainer) -> tuple[int, int]:
     loop = trainer.fit_loop
     batch: Any = loop.epoch_loop.batch_progress  # Any: Lightning annotates both with a base class without these counts
     epoch: Any = loop.epoch_progress.current
+    if loop.restarting:
+        _take_back_the_end(batch, loop.epoch_progress)
     if not loop.restarting or epoch.started <= epoch.processed:  # a new run, or a checkpoint from the end of an epoch
         return int(epoch.processed), 0
     if batch.is_last_batch:  # saved after the last batch, before the epoch was counted; Lightning counts it on restart
@@ -33,6 +36,22 @@ def resume_point(trainer: Trainer) -> tuple[int, int]:
             callbacks.append(_EpochBegins())
         return int(epoch.processed) + 1, 0
     return int(epoch.processed), int(batch.current.processed)
+
+
+def _take_back_the_end(batch: Any, epoch: Any) -> None:
+    """Mend the counts of a checkpoint saved in `on_train_end`, from which a longer training goes on.
+
+    Lightning counts the epoch that `max_steps` cut short as over, but keeps its batches, which it would skip in the
+    next one; of an epoch that ended with the training, too.
+    """
+    if epoch.current.started != epoch.current.completed or batch.current.completed == 0:
+        return
+    if batch.is_last_batch:
+        batch.reset_on_run()
+        return
+    for counts in (epoch.current, epoch.total):
+        counts.processed -= 1
+        counts.completed -= 1
 
 
 def check_workers(num_workers: int) -> None:
@@ -68,7 +87,10 @@ class _EpochBegins(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loop = trainer.fit_loop
         batches = loop.epoch_loop
-        if loop.restarted_mid_epoch and batches.restarted_on_train_batch_end and batches.batch_progress.is_last_batch:
+        progress: Any = batches.batch_progress
+        if loop.restarted_mid_epoch and batches.restarted_on_train_batch_end and progress.is_last_batch:
+            # over is over, also where an epoch has more batches now: Lightning would skip those of before
+            progress.current.completed = max(progress.current.completed, int(trainer.num_training_batches))
             loop.reset_restart_stage()
 
 

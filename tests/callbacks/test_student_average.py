@@ -4,6 +4,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.student_average import StudentAverage
 from pl_distill.errors import ConfigError
 from pl_distill.strategies import CPUDeepSpeedStrategy
@@ -33,11 +34,13 @@ class Crash(Callback):
             raise KeyError("power cut")
 
 
-def fit(folder, *more, max_steps=5, ckpt_path=None, **options):
+def fit(folder, *more, max_steps=5, ckpt_path=None, steps_between=1, **options):
     frames = torch.arange(4.0).view(2, 2).repeat(5, 1)  # equal batches: the order of the data is not what is tested
     loader = torch.utils.data.DataLoader(frames, batch_size=2)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    checkpoint = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    checkpoint = ModelCheckpoint(
+        folder, filename="{step}", every_n_train_steps=steps_between, save_top_k=-1, save_last=True
+    )
     callbacks = [StudentAverage(**options), checkpoint, *more]
     trainer = Trainer(accelerator="cpu", max_steps=max_steps, callbacks=callbacks, default_root_dir=folder, **quiet)
     module = Walker()
@@ -72,6 +75,16 @@ def test_a_checkpoint_holds_the_average_and_a_resumed_run_ends_the_same(tmp_path
     resumed, _ = fit(tmp_path / "killed", ckpt_path=path)
     ours, theirs = resumed.state_dict(), whole.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_finished_training_opened_again_gives_the_average_and_one_made_longer_goes_on_with_the_weights(tmp_path):
+    fit(tmp_path, LastCheckpoint(), steps_between=4)  # the end is saved when the training is over
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["current_model_state"]["weight"].item() == 5
+    opened, _ = fit(tmp_path, ckpt_path=tmp_path / "last.ckpt")
+    assert opened.weight.item() == pytest.approx(by_hand(5, 0.999))
+    longer, _ = fit(tmp_path, max_steps=8, ckpt_path=tmp_path / "last.ckpt")
+    assert longer.weight.item() == pytest.approx(by_hand(8, 0.999))
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])

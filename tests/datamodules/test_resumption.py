@@ -58,6 +58,13 @@ class _Crash(Callback):
             raise KeyError("power cut")
 
 
+class _AtTheEnd(Callback):
+    """Saves as `ModelCheckpoint` and `LastCheckpoint` do when a training is over."""
+
+    def on_train_end(self, trainer, module):
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / "end.ckpt")
+
+
 def _fit(folder: Path, *, callbacks=(), ckpt_path=None, workers=0, batch_size=3, epochs=3, **options) -> _Line:
     module = _Line()
     options = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "logger": False, **options}
@@ -100,6 +107,24 @@ def test_a_run_stopped_by_max_steps_is_resumed_from_its_last_batch(whole, tmp_pa
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
     _fit(tmp_path, callbacks=[keep], max_steps=8)
     assert _fit(tmp_path, ckpt_path=tmp_path / "step=8.ckpt").seen == whole.seen[8:]
+
+
+# epochs have 5 batches; a validation may come with the last step, or before it, or never
+@pytest.mark.parametrize("every", [100, 5, 4])
+@pytest.mark.parametrize("steps", [7, 9, 10])
+def test_a_finished_training_that_is_made_longer_sees_what_it_has_not_seen(steps, every, tmp_path):
+    options = {"val_check_interval": every, "check_val_every_n_epoch": None, "epochs": -1}
+    whole = _fit(tmp_path / "whole", max_steps=20, **options)
+    _fit(tmp_path, callbacks=[_AtTheEnd()], max_steps=steps, **options)
+    longer = _fit(tmp_path, ckpt_path=tmp_path / "end.ckpt", max_steps=20, **options)
+    assert longer.seen == whole.seen[steps:]
+    assert all(torch.equal(a, b) for a, b in zip(longer.parameters(), whole.parameters(), strict=True))
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    crash = _Crash(steps + 1)
+    with pytest.raises(KeyError, match="power cut"):
+        _fit(tmp_path, callbacks=[keep, crash], ckpt_path=tmp_path / "end.ckpt", max_steps=20, **options)
+    again = _fit(tmp_path, ckpt_path=tmp_path / f"step={steps + 1}.ckpt", max_steps=20, **options)
+    assert again.seen == whole.seen[steps + 1 :]
 
 
 def test_a_second_fit_without_a_checkpoint_begins_the_epoch_again(whole, tmp_path):
@@ -154,7 +179,10 @@ def test_another_batch_size_in_mid_epoch_is_refused_by_name(tmp_path):
     _fit(tmp_path, callbacks=[keep], epochs=1)
     with pytest.raises(ResumeError, match="batch_size 3, expected batch_size 2"):
         _fit(tmp_path, ckpt_path=tmp_path / "step=3.ckpt", batch_size=2)
-    _fit(tmp_path, ckpt_path=tmp_path / "step=5.ckpt", batch_size=2)  # between epochs nothing is lost
+    for size, batches in ((2, 7), (5, 3)):  # between epochs nothing is lost
+        resumed = _fit(tmp_path, ckpt_path=tmp_path / "step=5.ckpt", batch_size=size, epochs=2)
+        assert len(resumed.seen) == batches
+        assert {number for batch in resumed.seen for number in batch} == set(range(14))
 
 
 def test_a_negative_number_of_workers_is_refused():
