@@ -5,12 +5,15 @@ openers run a shell for what begins with ``pipe:``; nothing here does. A file is
 compared with the size and hash that the manifest says, and renamed; what was used least recently is deleted.
 """
 
+import errno
 import fcntl
 import hashlib
 import logging
 import os
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 PROTOCOLS = ("https", "http", "s3", "gs", "file", "memory")
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "https": "aiohttp", "http": "aiohttp"}
 CHUNK = 1 << 20
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class RemoteError(DataError):
@@ -128,8 +132,8 @@ class RemoteFolder:
             while not self._touch(path, size, sha256):
                 fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one downloads, the others find it
                 if not self._touch(path, size, sha256):
-                    self._make_room(size)
-                    self._download(file, path, size, sha256)
+                    with self._room_for(path, size):
+                        self._download(file, path, size, sha256)
                 fcntl.flock(lock, fcntl.LOCK_SH)  # not in one step: another may have made room in between
         except BaseException:
             lock.close()
@@ -165,6 +169,9 @@ class RemoteFolder:
                 if not _is_final(error):
                     self._wait(where, attempt, error)
                     continue
+                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                    fix = "Free some of that disk, give a folder on another, or a smaller copies.limit_gib."
+                    raise RemoteError(where, f"does not fit into {self.root} ({_brief(error)})", "room", fix) from error
                 package = PACKAGES.get(urlsplit(where).scheme, "")
                 fix = (
                     f"Install it: pip install {package}." if isinstance(error, ImportError) else "Check URL and rights."
@@ -205,29 +212,60 @@ class RemoteFolder:
         with atomic_path(_content(path)) as temporary:
             temporary.write_text(digest.hexdigest(), encoding="ascii")
 
-    def _make_room(self, size: int) -> None:
-        """Delete what nobody holds and was used least recently until `size` more bytes fit."""
+    @contextmanager
+    def _room_for(self, path: Path, size: int) -> Iterator[None]:
+        """Make room for a copy, and keep it from other processes until the copy is there."""
+        taken = path.with_name(f".{path.name}.room")
         with self._open_lock(self.root / "room") as room:
             fcntl.flock(room, fcntl.LOCK_EX)
-            found = []
-            for path in self.root.glob("*/*/*.tar"):
-                try:
-                    status = path.stat()
-                except FileNotFoundError:
-                    continue
-                found.append((status.st_mtime, status.st_size, path))
-            total = sum(bytes_ for _, bytes_, _ in found) + size
-            for _, bytes_, path in sorted(found):
-                if total <= self.limit_bytes:
-                    return
-                with self._open_lock(path) as lock:
-                    try:
-                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        continue
+            self._make_room(size)
+            taken.write_text(str(size), encoding="ascii")
+        try:
+            yield
+        finally:
+            taken.unlink(missing_ok=True)
+
+    def _make_room(self, size: int) -> None:
+        """Delete what nobody holds and was used least recently until `size` more bytes fit."""
+        found = []
+        for path in self.root.glob("*/*/*.tar"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            found.append((status.st_mtime, status.st_size, path))
+        total = sum(bytes_ for _, bytes_, _ in found) + size + self._promised()
+        for _, bytes_, path in sorted(found):
+            if total <= self.limit_bytes:
+                return
+            with self._free_lock(path) as is_free:
+                if is_free:
                     path.unlink(missing_ok=True)
                     _content(path).unlink(missing_ok=True)
                     total -= bytes_
+
+    def _promised(self) -> int:
+        """Return the bytes of the copies that are being made; what a killed process was promised is free again."""
+        total = 0
+        for taken in self.root.glob("*/*/.*.tar.room"):
+            with self._free_lock(taken.with_name(taken.name[1:].removesuffix(".room"))) as is_free:
+                if is_free:
+                    taken.unlink(missing_ok=True)
+                    continue
+            with suppress(FileNotFoundError):
+                total += int(taken.read_text(encoding="ascii") or 0)
+        return total
+
+    @contextmanager
+    def _free_lock(self, path: Path) -> Iterator[bool]:
+        """Lock a copy where nobody holds or makes it, and say whether that is so."""
+        with self._open_lock(path) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def _open_lock(self, path: Path) -> BinaryIO:
         lock = path.with_name(f".{path.name}.lock")
@@ -284,14 +322,17 @@ def _options(url: str) -> dict[str, Any]:
         from aiohttp import ClientTimeout
 
         # A connection that says nothing for a minute is dead; a large file may take long.
-        return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
+        timeout = ClientTimeout(total=None, sock_connect=30, sock_read=60)
+        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}  # ~/.netrc and https_proxy
     return {}
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether asking again will not help: the file is not there, or not for us, or the file system is not installed."""
+    """Whether asking again will not help: no such file, no right to it, no file system for it, or no room for it."""
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:  # fsspec says so of whatever HTTP answers
         return getattr(error.__cause__, "status", None) in (401, 403, 404, 410)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return True
     return isinstance(error, FileNotFoundError | PermissionError | ImportError)
 
 

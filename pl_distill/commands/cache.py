@@ -88,6 +88,8 @@ def _maps(cache: FeatureCache, split: Part, count: int) -> Tensor:
     """Return maps (F, C, h, w) from all over a split."""
     shards = cache.shards(split)
     places = [(shard, sample) for shard in shards for sample in range(len(shard))]
+    if not places:
+        raise CacheError(cache.folder, f"has no maps of {split}", "some of train and of val", "Cache these parts, too.")
     chosen = np.linspace(0, len(places) - 1, min(count, len(places))).astype(int)
     maps = [shard[sample][1] for shard, sample in (places[number] for number in chosen)]
     return torch.from_numpy(np.stack(maps))
@@ -128,6 +130,9 @@ def _summary(cache: Path, manifest: CacheManifest) -> str:
         "views": ", ".join(f"{name} {value}" for name, value in made.views.items()),
     }
     for split, entries in manifest.splits.items():
+        if not entries:
+            lines[split] = "no frames"
+            continue
         frames, maps = (sum(entry.samples * views for entry in entries) for views in (1, entries[0].views))
         size = sum(entry.bytes for entry in entries)
         part = size / (maps * 2 * channels * height * width)

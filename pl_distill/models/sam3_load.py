@@ -149,6 +149,7 @@ def load_preprocessing(source: str | Path) -> Preprocessing:
         CheckpointError: The source says nothing about it, or asks for steps that `Preprocessing` does not do.
     """
     name = check_source(source)
+    find_file(source, "processor_config.json")  # says so where the repository is gated, or out of reach
     try:
         processor = Sam3ImageProcessor.from_pretrained(name)
     except Exception as error:  # as in `load_config`

@@ -1,5 +1,7 @@
 """Shards behind a real HTTP server on this machine, which can be told to fail."""
 
+import base64
+import errno
 import http.server
 import importlib.util
 import os
@@ -26,9 +28,13 @@ from datamodules.teacher_images import TeacherImages
 class _Unreliable(http.server.SimpleHTTPRequestHandler):
     failures: ClassVar[list[int]] = []  # status codes of the next answers; 0 cuts the body short
     asked: ClassVar[list[str]] = []
+    wanted: ClassVar[str | None] = None  # the header Authorization without which it says 401
 
     def do_GET(self):
         type(self).asked.append(self.path)
+        if self.wanted not in (None, self.headers.get("Authorization")):
+            self.send_error(401)
+            return
         if type(self).failures:
             status = type(self).failures.pop(0)
             if status:
@@ -43,6 +49,9 @@ class _Unreliable(http.server.SimpleHTTPRequestHandler):
         super().do_GET()
 
     def do_HEAD(self):
+        if self.wanted not in (None, self.headers.get("Authorization")):
+            self.send_error(401)
+            return
         if type(self).failures:
             self.send_error(type(self).failures.pop(0) or 502)
             return
@@ -213,6 +222,68 @@ def test_a_copy_that_two_hold_stays_until_both_let_go(tmp_path):
     two.close()
     hold(here, "train/c.tar", files["c"]).close()
     assert [path.stem for path in here.folder.rglob("*.tar")] == ["c"]
+
+
+def test_downloads_at_the_same_time_make_room_for_each_other(tmp_path, monkeypatch):
+    """Each of them counts what the others will need, or four would fill a folder that has room for four twice over."""
+    files = {name: write(tmp_path / "source", f"train/{name}.tar", 1000) for name in "abcdefgh"}
+    here = remote(f"file://{tmp_path / 'source'}", tmp_path, limit=4000)
+    for name in "abcd":
+        hold(here, f"train/{name}.tar", files[name]).close()
+    together, copy_file = threading.Barrier(4), RemoteFolder._copy
+
+    def copy(self, *rest):
+        together.wait(timeout=30)
+        copy_file(self, *rest)
+
+    monkeypatch.setattr(RemoteFolder, "_copy", copy)
+    threads = [threading.Thread(target=hold, args=(here, f"train/{name}.tar", files[name])) for name in "efgh"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "".join(sorted(path.stem for path in here.folder.rglob("*.tar"))) == "efgh"
+    assert not list(here.root.rglob("*.room"))
+
+
+def test_room_that_a_killed_process_was_promised_is_free_again(tmp_path):
+    files = {name: write(tmp_path / "source", f"train/{name}.tar", 1000) for name in "ab"}
+    here = remote(f"file://{tmp_path / 'source'}", tmp_path, limit=2000)
+    hold(here, "train/a.tar", files["a"]).close()
+    left = here.folder / "train" / ".z.tar.room"
+    left.write_text("1000")
+    hold(here, "train/b.tar", files["b"]).close()
+    assert "".join(sorted(path.stem for path in here.folder.rglob("*.tar"))) == "ab"
+    assert not left.exists()
+
+
+def test_a_full_disk_is_said_at_once_and_not_blamed_on_the_network(tmp_path, monkeypatch):
+    file = write(tmp_path / "source", "train/a.tar", 1000)
+    asked = []
+
+    def full(self, *rest):
+        asked.append(rest)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RemoteFolder, "_copy", full)
+    with pytest.raises(RemoteError, match=r"does not fit into .*local .*No space left.* Free some of that disk"):
+        hold(remote(f"file://{tmp_path / 'source'}", tmp_path), "train/a.tar", file)
+    assert len(asked) == 1
+
+
+def test_credentials_of_netrc_are_sent(served, tmp_path, monkeypatch):
+    """As the message about credentials in a URL says."""
+    folder, url = served
+    path = write(folder, "train/a.tar", 1000)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login farm password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setattr(_Unreliable, "wanted", "Basic " + base64.b64encode(b"farm:secret").decode())
+    hold(remote(url, tmp_path), "train/a.tar", path).close()
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with pytest.raises(RemoteError, match="401"):
+        remote(url, tmp_path).fetch("train/a.tar", fresh=True)
 
 
 def test_processes_that_ask_at_once_share_one_download(served, tmp_path):

@@ -5,11 +5,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from pl_distill.errors import ConfigError
+from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.models.student_io import load_student
 from pl_distill.modules.distillation import ADAMW
-from tests.pl_distill.modules.distilling import Maps, build, fit, trainer
+from tests.pl_distill.modules.distilling import STUDENT, Maps, build, fit, trainer
 
 
 class Crash(Callback):
@@ -112,6 +112,17 @@ def test_a_checkpoint_that_does_not_say_how_it_was_trained_is_taken(teacher, sto
     changed = build(teacher, optimizer=partial(ADAMW, lr=2e-3))
     module, _ = fit(teacher, tmp_path, module=changed, ckpt_path=tmp_path / "old.ckpt", max_steps=3)
     assert module.global_step == 3
+
+
+def test_a_student_that_sees_another_size_is_refused_though_its_tensors_fit(teacher, stopped):
+    """As are all settings that change what the same weights answer; those of training alone may change."""
+    larger = build(teacher, student=partial(STUDENT, body_size=64, drop_path_rate=0.1))
+    larger.configure_model()
+    larger.load_state_dict(torch.load(stopped, weights_only=True)["state_dict"], strict=True)
+    with pytest.raises(CheckpointError, match="of a student with body_size 32, expected body_size 64 as the recipe"):
+        trainer(stopped.parent).validate(larger, datamodule=told_of("float16"), ckpt_path=stopped, verbose=False)
+    dropping = build(teacher, student=partial(STUDENT, drop_path_rate=0.1))
+    assert trainer(stopped.parent).validate(dropping, datamodule=told_of("float16"), ckpt_path=stopped, verbose=False)
 
 
 def test_validation_asks_for_the_student_alone(teacher, stopped):
