@@ -109,6 +109,7 @@ class PoolSink:
                     for one in observations
                     if one.number in named
                 ],
+                [one.box_xyxy for one in observations if one.number not in named],
             )
 
     def close(self) -> None:
@@ -190,8 +191,7 @@ def _in_utc(session: str) -> str:
 def first_days(pool: EmbeddingPool) -> dict[str, Vectors]:
     """Return each known animal's mean embedding over the first day that the pool holds of it, (D,), of length 1."""
     found = {}
-    for animal, begin_s in pool.first_seen().items():
-        vectors = pool.vectors([animal], until_s=begin_s + 86_400).vectors
-        mean = vectors.mean(axis=0)
-        found[animal] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    for stored in pool.vectors_by_animal(first_s=86_400):
+        mean = stored.vectors.mean(axis=0)
+        found[str(stored.animals[0])] = mean / max(float(np.linalg.norm(mean)), 1e-12)
     return found

@@ -106,7 +106,10 @@ def simulate(
         lead_days: Days between the beginning and the day on which it is found.
         seed: Of everything.
     """
-    if not 0 <= cases <= animals or not days >= 1:
+    for option, value, least in (("animals", animals, 1), ("days", days, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ConfigError(f"--{option}", f"is {value}", f"{least} or more", "Choose another value.")
+    if not 0 <= cases <= animals:
         raise ConfigError("--cases", f"is {cases} of {animals} animals", "as many or fewer", "Choose another value.")
     if holds_record(out):
         raise ConfigError(
@@ -179,8 +182,10 @@ def associate(
             "--permutations", f"is {permutations}, the lead {days_before}, the level {level}",
             "99 or more, 0 or more, between 0 and 1", "Correct them.",
         )  # fmt: skip
+    if seed < 0:
+        raise ConfigError("--seed", f"is {seed}", "0 or more", "Choose another.")
     table = daily_table(read_hours(record), timezone)
-    happened = read_outcomes(outcomes, table.animals, table.days[0], table.days[-1])
+    happened = read_outcomes(outcomes, table.animals, table.days[0], table.days[-1], timezone)
     leads = tuple(range(days_before + 1))
     kinds = [kind] if kind else _kinds_of(happened)
     results, refused = _test_each(table, happened, kinds, leads, permutations, level, seed)
@@ -234,7 +239,7 @@ def plot(
     refused: list[ConfigError] = []
     if outcomes is not None:  # the farm's table is of the whole record, however few days of it are drawn
         whole = daily_table(everything, timezone)
-        listed = read_outcomes(outcomes, whole.animals, whole.days[0], whole.days[-1])
+        listed = read_outcomes(outcomes, whole.animals, whole.days[0], whole.days[-1], timezone)
         for one in listed:
             if one.is_case and one.animal in table.animals and table.days[0] <= one.day <= table.days[-1]:
                 happened.append(one)

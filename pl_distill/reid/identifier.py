@@ -204,17 +204,19 @@ class Identifier:
         for name in self._read.keys() - set(present):
             self._gallery.forget(name)
             del self._read[name]
+        anew = []
         for name in present:
             now, read = self._pool.revision(name), self._read.get(name)
             if now == read:
                 continue
-            is_moved = read is None or now.moves != read.moves
-            if is_moved:
+            if read is None or now.moves != read.moves:
                 self._gallery.forget(name)
-            stored = self._pool.vectors([name], after=None if read is None or is_moved else read.newest)
-            if len(stored.ids):
+                anew.append(name)
+            elif len((stored := self._pool.vectors([name], after=read.newest)).ids):
                 self._gallery.add(name, stored.times_s, stored.vectors)
             self._read[name] = now
+        for stored in self._pool.vectors_by_animal(anew):
+            self._gallery.add(str(stored.animals[0]), stored.times_s, stored.vectors)
 
     def _learn(
         self, animal: str, times_s: Sequence[float], vectors: Sequence[Vectors], before: Mapping[str, Revision]

@@ -42,6 +42,9 @@ class IdentifierPolicy:
     match: MatchPolicy | None = None
 
     def __post_init__(self) -> None:
+        for name, least in (("evidence", 1), ("patience", 0), ("per_animal", 1), ("decay_per_day", 0)):
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"identify.{name}", f"is {getattr(self, name):g}", f"{least} or more", "Correct it.")
         if self.half_life_days is not None and not self.half_life_days > 0:
             raise ConfigError(
                 "identify.half_life_days", f"is {self.half_life_days}", "a number of days above 0", "Correct it."

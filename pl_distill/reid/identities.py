@@ -50,7 +50,7 @@ def merge(pool: EmbeddingPool, animal: str, into: str, reason: str = "") -> int:
         PoolError: The animal is unknown, or both are the same.
     """
     check_known(pool, animal)
-    if not into or animal == into:
+    if not into.strip() or animal == into:
         raise PoolError(f"animal '{animal}'", f"would be merged into '{into}'", "another animal", "Correct the name.")
     moved = dict.fromkeys(pool.tracks_of(animal), into)
     return _move(pool, "merge", moved, reason, renames=into not in pool.animals)
@@ -63,13 +63,16 @@ def split(pool: EmbeddingPool, tracks: Iterable[int], new: str, reason: str = ""
         PoolError: A track is unknown, or the new animal exists.
     """
     wanted = list(tracks)
+    if not wanted:
+        raise PoolError("--tracks", "is empty", "a track or more of `reid info --animal`", "Name some.")
     for track in wanted:
         if track not in pool.track_names():
             raise PoolError(
                 f"track {track}", "is not in the pool", "a track of `reid info --animal`", "Correct the number."
             )
-    if not new or new in pool.animals:
-        raise PoolError(f"animal '{new}'", "exists already", "a new name", "Choose another, or merge.")
+    if not new.strip() or new in pool.animals:
+        found = "exists already" if new.strip() else "is no name"
+        raise PoolError(f"animal '{new}'", found, "a new name", "Choose another, or merge.")
     return _move(pool, "split", dict.fromkeys(wanted, new), reason)
 
 
@@ -80,8 +83,8 @@ def undo(pool: EmbeddingPool, number: int) -> None:
     merge of their own in the log.
 
     Raises:
-        PoolError: There is no such event, it was undone, a later one moved the same tracks, or their old name is that
-            of another animal by now.
+        PoolError: There is no such event, it was undone, a later one moved the same tracks, or gave all others of the
+            animal that they would return to another name, or their old name is that of another animal by now.
     """
     log = {event.number: event for event in events(pool)}
     event = log.get(number)
@@ -99,6 +102,15 @@ def undo(pool: EmbeddingPool, number: int) -> None:
                 "no later event", f"Undo event {other.number} first.",
             )  # fmt: skip
     for old in sorted(set(event.before.values()) - {UNKNOWN}):
+        same = _holders(pool, log.values(), old, number)
+        gone = next((other for other in later if other.kind == "merge" and same & other.before.keys()), None)
+        if gone is not None and old not in pool.animals:
+            (into,) = set(gone.after.values())
+            raise PoolError(
+                f"event {number}", f"would bring '{old}' back, which event {gone.number} made '{into}'",
+                "a name that the animal still has",
+                f"Undo event {gone.number} first, or give its tracks to '{into}': `reid merge`.",
+            )  # fmt: skip
         taken = _taken_since(pool, list(log.values()), number, old)
         if taken is not None:
             raise PoolError(
@@ -122,12 +134,7 @@ def _taken_since(pool: EmbeddingPool, log: Sequence[Event], number: int, name: s
 
     What was undone is taken as never done.
     """
-    first: dict[int, str] = {}  # whose each track was before anything was done
-    for event in log:
-        for track, animal in event.before.items():
-            first.setdefault(track, animal)
-    held = {track for track in pool.tracks_of(name) if track not in first}
-    held |= {track for track, animal in first.items() if animal == name}
+    held = _holders(pool, log, name, 0)
     taken = None
     for event in log:
         if event.undone:
@@ -138,6 +145,22 @@ def _taken_since(pool: EmbeddingPool, log: Sequence[Event], number: int, name: s
         if held and was_free:
             taken = event.number
     return taken if held and taken is not None and taken > number else None
+
+
+def _holders(pool: EmbeddingPool, log: Iterable[Event], name: str, number: int) -> set[int]:
+    """Give the tracks that an animal had before an event, what was undone taken as never done."""
+    log = list(log)
+    first: dict[int, str] = {}  # whose each track was before anything was done
+    for event in log:
+        for track, animal in event.before.items():
+            first.setdefault(track, animal)
+    held = {track for track in pool.tracks_of(name) if track not in first}
+    held |= {track for track, animal in first.items() if animal == name}
+    for event in log:
+        if event.number < number and not event.undone:
+            held.difference_update(event.after)
+            held |= {track for track, animal in event.after.items() if animal == name}
+    return held
 
 
 def events(pool: EmbeddingPool) -> list[Event]:

@@ -5,6 +5,7 @@ neighbours, drift of the embedding. The running hour is written when an animal i
 seconds too, and taken up again after a restart.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -48,6 +49,10 @@ class Sighting:
     number: int | None = None
 
 
+SETTLE_S = 1.0
+"""An animal's place is the median of its centres over so long: a mask that flickers for a moment moves nobody."""
+
+
 @dataclass
 class _Memory:
     """What outlives an hour: where the animal was, and since when it is where."""
@@ -55,6 +60,28 @@ class _Memory:
     time_s: float
     anchor_m: NDArray[np.float64]
     last_at_s: dict[str, float] = field(default_factory=dict)
+    centres: deque[tuple[float, NDArray[np.float64]]] = field(default_factory=deque)
+    is_settled: bool = False
+
+    def settle(self, time_s: float, centre_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Take the centre of a box, and give the median of the last ones, (2,): one that was there, never between.
+
+        Until there is a second of them the animal's anchor goes with it.
+        """
+        self.centres.append((time_s, centre_m))
+        while self.centres[0][0] <= time_s - SETTLE_S:
+            self.centres.popleft()
+            self.is_settled = True
+        lasting = np.sort(np.stack([centre for _, centre in self.centres]), axis=0)
+        middle: NDArray[np.float64] = lasting[(len(lasting) - 1) // 2]
+        if not self.is_settled:
+            self.anchor_m = middle
+        return middle
+
+    def begin_anew(self, centre_m: NDArray[np.float64]) -> None:
+        """Forget where the animal was: it was not seen for a while."""
+        self.anchor_m, self.is_settled = centre_m, False
+        self.centres.clear()
 
 
 class RecordWriter:
@@ -100,16 +127,18 @@ class RecordWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def observe(self, time_s: float, sightings: Sequence[Sighting]) -> None:
+    def observe(self, time_s: float, sightings: Sequence[Sighting], strangers: Sequence[NDArray[Any]] = ()) -> None:
         """Take the animals of one frame; two sightings of one animal count once.
 
         Args:
             time_s: Seconds since 1970 (UTC), rising.
             sightings: The recognised animals.
+            strangers: Boxes, (4,) in pixels, of those that are not recognised yet: they are neighbours without a name.
         """
         self._pace.observe(time_s)
         seen = {one.animal: one for one in sightings}
         centres = {name: self._pen.centre_m(one.box_xyxy) for name, one in seen.items()}
+        unnamed = [self._pen.centre_m(box) for box in strangers]
         hour = begin_of_hour(time_s)
         if any(tally.hour != hour for tally in self._tallies.values()):
             self.flush()
@@ -130,9 +159,10 @@ class RecordWriter:
             memory = self._memory[name]
             step_s = max(time_s - memory.time_s, 0.0)
             if step_s > self._pen.max_gap_s:
-                step_s, memory.anchor_m = 0.0, centres[name]
+                step_s = 0.0
+                memory.begin_anew(centres[name])
             memory.time_s = time_s
-            self._add(tally, memory, one, centres, step_s, time_s)
+            self._add(tally, memory, one, centres, unnamed, step_s, time_s)
         if is_due or time_s - self._flushed_s >= self._flush_s:
             self.flush()
             self._flushed_s = time_s
@@ -170,6 +200,7 @@ class RecordWriter:
         memory: _Memory,
         one: Sighting,
         centres: Mapping[str, NDArray[np.float64]],
+        unnamed: Sequence[NDArray[np.float64]],
         step_s: float,
         time_s: float,
     ) -> None:
@@ -178,24 +209,27 @@ class RecordWriter:
         if one.number is not None:
             track = (self._session, one.number)
             tally.tracks[track] = tally.tracks.get(track, 0.0) + step_s
-        moved = float(np.hypot(*(here - memory.anchor_m)))
+        place_m = memory.settle(time_s, here)
+        moved = float(np.hypot(*(place_m - memory.anchor_m)))
         if moved > pen.step_m + pen.max_speed_m_s * step_s:  # the track went over to another animal, or came back
-            memory.anchor_m = here
+            memory.anchor_m = place_m
         elif moved >= pen.step_m:
             tally.distance_m += moved
-            memory.anchor_m = here
+            memory.anchor_m = place_m
         if one.behaviour in self._behaviours:
             tally.behaviour_s[str(one.behaviour)] = tally.behaviour_s.get(str(one.behaviour), 0.0) + step_s
         for place in tally.visits:
             if pen.is_at(place, one.box_xyxy):
-                if time_s - memory.last_at_s.get(place, -np.inf) > pen.visit_gap_s:
+                # between frames that lie further apart than a visit's pause, nobody saw the animal leave
+                if time_s - memory.last_at_s.get(place, -np.inf) > max(pen.visit_gap_s, pen.max_gap_s):
                     tally.visits[place] += 1
                 memory.last_at_s[place] = time_s
                 tally.at_s[place] += step_s
         away = {name: float(np.hypot(*(there - here))) for name, there in centres.items() if name != one.animal}
-        tally.neighbour_s += step_s * sum(distance <= pen.reach_m for distance in away.values())
-        if away:
-            nearest = min(away, key=lambda name: away[name])
+        others = [float(np.hypot(*(there - here))) for there in unnamed]
+        tally.neighbour_s += step_s * sum(distance <= pen.reach_m for distance in (*away.values(), *others))
+        nearest = min(away, key=lambda name: away[name], default=None)
+        if nearest is not None and away[nearest] <= min(others, default=np.inf):
             tally.nearest_s[nearest] = tally.nearest_s.get(nearest, 0.0) + step_s
         if one.embedding is not None:
             tally.add_embedding(one.embedding)

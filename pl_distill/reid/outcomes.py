@@ -4,6 +4,7 @@ Columns: animal, date (YYYY-MM-DD), kind, value. CSV or Parquet. A value of 0 sa
 scores lists sound animals, too. Of growth any number is a value.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
@@ -42,7 +43,9 @@ class Outcome:
         return self.kind == "growth" or self.value > 0
 
 
-def read_outcomes(path: Path, animals: Collection[str], first: date, last: date) -> list[Outcome]:
+def read_outcomes(
+    path: Path, animals: Collection[str], first: date, last: date, timezone: str = "UTC"
+) -> list[Outcome]:
     """Read a table and check it against a record.
 
     Args:
@@ -50,6 +53,7 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
         animals: Who is in the record.
         first: First day of the record.
         last: Its last day.
+        timezone: Of days, where the table has instants of a time zone of their own.
 
     Raises:
         RecordError: The file is absent or unreadable, lacks a column, has no line, names an unknown animal or kind, has
@@ -67,6 +71,8 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
         raise RecordError(path, "has no line below its header", "an outcome or more", "Add them.")
     # Without a format 03/02/2026 would be taken for the 2nd of March; a column of dates or times goes through as it is.
     days = pd.to_datetime(table["date"], format="%Y-%m-%d", errors="coerce")
+    if days.dt.tz is not None:
+        days = days.dt.tz_convert(timezone)
     values = pd.to_numeric(table["value"], errors="coerce")
     outcomes, wrong = [], []
     for number, (animal, kind, day, value) in enumerate(
@@ -79,7 +85,7 @@ def read_outcomes(path: Path, animals: Collection[str], first: date, last: date)
             problem = f"kind '{kind}' is unknown"
         elif pd.isna(day):
             problem = f"date {table['date'].iloc[number]!r} is none"
-        elif pd.isna(value):
+        elif not math.isfinite(value):
             problem = f"value {table['value'].iloc[number]!r} is no number"
         elif kind != "growth" and value < 0:
             problem = f"value {value:g} is below 0, which is an animal without {kind}"

@@ -25,7 +25,7 @@ class PenMap:
         drinkers_xyxy: Boxes around the drinkers; the same of none.
         reach_m: Distance between centres within which another animal is a neighbour.
         step_m: Movements of the centre below this are jitter.
-        visit_gap_s: A visit goes on over a pause of this length.
+        visit_gap_s: A visit goes on over a pause of this length, or of `max_gap_s` where that is longer.
         max_gap_s: After a longer time unseen, the time between is not counted.
         max_speed_m_s: Faster than this no animal runs: what looks like it is a track that changed its animal, no way.
     """
@@ -44,6 +44,20 @@ class PenMap:
             raise ConfigError("map.max_speed_m_s", f"is {self.max_speed_m_s}", "above 0", "Correct it.")
         if not self.pixels_per_m > 0:
             raise ConfigError("map.pixels_per_m", f"is {self.pixels_per_m}", "above 0", "Measure the pen's length.")
+        if not self.max_gap_s > 0:
+            raise ConfigError("map.max_gap_s", f"is {self.max_gap_s}", "above 0", "Correct it: nothing would count.")
+        for name in ("reach_m", "step_m", "visit_gap_s"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"map.{name}", f"is {getattr(self, name)}", "0 or more", "Correct it.")
+        named = {"feeder_xyxy": self.feeder_xyxy} if self.feeder_xyxy else {}
+        named |= {f"drinkers_xyxy[{number}]": box for number, box in enumerate(self.drinkers_xyxy)}
+        for name, (left, top, right, bottom) in named.items():
+            if not (left < right and top < bottom):
+                raise ConfigError(
+                    f"map.{name}", f"is {left:g}, {top:g}, {right:g}, {bottom:g}",
+                    "left, top, right and bottom in pixels, right and bottom the larger ones",
+                    "Correct it: nobody would ever be there.",
+                )  # fmt: skip
 
     def centre_m(self, box_xyxy: NDArray[Any]) -> NDArray[np.float64]:
         """Centre of a box in pixels, (4,), as metres from the picture's corner, (2,)."""

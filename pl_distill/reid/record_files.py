@@ -4,7 +4,8 @@
 kill leaves the old file or the new one, never half of one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from datamodules.errors import DataError
 from datamodules.files import atomic_path
+from datamodules.locks import held
 from pl_distill.reid.record_schema import ORIGIN, behaviours_of, record_schema
 from pl_distill.reid.track_book import UNKNOWN
 
@@ -52,12 +54,22 @@ def upsert(record: Path, rows: Sequence[Row], behaviours: Sequence[str]) -> None
     for row in rows:
         files.setdefault(day_file(record, row["camera"], row["hour"].date()), []).append(row)
     for path, new in files.items():
-        require_behaviours(path, behaviours)
-        old = read_file(path).to_pylist() if path.exists() else []
-        merged = {_key(row): row for row in [*old, *new]}
-        ordered = sorted(merged.values(), key=lambda row: (row["hour"], row["animal"]))
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(ordered, schema), temporary, compression="zstd")
+        with _alone(path):
+            require_behaviours(path, behaviours)
+            old = read_file(path).to_pylist() if path.exists() else []
+            merged = {_key(row): row for row in [*old, *new]}
+            ordered = sorted(merged.values(), key=lambda row: (row["hour"], row["animal"]))
+            with atomic_path(path) as temporary:
+                pq.write_table(pa.Table.from_pylist(ordered, schema), temporary, compression="zstd")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let nobody else rewrite a camera's days meanwhile, and take away what a killed writer left of this one."""
+    with held(path.parent.with_name(f".{path.parent.name}.lock"), wait=True):
+        for left in path.parent.glob(f".{path.name}.partial-*"):
+            left.unlink(missing_ok=True)
+        yield
 
 
 def require_behaviours(path: Path, behaviours: Sequence[str]) -> None:
@@ -79,13 +91,14 @@ def drop_rows(path: Path, prefix: str) -> None:
     """
     if not path.exists():
         return
-    table = read_file(path)
-    stay = [bool(row.get("began_in")) or not written_as(row).startswith(prefix) for row in table.to_pylist()]
-    if not any(stay):
-        path.unlink()
-    elif not all(stay):
-        with atomic_path(path) as temporary:
-            pq.write_table(table.filter(pa.array(stay)), temporary, compression="zstd")
+    with _alone(path):
+        table = read_file(path)
+        stay = [bool(row.get("began_in")) or not written_as(row).startswith(prefix) for row in table.to_pylist()]
+        if not any(stay):
+            path.unlink()
+        elif not all(stay):
+            with atomic_path(path) as temporary:
+                pq.write_table(table.filter(pa.array(stay)), temporary, compression="zstd")
 
 
 def holds_record(folder: Path) -> bool:
@@ -164,7 +177,7 @@ def read_file(path: Path) -> pa.Table:
         RecordError: The file is damaged, or none of a record.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))  # at once: a writer may replace it at any moment
     except (pa.ArrowException, OSError) as error:
         raise RecordError(
             path, f"is truncated or damaged ({str(error).splitlines()[0][:120]})", "a Parquet file",

@@ -139,6 +139,18 @@ def test_an_event_under_a_later_one_of_the_same_tracks_is_not_undone(herd):
         undo(herd, first)
 
 
+@pytest.mark.parametrize("into", ["sow-17", "emma"])
+def test_a_split_is_not_undone_to_a_name_that_its_animal_has_no_more(herd, into):
+    """Its tracks would be an animal of their own, under a name that was corrected since."""
+    number = split(herd, [1], "stray")
+    merged = merge(herd, "rosa", into=into)
+    with pytest.raises(PoolError, match=f"would bring 'rosa' back, which event {merged} made '{into}'"):
+        undo(herd, number)
+    undo(herd, merged)
+    undo(herd, number)
+    assert (herd.tracks_of("rosa"), herd.tracks_of("emma")) == ([0, 1], [2])
+
+
 def test_what_makes_no_sense_is_refused_by_name(herd):
     with pytest.raises(PoolError, match=r"animal 'berta': is not in the pool, expected emma, rosa"):
         merge(herd, "berta", into="rosa")
@@ -148,6 +160,12 @@ def test_what_makes_no_sense_is_refused_by_name(herd):
         split(herd, [99], "lisa")
     with pytest.raises(PoolError, match="exists already"):
         split(herd, [0], "emma")
+    with pytest.raises(PoolError, match="--tracks: is empty"):
+        split(herd, [], "lisa")
+    with pytest.raises(PoolError, match="animal '  ': is no name"):
+        split(herd, [0], "  ")
+    with pytest.raises(PoolError, match="merged into '  '"):
+        merge(herd, "rosa", into="  ")
     with pytest.raises(PoolError, match="event 99: does not exist"):
         undo(herd, 99)
 

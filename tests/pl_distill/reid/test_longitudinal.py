@@ -1,4 +1,5 @@
 import subprocess
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -54,6 +55,62 @@ def test_jitter_of_a_box_is_no_way(tmp_path):
     rng = np.random.default_rng(0)
     write(tmp_path, [[Sighting("rosa", box(*(100 + rng.uniform(-4, 4, 2))))] for _ in range(200)])
     assert row_of(tmp_path)["distance_m"] == 0
+
+
+def at_six_a_second(folder, places):
+    with RecordWriter(folder, "cam", PEN) as writer:
+        for number, (x, y) in enumerate(places):
+            writer.observe(NINE + number / 6, [Sighting("rosa", box(x, y))])
+    return row_of(folder)["distance_m"]
+
+
+def test_flickering_masks_move_nobody(tmp_path):
+    """Five pixels of noise, and once a second a mask that takes half of the neighbour along, for an hour's tenth."""
+    rng = np.random.default_rng(0)
+    places = 100 + rng.normal(0, 5, (2160, 2))
+    places[::6] += 40
+    assert at_six_a_second(tmp_path, places) == 0
+
+
+def test_the_median_of_a_second_keeps_the_way_of_who_walks(tmp_path):
+    """Half a metre a second for a minute, under the same noise."""
+    rng = np.random.default_rng(0)
+    way = np.stack([100 + np.arange(360) * 50 / 6, np.full(360, 100.0)], 1)
+    assert at_six_a_second(tmp_path, way + rng.normal(0, 5, (360, 2))) == pytest.approx(29.9, abs=1.0)
+
+
+def test_a_stay_that_is_seen_rarely_is_one_visit(tmp_path):
+    """A picture in 15 s, of which each counts up to the next."""
+    slow = replace(PEN, max_gap_s=30.0)
+    with RecordWriter(tmp_path, "cam", slow) as writer:
+        for number in range(80):
+            writer.observe(NINE + 15 * number, [Sighting("rosa", box(350, 25))])
+    row = row_of(tmp_path)
+    assert (row["feeder_visits"], row["feeder_s"]) == (1, pytest.approx(79 * 15))
+
+
+def test_an_animal_that_nobody_recognised_yet_is_a_neighbour_without_a_name(tmp_path):
+    with RecordWriter(tmp_path, "cam", PEN) as writer:
+        for second in range(11):
+            both = [Sighting("rosa", box(100, 100)), Sighting("emma", box(400, 100))]
+            writer.observe(NINE + second, both, [box(150, 100)] if second > 5 else [])
+    row = row_of(tmp_path)
+    assert row["neighbours"] == pytest.approx(5 / 10)
+    assert (row["nearest"], row["nearest_s"]) == ("emma", pytest.approx(5))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"feeder_xyxy": (200, 200, 50, 80)}, r"map\.feeder_xyxy: is 200, 200, 50, 80, expected left, top"),
+        ({"drinkers_xyxy": ((0, 0, 20, 20), (9, 9, 9, 20))}, r"map\.drinkers_xyxy\[1\]: is 9, 9, 9, 20"),
+        ({"max_gap_s": 0}, r"map\.max_gap_s: is 0"),
+        ({"reach_m": -1.0}, r"map\.reach_m: is -1"),
+    ],
+)
+def test_places_and_limits_that_cannot_be_are_refused(wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        replace(PEN, **wrong)
 
 
 def test_a_track_that_goes_over_to_another_animal_has_not_walked_there(tmp_path):
@@ -206,7 +263,25 @@ def test_a_kill_loses_what_came_after_the_last_flush_and_no_row(tmp_path):
     hours = read_hours(tmp_path)
     assert sorted(hours["animal"]) == ["emma", "rosa"]
     assert (hours["sleep_s"] >= last - 3).all()
-    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name and path.suffix == ".parquet"]
+    with RecordWriter(tmp_path, "cam") as writer:  # takes what the kill may have left of a file away
+        for second in range(2):
+            writer.observe(NINE + second, [Sighting("lisa", box(1, 1))])
+    assert not [path for path in tmp_path.rglob("*") if ".partial-" in path.name]
+
+
+def test_two_writers_of_one_camera_lose_no_row(tmp_path):
+    """As two `record build` of different clips, at the same time, under the default name of a camera."""
+
+    def write_all(name):
+        for number in range(20):
+            write(tmp_path, [[Sighting(f"{name}-{number}", box(1, 1))]] * 2)
+
+    threads = [threading.Thread(target=write_all, args=(name,)) for name in ("rosa", "emma")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read_hours(tmp_path)) == 40
 
 
 def test_a_kill_finds_a_row_of_everybody_who_was_seen_in_the_hour(tmp_path):

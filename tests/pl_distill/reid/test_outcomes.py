@@ -47,6 +47,14 @@ def test_a_column_of_dates_or_times_needs_no_words(tmp_path, when):
     assert [one.day for one in read_outcomes(path, {"rosa"}, FIRST, LAST)] == [date(2026, 1, 5)]
 
 
+def test_an_instant_is_of_the_farms_day(tmp_path):
+    path = tmp_path / "outcomes.parquet"
+    when = pd.Timestamp("2026-01-05 23:30", tz="UTC")
+    pd.DataFrame([{"animal": "rosa", "date": when, "kind": "lameness", "value": 2}]).to_parquet(path)
+    for zone, day in (("UTC", 5), ("Europe/Amsterdam", 6)):
+        assert [one.day for one in read_outcomes(path, {"rosa"}, FIRST, LAST, zone)] == [date(2026, 1, day)]
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -58,6 +66,7 @@ def test_a_column_of_dates_or_times_needs_no_words(tmp_path, when):
         ("rosa,2026-01-05,limping,2", "line 2: kind 'limping' is unknown"),
         ("rosa,2026-01-05,lameness,-1", "line 2: value -1 is below 0, which is an animal without lameness"),
         ("rosa,2026-01-05,growth,much", "line 2: value 'much' is no number"),
+        ("rosa,2026-01-05,growth,inf", "line 2: value 'inf' is no number"),
     ],
 )
 def test_a_wrong_line_is_refused_by_its_number(tmp_path, line, words):
