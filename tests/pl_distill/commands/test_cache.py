@@ -6,6 +6,7 @@ from datamodules.cache_progress import finish_cache
 from datamodules.clip import Clip
 from datamodules.feature_shard import FeatureShardWriter
 from datamodules.preprocessing import Preprocessing
+from datamodules.shard_manifest import ShardManifest
 from datamodules.shards import write_shards
 from datamodules.splits import load_split
 from pl_distill.cli import main
@@ -43,6 +44,15 @@ def test_info_tells_who_made_the_cache_and_what_is_in_it(made, capsys):
     for text in ("runs/teacher, trunk abc", "size 112", "32-true", "torch 2.15", "4 channels x 3 x 3, float16"):
         assert text in shown
     assert "train     5 maps of 5 frames in 2 shards" in shown
+
+
+def test_a_part_without_frames_is_said_to_have_none(made, capsys):
+    images, cache = made
+    finish_cache(cache, ShardManifest.load(images), ["train", "val"])
+    assert main(["cache", "info", "--cache", str(cache)]) == 0
+    assert "val       no frames" in capsys.readouterr().out
+    assert main(["cache", "codecs", "--cache", str(cache)]) == 1
+    assert f"{cache}: has no maps of val, expected some of train and of val" in capsys.readouterr().err
 
 
 def test_verify_passes_a_whole_cache_and_names_a_damaged_shard(made, capsys):
