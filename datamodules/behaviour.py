@@ -40,7 +40,8 @@ class BehaviourDataModule(LightningDataModule):
 
     Args:
         features: Folder of `pl-distill embed`, or several, of one embedder: herds of other seeds have clips of the same
-            names, and cannot lie in one.
+            names, and cannot lie in one; nor can boxes of truth and those of tracks, of which a head may learn from
+            both. What is validated is what they hold of the validation days.
         classes: The class of every raw label, or null to drop it on purpose.
         split: Which days are for what: a name of configs/splits, or the path of a .yaml file.
         division: ``days`` keeps whole days apart. ``random_frames`` scatters single frames over the parts: near copies
@@ -182,19 +183,20 @@ def read_manifests(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """Read the manifests of folders whose clips are to be one set of data.
 
     Raises:
-        CacheError: There is none, one is not there or damaged, they are not of one embedder and kind of boxes, or two
-            have a clip in common.
+        CacheError: There is none, one is not there or damaged, they are not of one embedder, or two have a clip in
+            common; the boxes of truth and those of tracks are two views of a clip.
     """
     if not folders:
         raise CacheError("data.features", "names no folder", "one of `pl-distill embed` or more", "Add it.")
     manifests = [read_manifest(folder) for folder in folders]
-    kinds = [f"{manifest['boxes']} and the embedder {manifest['embedder']['identity'][:12]}" for manifest in manifests]
+    embedders = [manifest["embedder"]["identity"][:12] for manifest in manifests]
     owners: dict[str, Path] = {}
-    for folder, manifest, kind in zip(folders, manifests, kinds, strict=True):
-        if kind != kinds[0]:
+    for folder, manifest, embedder in zip(folders, manifests, embedders, strict=True):
+        if embedder != embedders[0]:
             raise CacheError(
-                folder, f"is of {kind}", f"{kinds[0]}, as {folders[0]} is", "Embed all alike, or leave the folder out."
-            )
+                folder, f"is of the embedder {embedder}", f"{embedders[0]}, as {folders[0]} is",
+                "Embed all alike, or leave the folder out.",
+            )  # fmt: skip
         for name, entry in manifest["clips"].items():
             if owner := owners.get(entry["sha256"]):
                 raise CacheError(

@@ -1,6 +1,7 @@
 """Train a behaviour head on an embedder's features."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.behaviour import BehaviourDataModule
-from datamodules.behaviour_windows import BehaviourBatch
+from datamodules.behaviour_windows import BehaviourBatch, Window
 from datamodules.motion import BOX_MOTION, MOTION
 from datamodules.splits import Part
 from pl_distill.errors import ConfigError
@@ -24,8 +25,15 @@ from pl_distill.evaluation.behaviour_scores import (
     motion_baseline,
     score_behaviours,
 )
-from pl_distill.models.behaviour_head import HEADS, BehaviourModel, BranchedHead, HeadKind, save_behaviour
-from pl_distill.models.checkpoints import check_fit
+from pl_distill.models.behaviour_head import (
+    HEADS,
+    BehaviourModel,
+    BranchedHead,
+    HeadKind,
+    load_behaviour,
+    save_behaviour,
+)
+from pl_distill.models.checkpoints import check_fit, load_strictly
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
@@ -34,6 +42,11 @@ _TRAINED_ON = "behaviour_features"
 """Key of a checkpoint: whose features its head reads, how many a second, in what window, and what its answers mean."""
 
 AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
+
+
+def _said(embedder: str, fps: float, classes: Sequence[str], window: Window) -> dict[str, Any]:
+    """Give what a head was trained on as plain values, see `_TRAINED_ON`."""
+    return {"embedder": embedder, "fps": fps, "classes": list(classes), "window": asdict(window)}
 
 
 class BehaviourModule(LightningModule):
@@ -57,6 +70,8 @@ class BehaviourModule(LightningModule):
             windows, would rule.
         smoothing: Part of the target that is spread over all classes: labels change within a frame or two of the truth.
         branch_weight: What the loss of each branch by itself weighs beside that of their sum, in a ``branched`` head.
+        weights: A head to begin with, shipped or a folder: of the same kind and size, and for these features. Without
+            it training begins from random ones.
         baseline_steps: For which the head without pictures is trained.
         optimizer: Called with two groups of parameters, decayed and not decayed.
         warmup: Steps in which the learning rate rises.
@@ -72,6 +87,7 @@ class BehaviourModule(LightningModule):
         balance: float = 0.5,
         smoothing: float = 0.05,
         branch_weight: float = 0.5,
+        weights: str | None = None,
         baseline_steps: int = 300,
         optimizer: OptimizerCallable = AdamW,
         warmup: int = 50,
@@ -85,6 +101,7 @@ class BehaviourModule(LightningModule):
         self.balance = balance
         self.smoothing = smoothing
         self.branch_weight = branch_weight
+        self.weights = weights
         self.baseline_steps = baseline_steps
         self.build_optimizer = optimizer
         self.warmup = warmup
@@ -125,7 +142,12 @@ class BehaviourModule(LightningModule):
         return self._loaded_step
 
     def configure_model(self) -> None:
-        """Build the head for the data's features and classes, once."""
+        """Build the head for the data's features and classes, once.
+
+        Raises:
+            CheckpointError: The head to begin with is absent, damaged, or of another kind or size.
+            ConfigError: It was trained on other features, or names other classes.
+        """
         if hasattr(self, "net"):
             return
         self.arguments = {
@@ -136,6 +158,10 @@ class BehaviourModule(LightningModule):
             "feature_dropout": self.feature_dropout,
         }
         self.net = HEADS[self.kind](window=self.data.window, **self.arguments)  # type: ignore[arg-type]
+        if self.weights is not None:
+            begun = load_behaviour(self.weights)
+            self._require_alike(_said(begun.embedder, begun.fps, begun.classes, begun.window), "model.weights")
+            load_strictly(self.net, begun.head.state_dict(), self.weights)
 
     def class_weights(self) -> Tensor:
         """Return the weight of each class in the loss, (C,), with a mean of 1 over the windows of training."""
@@ -227,12 +253,7 @@ class BehaviourModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember whose features the head reads, how many a second, in what window, and what its answers mean."""
         data = self.data
-        checkpoint[_TRAINED_ON] = {
-            "embedder": data.embedder["identity"],
-            "fps": data.fps,
-            "classes": list(data.class_names),
-            "window": asdict(data.window),
-        }
+        checkpoint[_TRAINED_ON] = _said(data.embedder["identity"], data.fps, data.class_names, data.window)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse another head's checkpoint, and features that its head was not trained on; without any it is believed.
@@ -248,26 +269,30 @@ class BehaviourModule(LightningModule):
             check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
         self._loaded_step = checkpoint.get("global_step")
         trained = checkpoint.get(_TRAINED_ON)
-        if trained is None or self._trainer is None:
-            return
+        if trained is not None and self._trainer is not None:
+            self._require_alike(trained, "the checkpoint")
+
+    def _require_alike(self, trained: Mapping[str, Any], what: str) -> None:
+        """Compare what a head was trained on with the data: `what` names the head."""
         data = self.data
         features = "data.features " + ", ".join(map(str, data.features))
         if trained["embedder"] != data.embedder["identity"]:
             raise ConfigError(
                 features, f"are of the embedder {data.embedder['identity'][:12]}",
-                f"{trained['embedder'][:12]}, on whose features the checkpoint was trained",
+                f"{trained['embedder'][:12]}, on whose features {what} was trained",
                 "Embed with that one, or train anew.",
             )  # fmt: skip
         if not math.isclose(trained["fps"], data.fps, rel_tol=0.01):
             raise ConfigError(
                 features, f"have {data.fps:g} observations a second",
-                f"{trained['fps']:g}, as the checkpoint was trained on", "Embed clips of that rate, or train anew.",
+                f"{trained['fps']:g}, as {what} was trained on", "Embed clips of that rate, or train anew.",
             )  # fmt: skip
-        asked = {"classes": list(data.class_names), "window": asdict(data.window)}
-        for name, value in asked.items():
+        asked = _said(data.embedder["identity"], data.fps, data.class_names, data.window)
+        for name in ("classes", "window"):
+            value = asked[name]
             if (learned := trained.get(name, value)) != value:  # checkpoints of before do not say
                 raise ConfigError(
-                    f"data.{name}", f"is {value}", f"{learned}, as the checkpoint was trained",
+                    f"data.{name}", f"is {value}", f"{learned}, as {what} was trained",
                     "Say the same, or train anew.",
                 )  # fmt: skip
 

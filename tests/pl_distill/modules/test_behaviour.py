@@ -237,6 +237,30 @@ def test_features_without_a_part_are_an_error_of_one_line(tmp_path, capsys):
     assert "is not there" in capsys.readouterr().err
 
 
+def test_a_head_goes_on_from_the_weights_of_another(tmp_path, capsys):
+    def fit(name, *more):
+        words = [
+            *("fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "features")),
+            *("--trainer.default_root_dir", str(tmp_path / name), "--model.hidden", "32", "--model.head", "frame"),
+            *("--trainer.callbacks.init_args.folder", str(tmp_path / name / "model")),
+            *("--model.baseline_steps", "2", "--trainer.max_steps", "2", "--trainer.val_check_interval", "2", *more),
+        ]
+        return main(words)
+
+    separable(tmp_path / "features")
+    assert fit("first") == 0
+    first = load_behaviour(tmp_path / "first/model").head.state_dict()
+    begin = ("--model.weights", str(tmp_path / "first/model"))
+    assert fit("second", *begin, "--model.optimizer.lr", "0") == 0
+    second = load_behaviour(tmp_path / "second/model").head.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    capsys.readouterr()
+    assert fit("third", *begin, "--data.window.past", "2") == 1
+    assert "expected {'past': 6, 'future': 6}, as model.weights was trained" in capsys.readouterr().err
+    assert fit("fourth", "--model.weights", str(tmp_path / "none")) == 1
+    assert "none: cannot be read" in capsys.readouterr().err
+
+
 def test_herds_of_several_folders_are_one_set(tmp_path):
     separable(tmp_path / "features")
     separable(tmp_path / "more", PEN_DAYS[:2], seed=1)  # other herds, of the same days and names
