@@ -100,7 +100,8 @@ class PoolSink:
         if self.thumbnails is not None:
             for one in observations:
                 if one.number in named:
-                    self.thumbnails.offer(named[one.number], time_s, one.crop.permute(1, 2, 0).cpu().numpy())
+                    picture, track = one.crop.permute(1, 2, 0).cpu().numpy(), self.identifier.track_of(one.number)
+                    self.thumbnails.offer(named[one.number], time_s, picture, track)
         if self.record is not None:
             self.record.observe(
                 time_s,

@@ -18,7 +18,6 @@ from torch.utils.tensorboard import SummaryWriter
 from datamodules.clip import Image
 from pl_distill.evaluation.record_plots import canvas
 from pl_distill.reid.daily import zone_of
-from pl_distill.reid.identities import former_names
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.thumbnails import Thumbnails
 
@@ -54,7 +53,7 @@ def read_looks(pool: EmbeddingPool) -> Looks | None:
     stored = pool.vectors(newest=max(1, _PROJECTED // len(pool.animals)))
     if not len(stored.ids):
         return None
-    thumbnails = Thumbnails(pool.path, former_names(pool))
+    thumbnails = Thumbnails(pool.path, pool.owners())
     days = {name: thumbnails.days(name) for name in pool.animals}
     read: dict[tuple[str, date], Image] = {}
     pictures: list[Image | None] = []

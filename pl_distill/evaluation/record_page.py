@@ -23,7 +23,7 @@ from pl_distill.evaluation.record_plots import (
 )
 from pl_distill.reid.association import Association
 from pl_distill.reid.daily import DailyTable, zone_of
-from pl_distill.reid.identities import events, former_names
+from pl_distill.reid.identities import events
 from pl_distill.reid.outcomes import Outcome
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import upsert
@@ -151,7 +151,7 @@ def draw_page(
         untested: Why it was not asked of other outcomes.
     """
     changes: dict[str, list[tuple[np.datetime64, str]]] = {name: [] for name in animals}
-    former: dict[str, list[str]] = {}
+    owners: dict[int, str] = {}
     sections = [_lead_times(out, found, untested)] if found or untested else []
     if pool is not None:
         with EmbeddingPool(pool, read_only=True) as opened:
@@ -160,7 +160,7 @@ def draw_page(
                     if event.kind != "link" and not event.undone:
                         when = event.time.replace(tzinfo=UTC).astimezone(zone_of(timezone)).replace(tzinfo=None)
                         changes[name].append((np.datetime64(when), f"{event.kind}: {event.reason}"))
-            former = former_names(opened)
+            owners = opened.owners()
             looks = read_looks(opened)
         if looks is not None:
             project(out / "projector", looks, timezone)
@@ -176,7 +176,7 @@ def draw_page(
         drawn = draw_drift(out / f"drift-{stem}.png", table, name, outcomes, changes[name])
         pictures.append(Picture(drawn, f"{name} by days: how far its looks, and the others', are from the first day's"))
         if pool is not None:
-            seen = draw_before_after(out / f"looks-{stem}.png", Thumbnails(pool, former), name, days)
+            seen = draw_before_after(out / f"looks-{stem}.png", Thumbnails(pool, owners), name, days)
             pictures += [Picture(seen, f"{name}: pictures of some of its days, the first on the left")] if seen else []
         sections.append(Section(name, pictures))
     page = out / PAGE

@@ -163,9 +163,13 @@ class Identifier:
         named = {number: self.animal_of(number) for number in numbers}
         return {number: animal for number, animal in named.items() if animal is not None}
 
+    def track_of(self, number: int) -> int | None:
+        """Give the pool's number of a track, None while it is not recognised."""
+        return self._pool.find_track(self._camera, self._session, number)
+
     def animal_of(self, number: int) -> str | None:
         """Give the animal of a track, None while it is not recognised."""
-        track = self._pool.find_track(self._camera, self._session, number)
+        track = self.track_of(number)
         animal = UNKNOWN if track is None else self._pool.animal_of(track)
         return animal if animal != UNKNOWN else None
 

@@ -180,20 +180,6 @@ def new_name(pool: EmbeddingPool) -> str:
     return f"animal-{pool.highest_number + 1:04d}"
 
 
-def former_names(pool: EmbeddingPool) -> dict[str, list[str]]:
-    """Give of each animal the names that were merged into it, or that it had before it was renamed."""
-    owners: dict[str, str] = {}
-    for event in events(pool):
-        if event.kind == "merge" and not event.undone:
-            (old,), (into,) = set(event.before.values()), set(event.after.values())
-            owners = {name: into if owner == old else owner for name, owner in owners.items()} | {old: into}
-    present = pool.animals
-    return {
-        animal: sorted(name for name, owner in owners.items() if owner == animal and name not in present)
-        for animal in present
-    }
-
-
 def check_known(pool: EmbeddingPool, animal: str) -> None:
     """See that there is an animal of this name.
 

@@ -285,6 +285,10 @@ class EmbeddingPool:
         """Track -> camera, session and the tracker's number."""
         return {track: key for key, track in self._book.number_of.items()}
 
+    def owners(self) -> dict[int, str]:
+        """Track -> its animal, `UNKNOWN` where nobody has said so."""
+        return dict(self._book.animal_of)
+
     def revision(self, animal: str) -> Revision:
         """Give the state of an animal's vectors: it changes with every one that comes, and when tracks are moved."""
         return Revision(self._moves[animal], self._newest.get(animal, self._last_before))

@@ -1,10 +1,12 @@
 """One small picture of each animal and day, beside the pool: what it looked like, for people.
 
-JPEG of at most 96 pixels a side, about 2 kB: 0.7 MB for an animal and year.
+JPEG of at most 96 pixels a side, about 2 kB: 0.7 MB for an animal and year. A picture is of a track, and shows the
+animal whose that track is now: it follows merges, splits and their undoing as the record does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -24,46 +26,59 @@ class Thumbnails:
 
     Args:
         pool: Folder of the pool.
-        former: Names under which an animal has pictures, too, from before it was merged; see `former_names`.
+        owners: The animal of each of its tracks; None gives every picture to the name under which it was kept.
     """
 
-    def __init__(self, pool: str | Path, former: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(self, pool: str | Path, owners: Mapping[int, str] | None = None) -> None:
         self._folder = Path(pool) / FOLDER
-        self._former = former or {}
+        self._owners = owners
+        self._kept: set[tuple[str, date]] = set()
 
-    def offer(self, animal: str, time_s: float, crop: Image) -> bool:
+    def offer(self, animal: str, time_s: float, crop: Image, track: int | None = None) -> bool:
         """Keep the first picture of an animal's day.
 
         Args:
             animal: Its name.
             time_s: Seconds since 1970 (UTC).
             crop: RGB (H, W, 3), uint8; may be empty, which is not kept.
+            track: Number of its track in the pool; None outside of a pool.
 
         Returns:
             Whether it was kept.
         """
-        path = self._path(animal, datetime.fromtimestamp(time_s, UTC).date())
-        if path.exists() or min(crop.shape[:2]) < 2:
+        day = datetime.fromtimestamp(time_s, UTC).date()
+        folder = self._folder / file_name_of(animal)
+        if (animal, day) in self._kept or min(crop.shape[:2]) < 2:
+            return False
+        self._kept.add((animal, day))
+        if any(folder.glob(f"{day:%Y_%m_%d}*.jpg")):  # of an earlier run
             return False
         scale = min(1.0, _SIDE / max(crop.shape[:2]))
         size = (max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale)))
         small = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-        with atomic_path(path) as temporary:
+        of_track = "" if track is None else f"-track{track}"
+        with atomic_path(folder / f"{day:%Y_%m_%d}{of_track}.jpg") as temporary:
             temporary.write_bytes(encode_jpeg(np.asarray(small, np.uint8), _QUALITY))
         return True
 
     def days(self, animal: str) -> list[date]:
         """Days of which there is a picture, the first first."""
-        paths = [path for name in self._names(animal) for path in self._path(name, date.min).parent.glob("*.jpg")]
-        return sorted({date(*map(int, path.stem.split("_"))) for path in paths})
+        return sorted(self._pictures.get(file_name_of(animal), {}))
 
     def read(self, animal: str, day: date) -> Image:
         """Give a picture, RGB."""
-        paths = [self._path(name, day) for name in self._names(animal)]
-        return read_image(next((path for path in paths if path.exists()), paths[0]))
+        return read_image(self._pictures[file_name_of(animal)][day])
 
-    def _names(self, animal: str) -> list[str]:
-        return [animal, *self._former.get(animal, ())]
-
-    def _path(self, animal: str, day: date) -> Path:
-        return self._folder / file_name_of(animal) / f"{day:%Y_%m_%d}.jpg"
+    @cached_property
+    def _pictures(self) -> dict[str, dict[date, Path]]:
+        """The pictures by the folder name of whose they are, and by day; the first of several of a day."""
+        found: dict[str, dict[date, Path]] = {}
+        for path in sorted(self._folder.glob("*/*.jpg")):
+            told, _, track = path.stem.partition("-track")
+            owner: str | None = path.parent.name
+            if track and self._owners is not None:
+                animal = self._owners.get(int(track))
+                owner = None if animal is None else file_name_of(animal)
+            if owner is not None:
+                found.setdefault(owner, {}).setdefault(date(*map(int, told.split("_"))), path)
+        return found

@@ -84,8 +84,8 @@ def test_the_page_shows_every_picture_and_needs_no_other_file(simulated, tmp_pat
     pictures = Thumbnails(pool)
     for day in range(0, 60, 10):
         picture = np.full((96, 96, 3), 4 * day, np.uint8)
-        assert pictures.offer("other", NEW_YEAR + 86_400 * day, picture)  # from before the merge
-        assert not pictures.offer("other", NEW_YEAR + 86_400 * day + 60, picture)
+        assert pictures.offer("other", NEW_YEAR + 86_400 * day, picture, 2)  # from before the merge
+        assert not pictures.offer("other", NEW_YEAR + 86_400 * day + 60, picture, 2)
     out = tmp_path / "plots"
     options = ("--outcomes", table, "--pool", pool, "--animal", animal, "--out", out, "--timezone", "Asia/Tokyo")
     assert run("record", "plot", "--record", simulated, *options) == 0

@@ -3,7 +3,7 @@ from contextlib import suppress
 import pytest
 
 from pl_distill.reid.errors import PoolError
-from pl_distill.reid.identities import events, former_names, link, merge, new_name, split, undo
+from pl_distill.reid.identities import events, link, merge, new_name, split, undo
 from pl_distill.reid.track_book import UNKNOWN
 
 
@@ -31,7 +31,6 @@ def test_undoing_a_renaming_takes_along_what_came_to_the_new_name_since(herd, sa
     gone = split(herd, [5], "lisa")
     undo(herd, renaming)
     assert (herd.tracks_of("rosa"), herd.tracks_of("lisa"), herd.animals) == ([0, 1, 2, 4], [5], ["lisa", "rosa"])
-    assert former_names(herd)["rosa"] == ["emma", "sow-17"]  # its pictures of that time
     follower = events(herd)[-1]
     assert (follower.kind, follower.before, follower.renames) == ("merge", {2: "sow-17", 4: "sow-17"}, False)
     undo(herd, follower.number)

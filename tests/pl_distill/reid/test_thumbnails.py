@@ -3,7 +3,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from pl_distill.reid.identities import events, former_names, link, merge, split, undo
+from pl_distill.reid.identities import link, merge, split, undo
 from pl_distill.reid.thumbnails import Thumbnails
 
 DAY = 86_400.0
@@ -18,35 +18,45 @@ def herd(pool, sample):
     return pool
 
 
-def test_names_follow_every_merge_and_its_undoing(herd):
-    assert former_names(herd) == {"emma": [], "lisa": [], "rosa": []}
-    first = merge(herd, "lisa", "emma")
-    second = merge(herd, "emma", "sow-17")
-    assert former_names(herd) == {"rosa": [], "sow-17": ["emma", "lisa"]}
-    merge(herd, "sow-17", "emma")  # renamed back
-    assert former_names(herd) == {"emma": ["lisa", "sow-17"], "rosa": []}
-    for number in (len(events(herd)) - 1, second, first):
-        undo(herd, number)
-    assert former_names(herd) == {"emma": [], "lisa": [], "rosa": []}
+GREY = np.full((8, 8, 3), 128, np.uint8)
 
 
-def test_who_has_its_name_again_after_a_split_is_nobody_elses_past(herd):
-    merge(herd, "lisa", "emma")
-    split(herd, [2], "lisa")
-    assert former_names(herd) == {"emma": [], "lisa": [], "rosa": []}
+def seen(herd, name):
+    """Brightness of an animal's picture on each of its days, as the pool names animals now."""
+    pictures = Thumbnails(herd.path, herd.owners())
+    return {day.day: round(pictures.read(name, day).mean() / 8) * 8 for day in pictures.days(name)}
 
 
-def test_a_merged_animal_has_the_pictures_of_both_names(herd):
-    grey = np.full((8, 8, 3), 128, np.uint8)
-    pictures = Thumbnails(herd.path)
-    pictures.offer("rosa", 0.0, grey)
-    pictures.offer("emma", 0.0, grey // 2)
-    pictures.offer("emma", DAY, grey // 2)
-    merge(herd, "emma", "rosa")
-    pictures = Thumbnails(herd.path, former_names(herd))
-    assert pictures.days("rosa") == [date(1970, 1, 1), date(1970, 1, 2)]
-    assert pictures.read("rosa", date(1970, 1, 1)).mean() == pytest.approx(128, abs=2)
-    assert pictures.read("rosa", date(1970, 1, 2)).mean() == pytest.approx(64, abs=2)
+def test_pictures_follow_their_tracks_over_merges_splits_and_their_undoing(herd):
+    kept = Thumbnails(herd.path)
+    kept.offer("rosa", 0.0, GREY, 0)
+    kept.offer("emma", 0.0, GREY // 2, 1)
+    kept.offer("emma", DAY, GREY // 2, 1)
+    number = merge(herd, "emma", "rosa")
+    assert (seen(herd, "rosa"), seen(herd, "emma")) == ({1: 64, 2: 64}, {})  # of a day with two the first by its name
+    gone = split(herd, [1], "berta")
+    assert (seen(herd, "rosa"), seen(herd, "berta")) == ({1: 128}, {1: 64, 2: 64})
+    undo(herd, gone)
+    undo(herd, number)
+    assert (seen(herd, "rosa"), seen(herd, "emma")) == ({1: 128}, {1: 64, 2: 64})
+
+
+def test_animals_that_exchange_their_names_keep_their_pictures(herd):
+    """Ear tags were swapped."""
+    kept = Thumbnails(herd.path)
+    kept.offer("rosa", 0.0, GREY, 0)
+    kept.offer("emma", 0.0, GREY // 2, 1)
+    for old, new in (("rosa", "aside"), ("emma", "rosa"), ("aside", "emma")):
+        merge(herd, old, new)
+    assert (seen(herd, "emma"), seen(herd, "rosa")) == ({1: 128}, {1: 64})
+
+
+def test_one_picture_of_a_day_is_kept_whatever_track_shows_the_animal_and_after_a_restart(herd):
+    kept = Thumbnails(herd.path)
+    assert kept.offer("rosa", 0.0, GREY, 0)
+    assert not kept.offer("rosa", 60.0, GREY, 7)
+    assert not Thumbnails(herd.path).offer("rosa", 120.0, GREY, 8)
+    assert kept.offer("rosa", DAY, GREY, 8)
 
 
 @pytest.mark.parametrize("names", [("小花", "大花"), ("sow 17", "sow_17"), ("a/b", "a.b")])
