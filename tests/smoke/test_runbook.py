@@ -1,4 +1,4 @@
-"""Every command of the runbook names a verb, recipes and options that exist."""
+"""Every command of the runbook, and of the page on a farm of your own, names a verb, recipes and options that exist."""
 
 import re
 import shlex
@@ -10,13 +10,16 @@ from pl_distill.cli import VERBS, main
 from pl_distill.commands.lightning import RecipeCLI, run_lightning
 from pl_distill.commands.parsing import find_recipe
 
-RUNBOOK = Path(__file__).resolve().parents[2] / "docs/runbook.md"
-COMMANDS = [line for line in RUNBOOK.read_text(encoding="utf-8").splitlines() if line.startswith("pl-distill ")]
-RECIPES = sorted(set(re.findall(r"`([\w/-]+\.yaml)`", RUNBOOK.read_text(encoding="utf-8"))))
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+RUNBOOK = (DOCS / "runbook.md").read_text(encoding="utf-8")
+OWN_FARM = (DOCS / "own-farm.md").read_text(encoding="utf-8")
+COMMANDS = [line for line in RUNBOOK.splitlines() if line.startswith("pl-distill ")]
+OWN_COMMANDS = [line for line in OWN_FARM.splitlines() if line.startswith("pl-distill ")]
+RECIPES = sorted(set(re.findall(r"`([\w-]+/[\w/-]+\.yaml)`", RUNBOOK + OWN_FARM)))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_runbook_can_be_given(command, capsys, monkeypatch):
+@pytest.mark.parametrize("command", [*COMMANDS, *(command for command in OWN_COMMANDS if command not in COMMANDS)])
+def test_a_command_can_be_given(command, capsys, monkeypatch):
     _, verb, *words = shlex.split(command)
     recipes = [words[number + 1] for number, word in enumerate(words) if word in ("--config", "--recipe", "--trainer")]
     assert all(Path(find_recipe(recipe)).is_file() for recipe in recipes)
@@ -39,5 +42,5 @@ def test_the_runbook_goes_from_weights_to_the_table():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_of_the_runbook_is_shipped(recipe):
+def test_a_recipe_is_shipped(recipe):
     assert Path(find_recipe(recipe)).is_file()
