@@ -27,8 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         temporary.replace(path)
         sync_directory(path.parent)
     finally:
@@ -60,6 +59,24 @@ def atomic_directory(path: Path, *, replace: bool) -> Iterator[Path]:
             sync_directory(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _own_mode() -> int:
+    """Return the rights of a file that this process makes; the system tells its umask only by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+_MODE = _own_mode()
+
+
+def _sync(path: Path) -> None:
+    """Bring a file to the disk, with the rights of any other: safetensors 0.8 hides what it writes from a group."""
+    if not path.is_symlink():
+        path.chmod(_MODE)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_directory(directory: Path) -> None:
@@ -123,8 +140,7 @@ def replace_directory(path: Path) -> None:
 def _sync_tree(directory: Path) -> None:
     for folder, _, files in os.walk(directory):
         for name in files:
-            with (Path(folder) / name).open("rb") as file:
-                os.fsync(file.fileno())
+            _sync(Path(folder) / name)
         sync_directory(Path(folder))
 
 

@@ -4,7 +4,9 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from datamodules.files import atomic_directory, atomic_path, sha256_of, write_json, write_json_lines
 
@@ -18,6 +20,21 @@ def test_a_file_appears_when_the_block_ends_and_its_folder_is_made(tmp_path):
         assert temporary.name.startswith(".")
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("in_a_folder", [False, True])
+def test_weights_can_be_read_by_whoever_can_read_other_files(tmp_path, in_a_folder):
+    """On a cluster a group shares models; safetensors makes files for their owner alone."""
+    (tmp_path / "other.txt").write_text("as any file")
+    if in_a_folder:
+        with atomic_directory(tmp_path / "model", replace=True) as folder:
+            save_file({"weight": np.zeros(2, np.float32)}, folder / "model.safetensors")
+            (folder / "linked.txt").symlink_to(tmp_path / "other.txt")
+    else:
+        with atomic_path(tmp_path / "model/model.safetensors") as temporary:
+            save_file({"weight": np.zeros(2, np.float32)}, temporary)
+    mode = (tmp_path / "other.txt").stat().st_mode
+    assert (tmp_path / "model/model.safetensors").stat().st_mode == mode
 
 
 def test_processes_of_equal_number_on_two_hosts_do_not_share_a_temporary_file(tmp_path, monkeypatch):
