@@ -23,6 +23,8 @@ from datamodules.errors import ClipError
 from datamodules.video import since_the_first, tells_times, to_rgb
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")
+_HTTP = ("http", "https")
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # as FFmpeg calls it
 _PROTOCOLS = "rtp,srtp,tcp,tls,crypto,httpproxy,hls," + ",".join(SCHEMES)  # what a stream may open in its turn
 _OPEN_S, _READ_S = 15.0, 10.0  # without an answer for so long, a camera is gone
 _PICTURE_S = 30.0  # without a picture for so long, too, whatever else it sends; the first one may take a while
@@ -166,6 +168,21 @@ class LiveStream:
         )
 
 
+def _is_recording(address: str, container: InputContainer) -> bool:
+    """Whether a stream is known to have an end.
+
+    Cameras tell durations, too: none at all (FLV), since when they run (RTSP), or what has come so far (mp4 in fragments,
+    whose header counts no pictures).
+    """
+    duration, form = container.duration or 0, container.format.name
+    return duration > 0 and (form != _MP4 or container.streams.video[0].frames > 0 or _has_size(address, container))
+
+
+def _has_size(address: str, container: InputContainer) -> bool:
+    """Whether a server told how many bytes it will send; of HLS that is the playlist."""
+    return scheme_of(address) in _HTTP and container.format.name != "hls" and container.size > 0
+
+
 class _Connection:
     """One connection: a thread decodes, the iteration takes the newest picture and its time."""
 
@@ -178,12 +195,12 @@ class _Connection:
         if not self._container.streams.video:
             self._container.close()
             raise OSError("it has no video")
-        self.recorded = self._container.duration is not None
+        self.recorded = _is_recording(address, self._container)
         self._told = tells_times(self._container)
         video = self._container.streams.video[0]
         self._fps = float(video.average_rate or video.guessed_rate or _FPS)
         # By HTTP whole segments come at once; RTSP, RTMP, SRT and UDP pass on what the camera sends when it sends it.
-        self._bursts = scheme_of(address) in ("http", "https") and self._container.format.name in ("hls", "mpegts")
+        self._bursts = scheme_of(address) in _HTTP and self._container.format.name in ("hls", "mpegts", _MP4)
         self._shown: tuple[float, float] | None = None  # when the last picture was given, and its time in the stream
         self.dropped = 0
         self.error: str | None = None

@@ -75,9 +75,75 @@ def http_camera(picture):
         server.server_close()
 
 
-@pytest.fixture
-def rtsp_camera(picture):
-    """Start a camera that speaks RTSP with its pictures inside the same connection; gives its address."""
+def as_sent(picture, form: str, frames: int = FRAMES, **options: str) -> bytes:
+    """Encode numbered pictures as a camera does, which cannot go back to write a length."""
+
+    class Sink(io.RawIOBase):
+        def __init__(self):
+            self.parts = []
+
+        def writable(self):
+            return True
+
+        def write(self, part):
+            self.parts.append(bytes(part))
+            return len(part)
+
+    sink = Sink()
+    encoded(picture, sink, form, frames, **options)
+    return b"".join(sink.parts)
+
+
+@contextlib.contextmanager
+def http_server(answers: list[bytes], length: bool, kind: str = "video/x"):
+    """Send one answer to each caller, with its `length` or in chunks, and nothing to those that come later.
+
+    Gives:
+        The address, and a list that grows with each call.
+    """
+    calls = []
+
+    class Server(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        close_connection = True
+
+        def do_GET(self):
+            calls.append(self.path)
+            if len(calls) > len(answers):
+                self.send_error(503)
+                return
+            data = answers[len(calls) - 1]
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            name, value = ("Content-Length", str(len(data))) if length else ("Transfer-Encoding", "chunked")
+            self.send_header(name, value)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for begin in range(0, len(data), 1880):
+                    part = data[begin : begin + 1880]
+                    self.wfile.write(part if length else b"%x\r\n%b\r\n" % (len(part), part))
+                    time.sleep(0.002)
+                self.wfile.write(b"" if length else b"0\r\n\r\n")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/pen", calls
+        server.shutdown()
+
+
+FRAGMENTS = {"movflags": "frag_every_frame+empty_moov+default_base_moof"}
+
+
+@pytest.fixture(params=[""])
+def rtsp_camera(picture, request):
+    """Start a camera that speaks RTSP with its pictures inside the same connection; gives its address.
+
+    Its parameter is a line about its range, as it tells it.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         receiver.bind(("127.0.0.1", 0))
@@ -98,7 +164,8 @@ def rtsp_camera(picture):
                     name, _, value = header.partition(":")
                     headers[name.lower()] = value.strip()
                 if method == "DESCRIBE":
-                    about = b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=pen\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
+                    about = b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=pen\r\nt=0 0\r\n" + request.param.encode()
+                    about += b"m=video 0 RTP/AVP 96\r\n"
                     about += b"a=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1\r\na=control:trackID=0\r\n"
                     self.answer(headers, f"Content-Type: application/sdp\r\nContent-Length: {len(about)}", about)
                 elif method == "SETUP":
@@ -148,6 +215,52 @@ def test_a_camera_that_drops_out_is_reached_for_again_and_given_up_in_the_end(ht
     assert sum("broke off" in message for message in messages) == 2
     assert sum("is back after" in message for message in messages) == 1
     assert "secret" not in str(error) + "".join(messages)
+
+
+@pytest.mark.parametrize(("form", "options"), [("flv", {}), ("mp4", FRAGMENTS), ("matroska", {"live": "1"})])
+def test_a_camera_that_tells_a_duration_is_called_again(picture, form, options, caplog):
+    data = as_sent(picture, form, **options)
+    with http_server([data, data], length=False) as (address, calls):
+        frames, error = until_given_up(LiveStream(address, patience_s=0.3))
+    assert "dropped out" in error.found
+    assert len(calls) > 2
+    assert sum("is back after" in text for text in caplog.messages) == 1
+    assert len(frames) >= 2
+
+
+@pytest.mark.parametrize(
+    "rtsp_camera",
+    ["a=range:npt=0-0\r\n", "a=range:npt=0.000-0.000\r\n", "a=range:clock=20260101T000000Z-\r\n"],
+    indirect=True,
+)
+def test_an_rtsp_camera_that_tells_since_when_it_runs_is_called_again(rtsp_camera, caplog):
+    stream = LiveStream(rtsp_camera).frames()
+    for _ in stream:
+        if "is back" in caplog.text:
+            break
+    stream.close()
+    assert "is back" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["mp4", "matroska"])
+def test_a_recording_whose_server_tells_no_size_is_one_by_its_header(picture, tmp_path, number_of, form):
+    encoded(picture, str(tmp_path / "pen"), form)
+    with http_server([(tmp_path / "pen").read_bytes()] * 2, length=False) as (address, calls):
+        frames = list(itertools.islice(LiveStream(address).frames(), 2 * FRAMES))
+    assert [number_of(frame.image) for frame in frames] == list(range(FRAMES))
+    assert len(calls) == 1
+
+
+def test_fragments_of_many_pictures_are_given_as_far_apart_as_they_were_taken(picture, number_of):
+    data = as_sent(picture, "mp4", 30, movflags="empty_moov+default_base_moof", frag_duration="400000")
+    with http_server([data], length=False) as (address, _):
+        stream = LiveStream(address, patience_s=0).frames()
+        frames = list(itertools.islice(stream, FRAMES))
+        stream.close()
+    numbers = [number_of(frame.image) for frame in frames]
+    assert numbers[-1] < 1.5 * FRAMES
+    for frame, number in zip(frames, numbers, strict=True):
+        assert frame.timestamp_s >= 0.039 * (number - numbers[0])
 
 
 @pytest.mark.parametrize("name", ["pen", "pen.m3u8"])
