@@ -72,8 +72,9 @@ def without_secrets(address: str) -> str:
 class LiveStream:
     """Frames of a stream or a device in the order of their arrival; the frames' indices count those that were given.
 
-    A stream of known length (a recording on a server) is given whole and ends; one that breaks off would begin anew, so
-    that it is an error. A camera goes on until the iteration is abandoned, and is reached for again when it drops out.
+    A stream of known length or size (a recording on a server) is given whole and ends; one that breaks off would begin
+    anew, so that it is an error. A camera goes on until the iteration is abandoned, and is reached for again when it
+    drops out.
 
     Args:
         address: ``rtsp://...``, ``http://...`` or the like, or a device such as ``/dev/video0``.
@@ -169,13 +170,16 @@ class LiveStream:
 
 
 def _is_recording(address: str, container: InputContainer) -> bool:
-    """Whether a stream is known to have an end.
+    """Whether a stream is known to have an end: its server tells how many bytes it sends, or its header how long it is.
 
-    Cameras tell durations, too: none at all (FLV), since when they run (RTSP), or what has come so far (mp4 in fragments,
-    whose header counts no pictures).
+    Cameras tell durations, too: none at all (FLV), since when they run (RTSP), or what has come so far (mp4 in
+    fragments, whose header counts no pictures). Those of JPEG pictures tell sizes, too: sham
+    ones, or that of one picture.
     """
-    duration, form = container.duration or 0, container.format.name
-    return duration > 0 and (form != _MP4 or container.streams.video[0].frames > 0 or _has_size(address, container))
+    if _has_size(address, container) and "jpeg" not in container.format.name:
+        return True
+    told = container.format.name != _MP4 or container.streams.video[0].frames > 0
+    return told and (container.duration or 0) > 0
 
 
 def _has_size(address: str, container: InputContainer) -> bool:

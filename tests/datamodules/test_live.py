@@ -24,11 +24,12 @@ from datamodules.live import LiveStream, is_live, without_secrets
 FRAMES = 12
 
 
-def encoded(picture, target, form: str, frames: int = FRAMES, **options: str) -> None:
+def encoded(picture, target, form: str, frames: int = FRAMES, codec: str = "libx264", **options: str) -> None:
     """Encode numbered pictures into an open file or an address; every picture can be decoded alone."""
     with av.open(target, "w", format=form, options=options) as container:
-        stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency", "g": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        settings = {"tune": "zerolatency", "g": "1"} if codec == "libx264" else {}
+        stream = container.add_stream(codec, rate=25, options=settings)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p" if codec == "libx264" else "yuvj420p"
         for number in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
         container.mux(stream.encode(None))
@@ -75,7 +76,7 @@ def http_camera(picture):
         server.server_close()
 
 
-def as_sent(picture, form: str, frames: int = FRAMES, **options: str) -> bytes:
+def as_sent(picture, form: str, frames: int = FRAMES, codec: str = "libx264", **options: str) -> bytes:
     """Encode numbered pictures as a camera does, which cannot go back to write a length."""
 
     class Sink(io.RawIOBase):
@@ -90,13 +91,15 @@ def as_sent(picture, form: str, frames: int = FRAMES, **options: str) -> bytes:
             return len(part)
 
     sink = Sink()
-    encoded(picture, sink, form, frames, **options)
+    encoded(picture, sink, form, frames, codec, **options)
     return b"".join(sink.parts)
 
 
 @contextlib.contextmanager
-def http_server(answers: list[bytes], length: bool, kind: str = "video/x"):
+def http_server(answers: list[bytes], length: bool, kind: str = "video/x", sent: float = 1.0):
     """Send one answer to each caller, with its `length` or in chunks, and nothing to those that come later.
+
+    Only the share `sent` of each comes.
 
     Gives:
         The address, and a list that grows with each call.
@@ -120,7 +123,7 @@ def http_server(answers: list[bytes], length: bool, kind: str = "video/x"):
             self.send_header("Connection", "close")
             self.end_headers()
             with contextlib.suppress(OSError):
-                for begin in range(0, len(data), 1880):
+                for begin in range(0, round(sent * len(data)), 1880):
                     part = data[begin : begin + 1880]
                     self.wfile.write(part if length else b"%x\r\n%b\r\n" % (len(part), part))
                     time.sleep(0.002)
@@ -249,6 +252,38 @@ def test_a_recording_whose_server_tells_no_size_is_one_by_its_header(picture, tm
         frames = list(itertools.islice(LiveStream(address).frames(), 2 * FRAMES))
     assert [number_of(frame.image) for frame in frames] == list(range(FRAMES))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "options"), [("matroska", {"live": "1"}), ("mpegts", {}), ("flv", {}), ("mp4", FRAGMENTS)]
+)
+def test_a_file_of_a_known_size_is_given_whole_and_once(picture, number_of, form, options):
+    with http_server([as_sent(picture, form, **options)] * 2, length=True) as (address, calls):
+        seen = []
+        for frame in LiveStream(address, patience_s=0).frames():
+            time.sleep(0.02)
+            seen.append((number_of(frame.image), round(frame.timestamp_s, 3)))
+    assert seen == [(number, 0.04 * number) for number in range(FRAMES)]
+    assert len(calls) == 1
+
+
+def test_a_file_of_a_known_size_that_breaks_off_is_an_error(picture):
+    with http_server([as_sent(picture, "mpegts")] * 2, length=True, sent=0.6) as (address, calls):
+        frames, error = until_given_up(LiveStream(address, patience_s=0.3))
+    assert 0 < len(frames) < FRAMES
+    assert "breaks off" in error.found
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [("mpjpeg", "multipart/x-mixed-replace;boundary=ffmpeg"), ("mjpeg", "image/jpeg")]
+)
+def test_a_camera_of_jpeg_pictures_may_tell_a_size(picture, form, kind):
+    data = as_sent(picture, form, 1 if form == "mjpeg" else FRAMES, codec="mjpeg")
+    with http_server([data, data], length=True, kind=kind) as (address, calls):
+        _, error = until_given_up(LiveStream(address, patience_s=0.3))
+    assert "dropped out" in error.found
+    assert len(calls) > 2
 
 
 def test_fragments_of_many_pictures_are_given_as_far_apart_as_they_were_taken(picture, number_of):
