@@ -42,6 +42,7 @@ class Observation:
         crop: What the embedder saw, uint8, (3, S, S).
         behaviour: Its class, None without a behaviour head.
         probability: Of the behaviour, 0-1.
+        is_renamed: Whether the number was another track's when it was observed last: it has not walked here.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Observation:
     crop: Tensor
     behaviour: str | None = None
     probability: float = 0.0
+    is_renamed: bool = False
 
 
 class Sink(Protocol):
@@ -96,6 +98,7 @@ class Monitor:
         self._tick = -1
         self._steps: deque[int] = deque(maxlen=0 if behaviour is None else behaviour.window.length)
         self._is_slow = False
+        self._renamed: set[int] = set()  # since they were observed last
         self._waiting: dict[tuple[int, int], Observation] = {}
 
     def update(self, frame_rgb: Image, tracks: FrameAnimals, frame: int, time_s: float) -> list[Observation]:
@@ -109,6 +112,7 @@ class Monitor:
         """
         if self._started_s is None:
             self._started_s = time_s
+        self._renamed |= tracks.renamed
         # The first frame that comes no earlier than a quarter before its time: of a clip whose rate is a multiple of
         # ours these are every so many-th frames from the first on, the labelled ones of the Edinburgh clips.
         tick = math.floor((time_s - self._started_s) * self._fps + 0.25)
@@ -120,6 +124,8 @@ class Monitor:
         seen = self.embedder.describe_animals(frame_rgb, tracks.boxes_xyxy, tracks.masks)
         embeddings = seen.embeddings.cpu().numpy()
         ids = tuple(tracks.ids[row] for row in seen.rows)
+        renamed = self._renamed.intersection(ids)
+        self._renamed -= renamed
         size = (frame_rgb.shape[0], frame_rgb.shape[1])
         found = [
             Observation(
@@ -131,13 +137,14 @@ class Monitor:
                 float(tracks.scores[row]),
                 embeddings[place],
                 seen.crops[place],
+                is_renamed=number in renamed,
             )
             for place, (number, row) in enumerate(zip(ids, seen.rows, strict=True))
         ]
         if self._stream is None:
             return self._hand_on(found)
         self._waiting.update({(tick, one.number): one for one in found})
-        named = self._stream.push(tick, ids, tracks.boxes_xyxy[seen.rows], seen.lies, seen.features, size)
+        named = self._stream.push(tick, ids, tracks.boxes_xyxy[seen.rows], seen.lies, seen.features, size, renamed)
         return [done for one in named for done in self._hand_on(self._complete(one))]
 
     def close(self) -> list[Observation]:

@@ -106,7 +106,7 @@ class PoolSink:
             self.record.observe(
                 time_s,
                 [
-                    Sighting(named[one.number], one.box_xyxy, one.behaviour, one.embedding, one.number)
+                    Sighting(named[one.number], one.box_xyxy, one.behaviour, one.embedding, one.number, one.is_renamed)
                     for one in observations
                     if one.number in named
                 ],

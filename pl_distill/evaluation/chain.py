@@ -91,6 +91,7 @@ class _TrueAnimals:
     boxes_xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
     masks: NDArray[np.bool_] | None
+    renamed: frozenset[int] = frozenset()
 
 
 def numbers_of(clip: Clip) -> dict[str, int]:

@@ -4,7 +4,7 @@ A window needs what follows its moment, and so does the movement at its end: an 
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ class NamedBehaviours(NamedTuple):
 class _Seen(NamedTuple):
     tick: int
     ids: tuple[int, ...]
-    pieces: NDArray[np.int64]  # of each animal's course, (N,): another one where it jumped
+    pieces: NDArray[np.int64]  # of each animal's course, (N,): another one where it jumped or was renamed
     boxes_xyxy: NDArray[np.float32]
     lies: NDArray[np.float32]
     features: Tensor  # (N, F)
@@ -81,6 +81,7 @@ class BehaviourStream:
         lies: NDArray[np.float32],
         features: Tensor,
         frame_size: tuple[int, int],
+        renamed: Collection[int] = (),
     ) -> list[NamedBehaviours]:
         """Take one observation and name those that are old enough.
 
@@ -91,10 +92,13 @@ class BehaviourStream:
             lies: Shape (N, len(LIE)): see `datamodules.lies`.
             features: What the embedder gave, (N, F).
             frame_size: Height and width of the frame.
+            renamed: Those of the ids that were another track's until now, whose past is not this animal's here.
         """
         if self._seen and tick <= self._seen[-1].tick:
             raise ValueError(f"tick {tick} follows {self._seen[-1].tick}")
         height, width = frame_size
+        for one in renamed:
+            self._courses.pop(one, None)
         pieces = np.array([self._piece(tick, *one) for one in zip(ids, boxes_xyxy, strict=True)], np.int64)
         self._seen.append(_Seen(tick, ids, pieces, boxes_xyxy, lies, features, width, height))
         named = list(self._name(tick - self.lag))

@@ -40,6 +40,7 @@ class Sighting:
         behaviour: Its class, or None where it has none.
         embedding: (D,), unit length, or None.
         number: The tracker's number of it, by which its row follows the pool's identities; None: it keeps its name.
+        is_renamed: Whether the number was another track's until now: the animal was elsewhere, and has not walked here.
     """
 
     animal: str
@@ -47,6 +48,7 @@ class Sighting:
     behaviour: str | None = None
     embedding: Vectors | None = None
     number: int | None = None
+    is_renamed: bool = False
 
 
 SETTLE_S = 1.0
@@ -79,7 +81,7 @@ class _Memory:
         return middle
 
     def begin_anew(self, centre_m: NDArray[np.float64]) -> None:
-        """Forget where the animal was: it was not seen for a while."""
+        """Forget where the animal was: it was not seen for a while, or another one was taken for it."""
         self.anchor_m, self.is_settled = centre_m, False
         self.centres.clear()
 
@@ -158,8 +160,10 @@ class RecordWriter:
                 self._memory[name] = _Memory(time_s, centres[name], here)
             memory = self._memory[name]
             step_s = max(time_s - memory.time_s, 0.0)
-            if step_s > self._pen.max_gap_s:
+            unseen = step_s > self._pen.max_gap_s
+            if unseen:
                 step_s = 0.0
+            if unseen or one.is_renamed:
                 memory.begin_anew(centres[name])
             memory.time_s = time_s
             self._add(tally, memory, one, centres, unnamed, step_s, time_s)

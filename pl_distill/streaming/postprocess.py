@@ -29,12 +29,14 @@ class Tracks:
         scores: Shape (N,), float32, 0-1: how sure the tracker is that it sees the animal in this frame; for a new
             animal the detector's score.
         masks: Shape (N, H, W), bool, without overlap: a pixel belongs to the animal with the higher score.
+        renamed: Those of the ids that were another track's until now: it is the same animal, but was elsewhere.
     """
 
     ids: tuple[int, ...]
     boxes_xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
     masks: NDArray[np.bool_]
+    renamed: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.ids)

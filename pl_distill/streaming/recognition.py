@@ -42,25 +42,29 @@ class Recognition:
             timestamp_s: When it was taken, in seconds from any origin.
             number: Of the frame, for the log.
         """
+        renamed: frozenset[int] = frozenset()
         if self._is_time(timestamp_s):
             alone = _alone(tracks, self.rules.overlap)
             seen = self.embedder.describe_animals(frame, tracks.boxes_xyxy[alone], tracks.masks[alone])
             looked_at = [tracks.ids[row] for row in alone[seen.rows]]
             looks = dict(zip(looked_at, seen.embeddings.cpu().numpy(), strict=True))
-            for change in self.identities.look(tracks.ids, looks):
+            changes = self.identities.look(tracks.ids, looks)
+            renamed = frozenset(change.after for change in changes if change.is_known)
+            for change in changes:
                 why = "which it looks like" if change.is_known else "another track looks like its animal"
                 logger.info("frame %d: track %d goes on as %d, %s", number, change.before, change.after, why)
         ids = np.array(self.identities.of(tracks.ids), np.int64)
         order = ids.argsort()
         called = tuple(int(identity) for identity in ids[order])
         if (np.diff(order) == 1).all():  # as in most frames: no copy of all masks
-            return replace(tracks, ids=called)
+            return replace(tracks, ids=called, renamed=renamed)
         return replace(
             tracks,
             ids=called,
             boxes_xyxy=tracks.boxes_xyxy[order],
             scores=tracks.scores[order],
             masks=tracks.masks[order],
+            renamed=renamed,
         )
 
     def _is_time(self, timestamp_s: float) -> bool:

@@ -29,6 +29,10 @@ class FrameAnimals(Boxes, Protocol):
     def masks(self) -> NDArray[np.bool_] | None:
         """Shape (N, H, W); None where there are boxes only."""
 
+    @property
+    def renamed(self) -> frozenset[int]:
+        """Those of the ids that were another track's until now: they have not walked here."""
+
 
 class TrackedFrame(FrameAnimals, Protocol):
     """What a tracker gives: always with masks."""

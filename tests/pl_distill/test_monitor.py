@@ -1,7 +1,7 @@
 """The live chain with a real embedder and a real head: complete, in order, each animal once."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,16 +16,9 @@ from pl_distill.models.dinov3 import TransformersBackbone
 from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Monitor
 from pl_distill.monitor_sinks import AnimalLines
+from pl_distill.streaming.postprocess import Tracks
 
 CLASSES = ("walk", "standing")
-
-
-@dataclass
-class Tracks:
-    ids: tuple[int, ...]
-    boxes_xyxy: np.ndarray
-    scores: np.ndarray
-    masks: np.ndarray
 
 
 class Notebook:
@@ -104,6 +97,16 @@ def test_frames_between_observations_are_not_described(embedder, behaviour):
     frames = [frame[0].frame for frame in sink.seen]
     assert len(frames) == 12 + 1
     assert set(np.diff(frames[1:])) <= {4, 5}
+
+
+def test_a_number_that_changes_hands_between_observations_is_told_of_with_the_next_one(embedder, behaviour):
+    sink = Notebook()
+    monitor = Monitor(embedder, behaviour, [sink])
+    for number in range(50):
+        image, tracks = frame_of(number, animals=1 if number < 9 else 2)
+        monitor.update(image, replace(tracks, renamed=frozenset({1} if number == 6 else ())), number, number / 25)
+    monitor.close()
+    assert [(one.frame, one.number) for frame in sink.seen for one in frame if one.is_renamed] == [(12, 1)]
 
 
 @pytest.mark.parametrize(("rate", "warnings"), [(25, 0), (3, 0), (2, 1)])

@@ -20,7 +20,7 @@ from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import read_hours
 from pl_distill.reid.thumbnails import Thumbnails
-from tests.pl_distill.test_monitor import Tracks
+from pl_distill.streaming.postprocess import Tracks
 
 COLOURS = np.array([(250, 10, 10), (10, 250, 10), (10, 10, 250)], np.uint8)
 MORNING = datetime(2026, 1, 26, 8, tzinfo=UTC)

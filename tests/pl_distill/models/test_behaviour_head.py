@@ -133,12 +133,17 @@ def test_live_names_are_those_of_whole_clips():
     }
 
 
-def test_a_number_that_goes_over_to_another_animal_takes_no_past_along():
+@pytest.mark.parametrize(
+    ("places", "is_told"),
+    [([[10, 10, 50, 30], [140, 100, 180, 120]], False), ([[10, 10, 50, 30], [10, 34, 50, 54]], True)],
+    ids=["far apart", "side by side"],
+)
+def test_a_number_that_goes_over_to_another_animal_takes_no_past_along(places, is_told):
     """Two animals exchange numbers in the middle: what each does is named as if two others began there."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = model_of(TemporalHead(5, 3, WINDOW))
-    places = np.array([[10, 10, 50, 30], [140, 100, 180, 120]], np.float32)
+    places = np.array(places, np.float32)
     lies = np.zeros((2, len(LIE)), np.float32)
     features = [torch.from_numpy(rng.normal(size=(2, 5)).astype(np.float32)) for _ in range(12)]
 
@@ -149,7 +154,10 @@ def test_a_number_that_goes_over_to_another_animal_takes_no_past_along():
             ids = change if tick >= 6 else (0, 1)
             order = np.argsort(ids)
             rows = torch.from_numpy(order)
-            told = stream.push(tick, tuple(sorted(ids)), places[order], lies[order], features[tick][rows], (150, 200))
+            renamed = {0, 1} if is_told and tick == 6 and change == (1, 0) else ()
+            told = stream.push(
+                tick, tuple(sorted(ids)), places[order], lies[order], features[tick][rows], (150, 200), renamed
+            )
             for one in told:
                 assert list(one.ids) == sorted(one.ids)
                 found[one.tick] = dict(zip(one.ids, one.probabilities, strict=True))

@@ -64,6 +64,20 @@ def at_six_a_second(folder, places):
     return row_of(folder)["distance_m"]
 
 
+def test_animals_side_by_side_that_exchange_names_have_not_walked(tmp_path):
+    """Not even where the names are put right once a second; who walks afterwards does."""
+    with RecordWriter(tmp_path, "cam", PEN) as writer:
+        for number in range(36):
+            names = ("rosa", "emma") if number // 6 % 2 == 0 else ("emma", "rosa")
+            here = zip(names, (box(100, 100), box(100, 160)), strict=True)
+            is_renamed = number > 0 and number % 6 == 0
+            writer.observe(NINE + number / 6, [Sighting(name, at, is_renamed=is_renamed) for name, at in here])
+        for number in range(36, 72):
+            writer.observe(NINE + number / 6, [Sighting("rosa", box(100 + 5 * (number - 36), 160))])
+    assert row_of(tmp_path, "emma")["distance_m"] == 0
+    assert row_of(tmp_path, "rosa")["distance_m"] == pytest.approx(1.6, abs=0.2)
+
+
 def test_flickering_masks_move_nobody(tmp_path):
     """Five pixels of noise, and once a second a mask that takes half of the neighbour along, for an hour's tenth."""
     rng = np.random.default_rng(0)

@@ -55,7 +55,7 @@ def pen(tmp_path_factory):
 
 def test_tracks_that_change_places_get_their_animals_back(pen, embedder, caplog):
     recognition = Recognition(embedder, Appearance())
-    right = []
+    right, renamed = [], []
     with caplog.at_level(logging.INFO):
         for frame, tracks in pen:
             named = recognition.identify(frame.image, tracks, frame.timestamp_s, frame.index)
@@ -68,6 +68,7 @@ def test_tracks_that_change_places_get_their_animals_back(pen, embedder, caplog)
                 )
             )
             assert named.ids == tuple(sorted(named.ids))
+            renamed += [(frame.index, named.renamed)] if named.renamed else []
             assert sorted(named.scores) == sorted(tracks.scores)
             of_box = {tuple(box): mask for box, mask in zip(tracks.boxes_xyxy, tracks.masks, strict=True)}
             assert all(
@@ -77,6 +78,7 @@ def test_tracks_that_change_places_get_their_animals_back(pen, embedder, caplog)
     assert all(right[:SWAPPED_FROM])
     assert not right[SWAPPED_FROM]
     assert all(right[SWAPPED_FROM + 9 :])
+    assert renamed == [(right.index(True, SWAPPED_FROM), {0, 1})]
     changes = [record.getMessage() for record in caplog.records if "goes on as" in record.getMessage()]
     assert {change.split(": ")[1] for change in changes} == {
         "track 0 goes on as 1, which it looks like",
