@@ -49,13 +49,14 @@ def scheme_of(address: str) -> str | None:
 
 
 def without_secrets(address: str) -> str:
-    """Return an address without user, password and query, as it may be shown and stored; other names as they are.
+    """Return an address without user, password, query and fragment, as it may be shown and stored; others as they are.
 
-    Some cameras want the password in the path: ``rtsp://10.0.0.7/user=admin_password=1234_channel=1``. A password may
+    Some cameras want the password in the path: ``rtsp://10.0.0.7/user=admin_password=1234_channel=1``, or a part of it
+    that is both, ``rtsp://10.0.0.7/0/admin:1234/main``. A password may
     hold what it should not, ``rtsp://admin:a/b@10.0.0.7``, and an address may lack its protocol: rather too much is
     hidden than too little.
     """
-    shown = re.sub(r"(?i)(pass[a-z]*|pwd)=[^/&]*", r"\1=...", address)
+    shown = re.sub(r"(?i)((?:pass[a-z]*|pwd|pw|token|key)=)[^/&]*", r"\1...", address)
     found = re.match(r"[^:/?#]+://", shown)
     scheme, rest = (found[0], shown[found.end() :]) if found else ("", shown)
     before, _, after = rest.rpartition("@")
@@ -65,7 +66,10 @@ def without_secrets(address: str) -> str:
         rest = after
     elif scheme:
         rest = re.sub(r"^[^/?#]*@", "", rest)
-    return scheme + (rest.partition("?")[0] if scheme else rest)
+    if not scheme:
+        return rest
+    place, *path = re.split(r"[?#]", rest)[0].split("/")
+    return scheme + "/".join([place, *(re.sub(r"(?i).+(:|%3a).+", "...", part) for part in path)])
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class LiveStream:
 
     @property
     def name(self) -> str:
-        """The address without user, password and query."""
+        """The address without user, password, query and fragment."""
         return without_secrets(self.address)
 
     @property
