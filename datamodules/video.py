@@ -114,10 +114,10 @@ class VideoFrames:
             for packet in _whole_packets(path, container, stream, allow_damage=self.allow_damage):
                 packets += not packet.is_discard
                 for frame in self._decode(packet):
-                    yield self._picture(frame, frames), frame.time if told else None
+                    yield self._picture(frame, frames), _time_of(frame, stream) if told else None
                     frames += 1
             for frame in stream.decode(None):  # what the decoder kept back to reorder
-                yield self._picture(frame, frames), frame.time if told else None
+                yield self._picture(frame, frames), _time_of(frame, stream) if told else None
                 frames += 1
         if (
             frames != packets and self.allow_damage
@@ -144,6 +144,11 @@ class VideoFrames:
     def fingerprint(self) -> str:
         """Return the hash of the file's bytes: it changes when the pictures do."""
         return sha256_of(Path(self.path))
+
+
+def _time_of(frame: av.VideoFrame, stream: VideoStream) -> float | None:
+    """Return when a picture is shown, in seconds; PyAV knows no unit of time for those that come without a packet."""
+    return None if frame.pts is None or stream.time_base is None else float(frame.pts * stream.time_base)
 
 
 def tells_times(container: InputContainer) -> bool:

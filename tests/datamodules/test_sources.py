@@ -67,6 +67,25 @@ def test_a_pause_in_a_recording_is_one_in_its_times_and_in_those_of_the_files_af
     assert times[5] - times[4] == pytest.approx(1 / 6)
 
 
+@pytest.mark.parametrize("name", ["hour1.mp4", "hour1.mkv", "hour1.ts"])
+def test_pictures_that_are_stored_out_of_order_have_their_times_also_at_the_end(tmp_path, picture, name, write_video):
+    """The last two come after a pause, and the decoder keeps them back until the file has ended."""
+    given = [*(number / 10 for number in range(18)), 4.8, 4.9]
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"bf": "3", "b-adapt": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time_s in enumerate(given):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time_s), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    write_video(tmp_path / "hour2.mp4", frames=2, fps=10)
+    times = [frame.timestamp_s for frame in open_source(str(tmp_path / "hour*")).frames()]
+    assert times[:20] == pytest.approx(given, abs=1e-3)
+    assert 0.09 < times[20] - times[19] < 0.3
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
 @pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(7)])
 def test_an_even_rate_gives_even_times_whatever_the_container_rounds_them_to(tmp_path, picture, name, rate):
