@@ -162,7 +162,8 @@ def _of_files(given: str, files: list[Path], picture_fps: float, file_pause_s: f
 
 
 def _pictures_of_folder(folder: Path, picture_fps: float) -> Source:
-    files = sorted((path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES), key=_natural)
+    pictures = (path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    files = sorted((path for path in pictures if not path.name.startswith(".")), key=_natural)  # ._1.png of a Mac
     if not files:
         raise ClipError(
             folder,

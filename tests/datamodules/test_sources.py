@@ -36,6 +36,8 @@ def test_a_video_gives_its_frames_at_its_own_rate(tmp_path, write_video, number_
 def test_a_folder_of_pictures_is_read_in_the_order_of_its_numbers(tmp_path, write_pictures, number_of):
     folder = write_pictures(tmp_path / "pictures", ["frame9.png", "frame10.png", "frame11.jpg"])
     (folder / "notes.txt").write_text("ten pigs")
+    (folder / "._frame9.png").write_bytes(b"as a Mac leaves it")
+    (folder / "frame1.png").mkdir()
     source = open_source(str(folder), picture_fps=2)
     assert (source.fps, source.num_frames) == (2, 3)
     assert seen(source, number_of) == [(0, 0, 0.0), (1, 1, 0.5), (2, 2, 1.0)]
