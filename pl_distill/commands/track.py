@@ -80,7 +80,8 @@ def track(
         annotated: Whether to write the annotated video.
         masks: Whether to write the masks, about half a kilobyte per frame and animal.
         max_frames: Only the first so many frames.
-        picture_fps: Frames per second that pictures stand for; videos and cameras have their own.
+        picture_fps: Frames per second that pictures stand for; videos and cameras have their own. Those of a time-lapse
+            may lie no further apart than policy.retirement.pause_s.
         patience_s: How long to reach for a camera that dropped out, in seconds.
         file_pause_s: Seconds from the end of each video of a pattern to the begin of the next, 0 where a recording was
             cut into pieces. Over a pause of more than policy.retirement.pause_s no identity goes on.
@@ -116,6 +117,13 @@ def track(
             f"--picture_fps {picture_fps}", f"puts {1 / picture_fps:.1f} s between pictures",
             f"at most --place.max_gap_s ({place.max_gap_s:g} s), above which a record counts nothing",
             "Raise --place.max_gap_s.",
+        )  # fmt: skip
+    pause_s = 0.0 if policy.retirement is None else policy.retirement.pause_s
+    if isinstance(source, PictureFiles) and 0 < pause_s < 1 / picture_fps:
+        raise ConfigError(
+            f"--picture_fps {picture_fps}", f"puts {1 / picture_fps:.1f} s between pictures",
+            f"at most --policy.retirement.pause_s ({pause_s:g} s), above which every track ends",
+            "Raise --policy.retirement.pause_s, or switch it off with 0.",
         )  # fmt: skip
     opened = open_model(planned, prompt, choose_device(device), DTYPES[precision])
     for note in opened.notes:

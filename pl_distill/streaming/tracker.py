@@ -119,6 +119,8 @@ class StreamingTracker:
         )
         self.model._at_limit = False
         self._shown_s: float | None = None  # time of the newest frame that the model was shown
+        self._paused: int | None = None  # the newest frame with which all tracks ended
+        self._is_slow = False
         self._watch = CameraWatch()
         self._lives = None if self.policy.retirement is None else TrackLives(self.policy.retirement)
         self._recognition = self._begin_recognition()
@@ -142,12 +144,25 @@ class StreamingTracker:
         rules, last_s, self._shown_s = self.policy.retirement, self._shown_s, timestamp_s
         if rules is None or last_s is None or not 0 < rules.pause_s < timestamp_s - last_s:
             return
+        if self.session.obj_ids:
+            self._judge_pace(number, rules.pause_s)
         for track in list(self.session.obj_ids):
             logger.info("frame %d: track %s ends, a pause of %.0f s", number, self._called(track), timestamp_s - last_s)
             self.session.remove_object(track)
         self._lives = TrackLives(rules)
         if self._recognition is not None:
             self._recognition.identities.forget_all()  # who is who after it, the pool may tell
+
+    def _judge_pace(self, number: int, pause_s: float) -> None:
+        """Warn once where pauses end the tracks of one frame after the other, as in a time-lapse."""
+        if self._paused == number - 1 and not self._is_slow:
+            self._is_slow = True
+            logger.warning(
+                "frame %d: all tracks end with every frame, because the frames lie more than retirement.pause_s "
+                "(%g s) apart: no identity goes on. Raise it, or take a faster camera",
+                number, pause_s,
+            )  # fmt: skip
+        self._paused = number
 
     def _retire(self, number: int) -> set[int]:
         """End the tracks whose time has come; return them, and those that go on but are not to be shown."""

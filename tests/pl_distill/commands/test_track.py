@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from datamodules.clip import Frame
+from datamodules.images import encode_jpeg
 from datamodules.locks import held
 from datamodules.masks import decode_masks
 from datamodules.video import VideoFrames, VideoWriter, probe_video
@@ -310,6 +311,15 @@ class TestRefused:
         self.refused(capsys, self.words(video, model, out, "--device=warp"), "device: is 'warp'")
         self.refused(capsys, ["track", "--model", model, "--out", str(out)], "video")
         assert not out.exists()
+
+    def test_pictures_further_apart_than_a_track_lives(self, model, tmp_path, capsys):
+        pictures, out = tmp_path / "pictures", tmp_path / "out"
+        pictures.mkdir()
+        (pictures / "1.jpg").write_bytes(encode_jpeg(np.zeros((48, 64, 3), np.uint8), 80))
+        words = self.words(pictures, model, out, "--picture_fps=0.008")
+        self.refused(capsys, words, "puts 125.0 s between pictures", "at most --policy.retirement.pause_s (60 s)")
+        assert not out.exists()
+        assert main([*words, "--policy.retirement.pause_s=125"]) == 0
 
     def test_an_older_run_is_not_overwritten_unasked(self, model, video, tmp_path, capsys):
         (tmp_path / "tracks.txt").write_text("yesterday\n")

@@ -1,4 +1,5 @@
 import logging
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -237,6 +238,16 @@ def test_all_tracks_end_with_a_long_pause_and_no_id_comes_back(
     assert ("track 0 ends, a pause of 61 s" in caplog.text) == ends
     if ends:
         assert min(tracker.session.obj_ids) > max(before[-1].ids)
+    assert "with every frame" not in caplog.text
+
+
+def test_a_time_lapse_in_which_no_identity_goes_on_is_warned_of_once(model, prompt, preprocessing, clip, caplog):
+    tracker = StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=Retirement()))
+    seen = [tracker.update(picture, 120.0 * number).ids for number, picture in enumerate(clip(5))]
+    assert all(set(before).isdisjoint(after) for before, after in pairwise(seen))
+    (warning,) = (text for text in caplog.messages if "with every frame" in text)
+    assert "frame 2: all tracks end with every frame" in warning
+    assert "retirement.pause_s (60 s)" in warning
 
 
 def test_a_substituted_student_streams(model, teacher, prompt, preprocessing, clip):
