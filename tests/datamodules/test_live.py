@@ -108,7 +108,6 @@ def http_server(answers: list[bytes], length: bool, kind: str = "video/x", sent:
 
     class Server(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        close_connection = True
 
         def do_GET(self):
             calls.append(self.path)

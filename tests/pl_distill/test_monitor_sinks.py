@@ -47,21 +47,28 @@ def embedder():
 
 @pytest.fixture
 def watch(embedder, tmp_path):
-    """One run of a camera: animals of these colours under these numbers, a second and a half of them."""
+    """One run of a camera: animals of these colours under these numbers, a second and a half of them.
 
-    def run(started, numbers, colours):
+    From the frame `changed` on the first two are called by each other's number, and change places.
+    """
+
+    def run(started, numbers, colours, frames=10, changed=None):
         with open_pool(tmp_path / "pool", embedder, None, "cam", started, PenMap(), IdentifierPolicy(), None) as keeper:
             monitor = Monitor(embedder, None, [keeper])
-            for frame in range(10):
+            for frame in range(frames):
                 image = np.full((60, 120, 3), 128, np.uint8)
                 masks, boxes = np.zeros((len(numbers), 60, 120), bool), []
+                places = [*range(len(colours))]
+                if changed is not None and frame >= changed:
+                    places[:2] = [1, 0]
                 for row, colour in enumerate(colours):
-                    left = 5 + 40 * row + frame % 3
+                    left = 5 + 40 * places[row] + frame % 3
                     masks[row, 10:30, left : left + 20] = True
                     image[10:30, left : left + 20] = COLOURS[colour]
                     boxes.append((left, 10, left + 20, 30))
                 scores = np.full(len(numbers), 0.9, np.float32)
-                tracks = Tracks(numbers, np.array(boxes, np.float32), scores, masks)
+                renamed = frozenset(numbers[:2]) if frame == changed else frozenset()
+                tracks = Tracks(numbers, np.array(boxes, np.float32), scores, masks, renamed)
                 monitor.update(image, tracks, frame, frame / 6)
             monitor.close()
             return {colour: keeper.animal_of(number) for number, colour in zip(numbers, colours, strict=True)}
@@ -82,6 +89,12 @@ def test_animals_have_the_same_names_rows_and_one_picture_a_day_after_a_restart(
         assert len(list((tmp_path / "pool" / "thumbnails" / name).iterdir())) == 1
         picture = Thumbnails(tmp_path / "pool").read(name, MORNING.date())
         assert picture.mean((0, 1)).argmax() == colour
+
+
+def test_who_gets_its_number_back_from_its_neighbour_has_not_walked_for_the_record(watch, tmp_path):
+    watch(MORNING, (1, 2, 3), (0, 1, 2), frames=48, changed=24)
+    hours = read_hours(tmp_path / "pool" / "record")
+    assert hours["distance_m"].tolist() == [0, 0, 0]
 
 
 def test_a_run_finds_the_rows_of_the_runs_before_it_under_the_names_of_today(watch, tmp_path):
