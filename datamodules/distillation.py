@@ -22,7 +22,7 @@ from datamodules.appearance import Appearance
 from datamodules.batch import DistillationBatch
 from datamodules.cached_views import CachedViews
 from datamodules.codecs import Map
-from datamodules.errors import CacheError, UserError
+from datamodules.errors import CacheError, ShardError, UserError
 from datamodules.feature_shard import FeatureShard
 from datamodules.preprocessing import Preprocessing
 from datamodules.remote import COPIES, LocalCopies
@@ -162,10 +162,18 @@ class DistillationDataModule(LightningDataModule):
         """Open shards and cache.
 
         Raises:
-            ShardError: The image shards are missing or damaged.
+            ShardError: The image shards are missing or damaged, or have nothing to validate on where a fit would.
             CacheError: The cache is unfinished or was made from other images.
         """
-        self._open()
+        images = self._open().images
+        validates = self.trainer is not None and self.trainer.limit_val_batches != 0
+        if stage == "fit" and validates and not images.num_samples("val"):
+            raise ShardError(
+                self.shards,
+                "has no frame in val",
+                "at least one, by which best.ckpt is chosen",
+                "Add a day of the split's val part and write the shards again, or give --trainer.limit_val_batches 0.",
+            )
 
     @property
     def teacher_trunk_sha256(self) -> str:

@@ -1,5 +1,6 @@
 """`pl-distill data`: draw a pen, write and verify shards, show a split."""
 
+import sys
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +27,7 @@ def pen(
     """Draw clips of a pen in the layout of the Edinburgh data set, with masks.
 
     A second run keeps the clips that are finished and of the same settings.
-    Example: pl-distill data pen --out data/pen --domain day --days 2026_01_01..2026_01_06,2026_01_26
+    Example: pl-distill data pen --out data/pen --domain day --days 2026_01_01..2026_01_06,2026_01_21,2026_01_26
 
     Args:
         out: Folder that gets the day folders.
@@ -90,14 +91,19 @@ def shards(
         if value < 1 or (most is not None and value > most):
             expected = "at least 1" if most is None else f"1 to {most}"
             raise ConfigError(f"--{option}", f"is {value}", expected, "Choose another value.")
+    division = load_split(split)
     manifest = write_shards(
         read_clips(clips, layout),
-        load_split(split),
+        division,
         out,
         samples_per_shard=samples_per_shard,
         jpeg_quality=jpeg_quality,
     )
     print(summary(manifest))
+    for part in PARTS:
+        if not manifest.num_samples(part):
+            days = ", ".join(map(str, division.days(part))) or "no day"
+            print(f"warning: {out} has no frame in {part}: no clip is of its days ({days})", file=sys.stderr)
     recipe = "cache/pen.yaml" if manifest.split_name == "pen" else "cache/edinburgh.yaml"
     print(f"next: pl-distill predict --config {recipe} --model.teacher TEACHER --data.shards {out}")
 

@@ -125,6 +125,15 @@ def test_a_pen_without_validation_has_no_validation_loader(tmp_path, make_clip):
     assert len(list(data.train_dataloader())) == 5
 
 
+def test_a_training_that_would_validate_on_nothing_is_refused(tmp_path, make_clip, refused):
+    images = write_shards([make_clip("2026_01_01/000000")], load_split("pen"), tmp_path / "pen")
+    _cache(images, splits=("train",))
+    data = DistillationDataModule(str(images.folder))
+    found, fix = "has no frame in val", "--trainer.limit_val_batches 0"
+    refused(ShardError, lambda: _fit(data, tmp_path), where=images.folder, found=found, expected="best.ckpt", fix=fix)
+    assert _fit(data, tmp_path, limit_val_batches=0).seen
+
+
 def test_what_cannot_be_trained_on_is_refused(pen, refused):
     data = DistillationDataModule(str(pen.folder / "nowhere"))
     refused(ShardError, lambda: data.setup("fit"), where="nowhere", found="holds no manifest.json")
@@ -256,11 +265,16 @@ class _PowerCut(Callback):
             raise KeyError("power cut")
 
 
-def _fit(data, folder, callbacks=(), ckpt_path=None) -> _Student:
+def _fit(data, folder, callbacks=(), ckpt_path=None, limit_val_batches=None) -> _Student:
     student = _Student()
     options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = Trainer(
-        max_epochs=3, callbacks=list(callbacks), enable_checkpointing=any(callbacks), default_root_dir=folder, **options
+        max_epochs=3,
+        callbacks=list(callbacks),
+        enable_checkpointing=any(callbacks),
+        default_root_dir=folder,
+        limit_val_batches=limit_val_batches,
+        **options,
     )
     trainer.fit(student, datamodule=data, ckpt_path=ckpt_path)
     return student

@@ -1,12 +1,14 @@
 """`pl-distill data`, by its command line: a pen becomes shards; what is wrong gets one line and exit code 1."""
 
 import json
+import re
 import shutil
 
 import pytest
 
 from datamodules.pen import EVALUATION_SEED
 from datamodules.shards import ShardManifest, read_shard_clips
+from datamodules.splits import PARTS, load_split
 from pl_distill.cli import main
 from pl_distill.commands.data import expand_days
 from pl_distill.errors import ConfigError
@@ -77,6 +79,13 @@ class TestPen:
         refused(capsys, draw(tmp_path, colour="pink"), "colour")
         assert not (tmp_path / "clips").exists()
 
+    def test_the_example_of_the_help_has_days_of_every_part(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["data", "pen", "--help"])
+        days = re.findall(r"--days (20[\w.,]+)", capsys.readouterr().out)
+        assert days
+        assert all({load_split("pen").part_of(day) for day in expand_days(text)} == set(PARTS) for text in days)
+
     def test_days_are_read_by_hand_checked_cases(self):
         assert expand_days("2026_01_30..2026_02_01, 2026_01_31") == ["2026_01_30", "2026_01_31", "2026_02_01"]
         with pytest.raises(ConfigError, match="ends before it begins"):
@@ -96,7 +105,10 @@ class TestShards:
         (clip,) = read_shard_clips(out, "test")
         assert clip.annotations[0].masks is not None
         assert main(shard(pen, out)) == 0
-        assert "reusing all 3 shards" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "reusing all 3 shards" in said
+        assert f"warning: {out} has no frame in val: no clip is of its days (2026_01_21..2026_01_25)" in said
+        assert said.count("warning") == 1
 
     def test_wrong_options_are_refused(self, pen, tmp_path, capsys):
         out = tmp_path / "shards"
