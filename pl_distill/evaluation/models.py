@@ -2,21 +2,26 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from datamodules.preprocessing import Preprocessing
+from pl_distill.assets import shipped_models, shipped_students
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.results import ModelIdentity
+from pl_distill.models.behaviour_head import MODEL_TYPE
 from pl_distill.models.bundle import is_bundle, verify_bundle
+from pl_distill.models.dinov3 import FAMILY
 from pl_distill.models.prompts import PromptEmbedding, choose_prompt, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, substitute, trunk_sha256
-from pl_distill.models.sam3_source import find_file
+from pl_distill.models.sam3_source import find_file, is_hub_name
 from pl_distill.models.student_io import Student, find_student, load_student
 from pl_distill.models.tensor_hash import tensors_sha256
 
 MODEL, TEACHER, STUDENT = "model", "teacher", "student"
+OTHERS = {MODEL_TYPE: "behaviour", **dict.fromkeys(FAMILY, "embedder")}  # model_type -> the option that takes it
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,10 @@ def plan_models(model: str, teacher: str | None) -> list[ModelSource]:
         teacher: A SAM 3; None takes a student's own teacher from its description.
 
     Raises:
-        CheckpointError: `model` is neither a SAM 3 nor a student.
+        CheckpointError: `model` is not there, or neither a SAM 3 nor a student.
         ConfigError: A student does not know its teacher, or that is not there.
     """
+    _refuse_other_models(model)
     if is_bundle(model):
         bundled = ModelSource(MODEL if teacher is None else STUDENT, model, model)
         return [bundled] if teacher is None else [ModelSource(TEACHER, teacher), bundled]
@@ -88,6 +94,37 @@ def plan_models(model: str, teacher: str | None) -> list[ModelSource]:
     return [ModelSource(TEACHER, teacher), ModelSource(STUDENT, model, teacher)]
 
 
+def _refuse_other_models(model: str) -> None:
+    """Refuse what is not there, and models that do not track; whether a hub has a SAM 3 is asked where it is opened."""
+    if is_student(model):
+        return
+    folder = shipped_models(*OTHERS).get(model, Path(model))
+    if folder.is_dir():
+        kind = OTHERS.get(_model_type(folder))
+        if kind is not None:
+            fix = f"Give it as --{kind}; to export it, add --what {kind}."
+            raise CheckpointError(model, f"is a model for --{kind}", "a SAM 3 or a student", fix)
+        return
+    if model in shipped_models() or (is_hub_name(model) and folder.suffix != ".ckpt"):
+        return
+    last = folder.with_name("last.ckpt")
+    fix = f"Give {last}: no validation has chosen a best." if last.is_file() else "Check the path or the spelling."
+    raise CheckpointError(
+        model,
+        "is not there",
+        "a .ckpt of pl-distill fit, a student's folder, a SAM 3's folder or hub name, a bundle, or a shipped model: "
+        + ", ".join([*shipped_students(), *shipped_models()]),
+        fix,
+    )
+
+
+def _model_type(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # who opens it says what is wrong with it
+
+
 def plan_model(model: str, teacher: str | None) -> ModelSource:
     """Say which model runs where only one does.
 
@@ -99,6 +136,7 @@ def plan_model(model: str, teacher: str | None) -> ModelSource:
         CheckpointError: `model` is neither a SAM 3 nor a student.
         ConfigError: A teacher is given for what needs none, or a student's is not there.
     """
+    _refuse_other_models(model)
     if teacher is not None and (is_bundle(model) or not is_student(model)):
         what = "a bundle, which has its heads" if is_bundle(model) else "no student"
         raise ConfigError("--teacher", f"is given, but {model} is {what}", "a student in --model", "Leave it out.")

@@ -21,6 +21,11 @@ WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 
+def is_hub_name(name: str) -> bool:
+    """Whether a text has the form of a repository's name on the hub, ``owner/name``."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) is not None
+
+
 def check_source(source: str | Path) -> str:
     """Return `source` as transformers wants it; the name of a shipped model becomes its folder.
 
@@ -28,7 +33,7 @@ def check_source(source: str | Path) -> str:
         CheckpointError: It is neither a folder nor a shipped model, nor has the form of a hub name.
     """
     name = str(source)
-    if Path(name).is_dir() or (isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name)):
+    if Path(name).is_dir() or (isinstance(source, str) and is_hub_name(name)):
         return name
     shipped = shipped_models()
     if name in shipped:
@@ -38,7 +43,7 @@ def check_source(source: str | Path) -> str:
         "is no folder",
         "a folder with config.json and model.safetensors, a hub name such as facebook/sam3, or a shipped model: "
         + (", ".join(shipped) or "none"),
-        "Correct the path; `write_random_sam3` makes a folder with random weights.",
+        "Check the path or the spelling.",
     )
 
 

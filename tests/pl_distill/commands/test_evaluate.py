@@ -73,7 +73,7 @@ def test_help_names_every_option(capsys):
         (["--policy.mode", "lazy"], "mode"),
         (["--modle", "x"], "modle"),
         (["--data", "nowhere"], "nowhere: holds no manifest.json"),
-        (["--model", "nowhere"], "nowhere: is no folder"),
+        (["--model", "nowhere"], "nowhere: is not there, expected a .ckpt of pl-distill fit"),
     ],
 )
 def test_mistakes_are_answered_without_a_traceback_and_write_nothing(inputs, tmp_path, capsys, options, complaint):

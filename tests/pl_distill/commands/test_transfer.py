@@ -163,7 +163,7 @@ def test_the_card_of_a_sam3_with_scores_must_name_its_animals(scored, capsys):
         ("--seed=1000000", "--seed: is 1000000"),
         ("--domains=[moon]", "not a shipped domain"),
         ("--domains=[day,dusk,day]", "--domains: names day, dusk, day"),
-        ("--clips=1", "nowhere: is no folder"),
+        ("--clips=1", "nowhere: is not there, expected a .ckpt of pl-distill fit"),
     ],
 )
 def test_what_cannot_be_drawn_or_scored_is_refused(tmp_path, capsys, option, message):

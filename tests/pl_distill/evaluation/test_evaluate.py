@@ -339,7 +339,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(shards, 
     assert f"replays: {tmp_path} has no tracks" in refused(ConfigError, student, shards, out, replays=tmp_path)
     assert "device: is 'abacus'" in refused(ConfigError, student, shards, out, device="abacus")
     assert "holds no manifest.json" in refused(ShardError, student, tmp_path, out)
-    assert "is no folder" in refused(CheckpointError, tmp_path / "nowhere", shards, out)
+    assert "is not there" in refused(CheckpointError, tmp_path / "nowhere", shards, out)
 
 
 def test_a_student_that_does_not_fit_is_refused_before_its_teacher_runs(save_student, shards, teacher, tmp_path):
