@@ -24,6 +24,7 @@ from pl_distill.commands.parsing import refuse, resolve_recipes
 from pl_distill.commands.step_seed import StepSeed
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.checkpoints import find_deepspeed_states, read_checkpoint
+from pl_distill.modules.exported import Exported, check_export
 
 EXAMPLES = {
     "fit": "Distil a student from cached features. Example: "
@@ -86,11 +87,13 @@ class RecipeCLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
+            options = "--trainer.accelerator cpu --trainer.strategy auto"  # a trainer file would replace the callbacks
+            without_gpu = options if isinstance(self.model, Exported) else "--config trainer/cpu.yaml"
             raise ConfigError(
                 "trainer",
                 f"cannot be built ({' '.join(str(error).split()).rstrip('.')})",
                 "options that fit together and this machine",
-                "Correct them, or take another trainer file: trainer/cpu.yaml needs no GPU.",
+                f"Correct them; {without_gpu} needs no GPU.",
             ) from error
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # DeepSpeed writes directories of its own
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
@@ -100,10 +103,12 @@ class RecipeCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Refuse a checkpoint that is not there or damaged; ``last`` may be missing before a first run.
+        """Refuse a training that nobody would write, and a checkpoint that is not there or damaged.
 
-        One that was being replaced when a run was killed is put back first: ``last`` looks for it.
+        ``last`` may be missing before a first run. One that was being replaced when a run was killed is put back
+        first: ``last`` looks for it.
         """
+        check_export(self.model, self.trainer)
         recover_directories(Path(self.trainer.default_root_dir) / "checkpoints")
         self._check_checkpoint(TrainerFn.FITTING)
 

@@ -35,6 +35,7 @@ from pl_distill.models.behaviour_head import (
 )
 from pl_distill.models.checkpoints import check_fit, load_strictly
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
+from pl_distill.modules.exported import Exported
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
 
@@ -49,7 +50,7 @@ def _said(embedder: str, fps: float, classes: Sequence[str], window: Window) -> 
     return {"embedder": embedder, "fps": fps, "classes": list(classes), "window": asdict(window)}
 
 
-class BehaviourModule(LightningModule):
+class BehaviourModule(Exported, LightningModule):
     """Train a head that names what an animal does.
 
     Logs ``train/loss``, ``val/loss``, and in percent ``val/top1``, ``val/macro_f1`` and for each class

@@ -32,6 +32,7 @@ from pl_distill.models.embedder_files import save_embedder
 from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3_source import quiet_transformers
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
+from pl_distill.modules.exported import Exported
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
 
@@ -41,7 +42,7 @@ LEAST_VARIANCE = 0.04
 AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 
 
-class EmbedderModule(LightningModule):
+class EmbedderModule(Exported, LightningModule):
     """Train an embedder on crops whose animal is known.
 
     Logs ``train/`` and ``val/`` with ``loss`` and its terms ``marks_loss`` (part of the variance that is not explained,

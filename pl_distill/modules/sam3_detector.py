@@ -27,6 +27,7 @@ from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3_detector import DetectorOutput, detect
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks, mean_over_ranks
+from pl_distill.modules.exported import Exported
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.prompt_sampling import Prompt, Vocabulary
 from pl_distill.modules.schedules import schedule
@@ -34,7 +35,7 @@ from pl_distill.modules.schedules import schedule
 AdamW = partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.05)
 
 
-class Sam3DetectorModule(LightningModule):
+class Sam3DetectorModule(Exported, LightningModule):
     """Train the detector of a SAM 3 on labelled frames.
 
     Logs ``train/`` and ``val/`` with each term of the loss, and for each word ``val/<word>_ap50``; for the animals

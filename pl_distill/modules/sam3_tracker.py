@@ -23,6 +23,7 @@ from pl_distill.models.sam3_initialise import initialise_tracker
 from pl_distill.models.sam3_tracker import tracker_features
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
+from pl_distill.modules.exported import Exported
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import schedule
 from pl_distill.modules.tracking_unroll import ObjectWindow, Sloppiness, unroll
@@ -30,7 +31,7 @@ from pl_distill.modules.tracking_unroll import ObjectWindow, Sloppiness, unroll
 ADAMW = partial(torch.optim.AdamW, lr=4e-4, weight_decay=0.05)
 
 
-class Sam3TrackerModule(LightningModule):
+class Sam3TrackerModule(Exported, LightningModule):
     """Train tracker and tracker neck of a SAM 3 on windows of labelled frames with masks.
 
     Logs ``train/`` with each term of the loss, and ``val/mask_iou_<n>`` and ``val/own_<n>``: IoU n frames after the

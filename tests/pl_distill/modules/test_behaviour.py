@@ -177,6 +177,7 @@ def test_random_frames_are_scored_under_their_own_name(recipe, days, tmp_path):
         *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--model.head", "frame"),
         *("--model.baseline_steps", "2"),
         *("--trainer.callbacks", "callbacks.behaviour_pictures.BehaviourPictures"),
+        *("--trainer.callbacks+", "callbacks.sam3_export.Sam3Export"),
     ]
     assert main(words) == 0
     results = json.loads((tmp_path / "run" / "behaviour.json").read_text())
