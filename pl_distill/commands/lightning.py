@@ -225,7 +225,8 @@ def run_lightning(args: Sequence[str], kind: type[RecipeCLI] = RecipeCLI) -> Rec
 
 def _hush() -> None:
     """Drop what Lightning says to advertise other packages or to its own developers."""
-    logging.getLogger("lightning.fabric.utilities.rank_zero").addFilter(_is_no_tip)
+    for package in ("fabric", "pytorch"):  # either may be the one that is spoken through
+        logging.getLogger(f"lightning.{package}.utilities.rank_zero").addFilter(_is_no_tip)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
 
 
