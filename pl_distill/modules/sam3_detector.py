@@ -29,6 +29,7 @@ from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks, mean_over_ranks
 from pl_distill.modules.exported import Exported
 from pl_distill.modules.parameter_groups import parameter_groups
+from pl_distill.modules.picture_size import check_picture_size
 from pl_distill.modules.prompt_sampling import Prompt, Vocabulary
 from pl_distill.modules.schedules import schedule
 
@@ -101,6 +102,14 @@ class Sam3DetectorModule(Exported, LightningModule):
                 )
         for name, parameter in self.detector.named_parameters():
             parameter.requires_grad_(not name.startswith(self.frozen) if self.frozen else True)
+
+    def on_fit_start(self) -> None:
+        """Refuse pictures of another size than the model's."""
+        check_picture_size(self.trainer, self._opened[0].model, self.sam3)
+
+    def on_validation_start(self) -> None:
+        """Refuse them also without a fit."""
+        check_picture_size(self.trainer, self._opened[0].model, self.sam3)
 
     def forward(
         self, images: Tensor, prompts: Sequence[Prompt], mask_share: float = 1.0

@@ -25,6 +25,7 @@ from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
 from pl_distill.modules.exported import Exported
 from pl_distill.modules.parameter_groups import parameter_groups
+from pl_distill.modules.picture_size import check_picture_size
 from pl_distill.modules.schedules import schedule
 from pl_distill.modules.tracking_unroll import ObjectWindow, Sloppiness, unroll
 
@@ -105,11 +106,13 @@ class Sam3TrackerModule(Exported, LightningModule):
         self.tracker_neck = opened.model.tracker_neck
 
     def on_fit_start(self) -> None:
-        """Move the detector beside the tracker."""
+        """Refuse pictures of another size than the model's, and move the detector beside the tracker."""
+        check_picture_size(self.trainer, self._opened[0].model, self.sam3)
         self._opened[0].model.to(self.device)
 
     def on_validation_start(self) -> None:
-        """Move the detector beside the tracker, also without a fit."""
+        """Do so also without a fit."""
+        check_picture_size(self.trainer, self._opened[0].model, self.sam3)
         self._opened[0].model.to(self.device)
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
