@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, ClassVar, NoReturn, cast
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -20,7 +20,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from datamodules.errors import UserError
 from datamodules.files import recover_directories
 from pl_distill.checkpoint_io import WholeCheckpointIO
-from pl_distill.commands.parsing import refuse, resolve_recipes
+from pl_distill.commands.parsing import resolve_recipes
+from pl_distill.commands.refusals import explain
 from pl_distill.commands.step_seed import StepSeed
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.checkpoints import find_deepspeed_states, read_checkpoint
@@ -41,9 +42,13 @@ EXAMPLES = {
 class RecipeParser(LightningArgumentParser):
     """Raises `ConfigError` for arguments that it does not take."""
 
+    command: ClassVar[str] = "pl-distill"  # what was typed: the parser of all verbs is asked last
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse the arguments."""
-        refuse(self, message)
+        """Refuse the arguments; a parser of a part leaves that to the whole."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise explain(self.command, message, self._option_string_actions)
 
 
 class SaveConfigOfTraining(SaveConfigCallback):
@@ -207,6 +212,10 @@ def run_lightning(args: Sequence[str], kind: type[RecipeCLI] = RecipeCLI) -> Rec
         The finished CLI object, with `model`, `datamodule` and `trainer`.
     """
     _hush()
+
+    class Parser(RecipeParser):
+        command = f"pl-distill {args[0]}"
+
     return kind(
         LightningModule,
         LightningDataModule,
@@ -216,7 +225,7 @@ def run_lightning(args: Sequence[str], kind: type[RecipeCLI] = RecipeCLI) -> Rec
         # A cache's manifest says how it was made, and `validate` must not replace the configuration of its fit.
         save_config_callback=SaveConfigOfTraining if args[0] == "fit" else None,
         save_config_kwargs={"overwrite": True},  # a resumed or requeued run finds its own file
-        parser_class=RecipeParser,
+        parser_class=Parser,
         parser_kwargs={verb: {"description": example} for verb, example in EXAMPLES.items()},
         auto_configure_optimizers=False,
         args=resolve_recipes(args),

@@ -4,18 +4,19 @@ Recipes are found by path or, where no such file exists, among those that are sh
 """
 
 import inspect
-import re
 from argparse import HelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, auto_cli
 
+from pl_distill.commands.refusals import explain
 from pl_distill.errors import ConfigError
 
-KNOWN = "arguments that the command knows"
 CONFIG_OPTIONS = ("--config", "-c")
 
 
@@ -28,21 +29,42 @@ def find_recipe(name: str) -> str:
     """Return the path of a recipe: the file itself, or the shipped one of that name (with or without ``configs/``).
 
     Raises:
-        ConfigError: Neither exists, or the file is no text.
+        ConfigError: Neither exists, or the file is no text or no YAML.
     """
     if Path(name).is_file():
-        try:
-            Path(name).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ConfigError(name, f"is no text ({error})", "YAML in UTF-8", "Save it as UTF-8.") from error
+        _check_yaml(name)
         return name
     shipped = shipped_recipes() / name.removeprefix("configs/")
     if shipped.is_file():
         return str(shipped)
-    known = sorted(str(path.relative_to(shipped_recipes())) for path in shipped_recipes().rglob("*.yaml"))
     raise ConfigError(
-        name, "is no file here and no shipped recipe", f"a path or one of {', '.join(known)}", "Check --config."
+        name, "is no file here and no shipped recipe", f"a path or {_similar_recipes(name)}", "Check --config."
     )
+
+
+def _check_yaml(name: str) -> None:
+    try:
+        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(name, f"is no text ({error})", "YAML in UTF-8", "Save it as UTF-8.") from error
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise ConfigError(name, f"is no YAML ({line}{error.problem})", "a recipe", "Correct it.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(name, f"is no YAML ({' '.join(str(error).split())})", "a recipe", "Correct it.") from error
+    if not isinstance(content, dict | None):
+        raise ConfigError(name, "holds no keys", "a recipe with keys such as model, data and trainer", "Correct it.")
+
+
+def _similar_recipes(name: str) -> str:
+    """Name the shipped recipes of that folder, else those with a similar name, else the folders."""
+    root = shipped_recipes()
+    known = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.yaml"))
+    folder = Path(name.removeprefix("configs/")).parent.as_posix()
+    near = [one for one in known if Path(one).parent.as_posix() == folder] or get_close_matches(name, known, 5)
+    if near:
+        return f"one of {', '.join(near)}"
+    return f"one of the folders {', '.join(sorted({one.partition('/')[0] for one in known}))}"
 
 
 def resolve_recipes(args: Sequence[str]) -> list[str]:
@@ -59,43 +81,16 @@ def resolve_recipes(args: Sequence[str]) -> list[str]:
     return resolved
 
 
-def refuse(parser: ArgumentParser, message: str) -> NoReturn:
-    """Say that `parser` does not take its arguments, instead of printing its usage and exiting with 2.
-
-    Raises:
-        ConfigError: Always.
-    """
-    raise ConfigError(
-        parser.prog.replace(" [options]", ""),
-        _reason(message),
-        KNOWN,
-        f"See `{parser.prog.replace(' [options]', '')} --help`.",
-    )
-
-
-def _reason(message: str) -> str:
-    """Join the lines of a message; of an error below a class path keep the key and the error itself.
-
-    jsonargparse quotes the whole configuration there, and that it is not None either.
-    """
-    text = " ".join(message.split()).rstrip(".")
-    inner = re.match(rf"""(Parser key "[^"]+": ).*?Errors: - (?:\S+: )?(.*?)\.?, expected {KNOWN}\.""", text)
-    if inner is None:
-        return text
-    if inner[2].startswith("Option 'class_path' is not accepted"):  # true of what stands beside it
-        given = re.search(rf"Given value: (.*?)(?:, expected {KNOWN}|$)", text)
-        return f"{inner[1]}only init_args may stand beside class_path, not as in {given[1][:300] if given else 'this'}"
-    return inner[1] + inner[2]
-
-
 class CommandParser(ArgumentParser):
     """Raises `ConfigError` for arguments that it does not take, and ends its help with a verb's details and example."""
 
     details: ClassVar[Mapping[str | None, str]] = {}  # description -> what the docstring says beyond its first line
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse the arguments."""
-        refuse(self, message)
+        """Refuse the arguments; a parser of a part leaves that to the whole."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise explain(self.prog.replace(" [options]", ""), message, self._option_string_actions)
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """Return the help; jsonargparse takes only the first line of a docstring."""
