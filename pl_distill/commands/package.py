@@ -31,7 +31,8 @@ Where that is facebook/sam3 or a copy of it, Meta's SAM licence binds whoever ge
 https://huggingface.co/facebook/sam3/blob/main/LICENSE. It asks that a copy travels with the weights; a LICENSE beside
 this file is the copy that lay beside the teacher{missing}.
 
-The student's body is timm's TinyViT (weights MIT, where it was pretrained), trained on the features of that teacher.
+The student's body is timm's TinyViT (its pretrained weights, if it began with them, are Apache-2.0 by timm's entry
+and MIT by their authors), trained on the features of that teacher.
 """
 CARD = """# {name}
 
