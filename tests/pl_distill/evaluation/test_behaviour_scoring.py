@@ -87,6 +87,7 @@ class Told:
     boxes_xyxy: np.ndarray
     scores: np.ndarray
     masks: np.ndarray
+    renamed: frozenset[int] = frozenset()
 
 
 class Follower:
