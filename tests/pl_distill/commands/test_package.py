@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 
@@ -60,9 +61,16 @@ def test_a_bundle_tracks_like_the_student_when_the_teacher_is_gone(kind, teacher
     shutil.rmtree(kept)
     shutil.rmtree(student)
     assert main(["track", str(video), "--model", str(bundle), "--out", str(tmp_path / "after"), *options]) == 0
-    for name in ("tracks.txt", "masks.jsonl"):
-        assert (tmp_path / "before" / name).read_bytes() == (tmp_path / "after" / name).read_bytes()
-    assert (tmp_path / "after" / "tracks.txt").read_text()
+    before, after = (np.loadtxt(tmp_path / name / "tracks.txt", delimiter=",", ndmin=2) for name in ("before", "after"))
+    assert len(before) > 0
+    # of one process, but sums of floats hang on where in memory they lie: a last digit of what is written may differ
+    np.testing.assert_allclose(after, before, atol=2e-3)
+    masks = [
+        [json.loads(line) for line in (tmp_path / name / "masks.jsonl").read_text().splitlines()]
+        for name in ("before", "after")
+    ]
+    for one, other in zip(*masks, strict=True):
+        assert {**one, "score": pytest.approx(one["score"], abs=2e-3)} == other
 
 
 @pytest.fixture(scope="module")
