@@ -51,10 +51,9 @@ def scheme_of(address: str) -> str | None:
 def without_secrets(address: str) -> str:
     """Return an address without user, password, query and fragment, as it may be shown and stored; others as they are.
 
-    Some cameras want the password in the path: ``rtsp://10.0.0.7/user=admin_password=1234_channel=1``, or a part of it
-    that is both, ``rtsp://10.0.0.7/0/admin:1234/main``. A password may
-    hold what it should not, ``rtsp://admin:a/b@10.0.0.7``, and an address may lack its protocol: rather too much is
-    hidden than too little.
+    Some cameras want the password in the path: ``rtsp://10.0.0.7/user=admin_password=1234_channel=1``, or both in a
+    part of it, ``rtsp://10.0.0.7/0/admin:1234/main``. A password may hold what it should not,
+    ``rtsp://admin:a/b@10.0.0.7``, and an address may lack its protocol: rather too much is hidden than too little.
     """
     shown = re.sub(r"(?i)((?:pass[a-z]*|pwd|pw|token|key)=)[^/&]*", r"\1...", address)
     found = re.match(r"[^:/?#]+://", shown)
@@ -176,9 +175,8 @@ class LiveStream:
 def _is_recording(address: str, container: InputContainer) -> bool:
     """Whether a stream is known to have an end: its server tells how many bytes it sends, or its header how long it is.
 
-    Cameras tell durations, too: none at all (FLV), since when they run (RTSP), or what has come so far (mp4 in
-    fragments, whose header counts no pictures). Those of JPEG pictures tell sizes, too: sham
-    ones, or that of one picture.
+    Cameras tell durations, too: 0 (FLV), since when they run (RTSP), or what has come so far (mp4 in fragments, whose
+    header counts no pictures). Those of JPEG pictures tell sizes, too: sham ones, or that of one picture.
     """
     if _has_size(address, container) and "jpeg" not in container.format.name:
         return True

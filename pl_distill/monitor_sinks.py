@@ -12,6 +12,7 @@ from pl_distill.assets import shipped_models
 from pl_distill.models.behaviour_head import MODEL_TYPE, PEN_BEHAVIOUR, BehaviourModel, load_behaviour
 from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Observation
+from pl_distill.reid.by_animal import vectors_by_animal
 from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identifier import Identifier
 from pl_distill.reid.identify_policy import IdentifierPolicy
@@ -192,7 +193,7 @@ def _in_utc(session: str) -> str:
 def first_days(pool: EmbeddingPool) -> dict[str, Vectors]:
     """Return each known animal's mean embedding over the first day that the pool holds of it, (D,), of length 1."""
     found = {}
-    for stored in pool.vectors_by_animal(first_s=86_400):
+    for stored in vectors_by_animal(pool, first_s=86_400):
         mean = stored.vectors.mean(axis=0)
         found[str(stored.animals[0])] = mean / max(float(np.linalg.norm(mean)), 1e-12)
     return found

@@ -201,7 +201,8 @@ def open_graph(path: Path) -> Callable[[Inputs], list[Tensor]]:
     options.intra_op_num_threads = torch.get_num_threads()
     # one level above, onnxruntime 1.32.0 ends the process while it loads the behaviour head in float16
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    # or int8 is wrong by half on processors that sum pairs of products in 16 bits (AVX2 without VNNI)
+    # exact sums: by default int8 overflows on processors that add pairs of products in 16 bits (AVX2 without VNNI),
+    # and tests/pl_distill/deploy/test_onnx.py found its answer off by 63 %
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     entries = session.get_inputs()

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.batch import DistillationBatch
-from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.errors import ConfigError
 from pl_distill.losses.agreement import centred_relative_error, cosine, relative_error
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss, Progress, pairs
@@ -34,6 +34,7 @@ from pl_distill.modules.training_identity import (
     data_settings,
     loss_settings,
     optimizer_settings,
+    require_same_student,
     require_same_training,
 )
 
@@ -46,8 +47,6 @@ ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 LOG_WINDOW = 20
 # Of a batch: enough to compare the terms with each other, at a fraction of the necks' work.
 GRADIENT_IMAGES = 4
-# Settings of a student that change nothing of what finished weights answer.
-OF_TRAINING_ALONE = ("pretrained", "gradient_checkpointing", "drop_path_rate")
 Compared = list[tuple[Tensor, Tensor]]
 """What the student gave beside what its teacher gave, (B, C, h, w) each."""
 AGREEMENT = {"cosine": cosine, "relative_error": relative_error, "centred_relative_error": centred_relative_error}
@@ -318,22 +317,10 @@ class DistillationModule(LightningModule):
             return
         if "state_dict" in checkpoint:
             check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
-        self._require_same_student(checkpoint.get("student", {}))
+        require_same_student(checkpoint.get("student", {}), self.student.describe(), str(self._trainer.ckpt_path))
         if self._trainer.state.fn == TrainerFn.FITTING:
             self._resumed = checkpoint.get("training_identity", {})
             self._require_same_training()
-
-    def _require_same_student(self, trained: dict[str, Any]) -> None:
-        """Compare the settings that make the student; of an older version, those that it knew."""
-        before, now = trained.get("init_args", {}), self.student.describe()["init_args"]
-        compared = [name for name in now if name in before and name not in OF_TRAINING_ALONE]
-        if differing := [name for name in compared if before[name] != now[name]]:
-            raise CheckpointError(
-                str(self.trainer.ckpt_path),
-                "is of a student with " + ", ".join(f"{name} {before[name]}" for name in differing),
-                ", ".join(f"{name} {now[name]}" for name in differing) + " as the recipe says",
-                "Use the recipe of that training, or other weights.",
-            )
 
     def _require_same_training(self) -> None:
         """Compare what is known: the optimiser is built after a checkpoint is read, or before, with DeepSpeed."""

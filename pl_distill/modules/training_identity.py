@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pl_distill.errors import ConfigError
+from pl_distill.errors import CheckpointError, ConfigError
 
 Identity = dict[str, dict[str, Any]]
 """Settings by name, below the key of the recipe that they belong to; plain values."""
+_OF_TRAINING_ALONE = ("pretrained", "gradient_checkpointing", "drop_path_rate")  # finished weights answer alike
 _KERNELS = ("foreach", "fused", "capturable", "differentiable")  # how an optimiser computes, not what
 
 
@@ -35,6 +36,28 @@ def data_settings(datamodule: Any) -> dict[str, Any]:
     told = {"trunk_sha256": getattr(datamodule, "teacher_trunk_sha256", None)}
     told |= getattr(datamodule, "data_identity", None) or {}
     return _plain_ones({name: value for name, value in told.items() if value is not None and value != {}})
+
+
+def require_same_student(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: str) -> None:
+    """Refuse weights of a student with other settings: some change no tensor, but what the same weights answer.
+
+    Args:
+        before: What the checkpoint says, see `Student.describe`; of an older version, what that knew.
+        now: What this run says.
+        checkpoint: Its path, for the error.
+
+    Raises:
+        CheckpointError: Names every setting that differs.
+    """
+    old, new = before.get("init_args", {}), now["init_args"]
+    compared = [name for name in new if name in old and name not in _OF_TRAINING_ALONE]
+    if differing := [name for name in compared if old[name] != new[name]]:
+        raise CheckpointError(
+            checkpoint,
+            "is of a student with " + ", ".join(f"{name} {old[name]}" for name in differing),
+            ", ".join(f"{name} {new[name]}" for name in differing) + " as the recipe says",
+            "Use the recipe of that training, or other weights.",
+        )
 
 
 def require_same_training(before: Mapping[str, Mapping[str, Any]], now: Identity, checkpoint: str) -> None:

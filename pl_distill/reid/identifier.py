@@ -20,6 +20,7 @@ from typing import IO
 import numpy as np
 
 from datamodules.files import file_name_of
+from pl_distill.reid.by_animal import vectors_by_animal
 from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identify_policy import CALIBRATED, CALIBRATED_EMBEDDER, IdentifierPolicy
 from pl_distill.reid.identities import link, new_name
@@ -219,7 +220,7 @@ class Identifier:
             elif len((stored := self._pool.vectors([name], after=read.newest)).ids):
                 self._gallery.add(name, stored.times_s, stored.vectors)
             self._read[name] = now
-        for stored in self._pool.vectors_by_animal(anew):
+        for stored in vectors_by_animal(self._pool, anew):
             self._gallery.add(str(stored.animals[0]), stored.times_s, stored.vectors)
 
     def _learn(

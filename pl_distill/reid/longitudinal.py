@@ -66,7 +66,7 @@ class _Memory:
     is_settled: bool = False
 
     def settle(self, time_s: float, centre_m: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Take the centre of a box, and give the median of the last ones, (2,): one that was there, never between.
+        """Take the centre of a box, and give the median of the last ones, (2,), the lower of two: never a mean.
 
         Until there is a second of them the animal's anchor goes with it.
         """

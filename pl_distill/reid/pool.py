@@ -34,7 +34,6 @@ from pl_distill.reid.storage import NUMPY_TYPE, Vectors, decode, encode
 from pl_distill.reid.track_book import UNKNOWN, TrackBook, TrackName
 
 _UNIT_TOLERANCE = 1e-2
-_ANIMALS_AT_ONCE = 128  # of whom vectors are in memory together, where those of all are read
 _MOST_ROWS = 2000  # of a commit: DuckDB writes a whole group of rows at once, and again when the next rows join it
 
 
@@ -351,27 +350,6 @@ class EmbeddingPool:
             table["time_s"].to_numpy(),
             decode(stored, table["scale"].to_numpy(), self.sampling.storage),
         )
-
-    def vectors_by_animal(self, animals: Sequence[str] | None = None, first_s: float | None = None) -> Iterator[Stored]:
-        """Read vectors animal by animal, of those that have any: a few reads of the file, not one for each animal.
-
-        Args:
-            animals: Of whom; None: of all that are known.
-            first_s: Only those of the first so many seconds of each; None: all.
-        """
-        names = self.animals if animals is None else list(animals)
-        began = {} if first_s is None else self.first_seen()
-        for begin in range(0, len(names), _ANIMALS_AT_ONCE):
-            some = names[begin : begin + _ANIMALS_AT_ONCE]
-            ends = [began[name] + first_s for name in some if name in began] if first_s is not None else []
-            stored = self.vectors(some, until_s=max(ends) if ends else None)
-            owners, starts = np.unique(stored.animals, return_index=True)
-            for owner, first, last in zip(owners, starts, np.append(starts, len(stored.ids))[1:], strict=True):
-                rows = slice(first, last)
-                if first_s is not None:
-                    until_s = began[str(owner)] + first_s
-                    rows = slice(first, first + int(np.searchsorted(stored.times_s[first:last], until_s)))
-                yield Stored(stored.ids[rows], stored.animals[rows], stored.times_s[rows], stored.vectors[rows])
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Ask the file itself, in SQL; `values` take the places of its question marks."""
