@@ -25,7 +25,7 @@ from pl_distill.commands.refusals import explain
 from pl_distill.commands.step_seed import StepSeed
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.checkpoints import find_deepspeed_states, read_checkpoint
-from pl_distill.modules.exported import Exported, check_export
+from pl_distill.modules.exported import ExportedModule, check_export
 
 EXAMPLES = {
     "fit": "Distil a student from cached features. Example: "
@@ -93,7 +93,7 @@ class RecipeCLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
             options = "--trainer.accelerator cpu --trainer.strategy auto"  # a trainer file would replace the callbacks
-            without_gpu = options if isinstance(self.model, Exported) else "--config trainer/cpu.yaml"
+            without_gpu = options if isinstance(self.model, ExportedModule) else "--config trainer/cpu.yaml"
             raise ConfigError(
                 "trainer",
                 f"cannot be built ({' '.join(str(error).split()).rstrip('.')})",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -33,11 +32,9 @@ from pl_distill.models.behaviour_head import (
     load_behaviour,
     save_behaviour,
 )
-from pl_distill.models.checkpoints import check_fit, load_strictly
+from pl_distill.models.checkpoints import load_strictly
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
-from pl_distill.modules.exported import Exported
-from pl_distill.modules.parameter_groups import parameter_groups
-from pl_distill.modules.schedules import schedule
+from pl_distill.modules.exported import ExportedModule
 
 _TRAINED_ON = "behaviour_features"
 """Key of a checkpoint: whose features its head reads, how many a second, in what window, and what its answers mean."""
@@ -50,7 +47,7 @@ def _said(embedder: str, fps: float, classes: Sequence[str], window: Window) -> 
     return {"embedder": embedder, "fps": fps, "classes": list(classes), "window": asdict(window)}
 
 
-class BehaviourModule(Exported, LightningModule):
+class BehaviourModule(ExportedModule):
     """Train a head that names what an animal does.
 
     Logs ``train/loss``, ``val/loss``, and in percent ``val/top1``, ``val/macro_f1`` and for each class
@@ -94,7 +91,7 @@ class BehaviourModule(Exported, LightningModule):
         warmup: int = 50,
         cooldown: float = 0.4,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, warmup, cooldown)
         self.kind = head
         self.hidden = hidden
         self.dropout = dropout
@@ -104,9 +101,6 @@ class BehaviourModule(Exported, LightningModule):
         self.branch_weight = branch_weight
         self.weights = weights
         self.baseline_steps = baseline_steps
-        self.build_optimizer = optimizer
-        self.warmup = warmup
-        self.cooldown = cooldown
         self.baselines: dict[str, BehaviourScores] = {}
         self.scores: BehaviourScores | None = None
         self.probabilities, self.targets = torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)
@@ -246,11 +240,6 @@ class BehaviourModule(Exported, LightningModule):
                 self.log(f"{self.stage}/recall_{name}", recall)
                 self.log(f"{self.stage}/precision_{name}", precision)
 
-    def configure_optimizers(self) -> Any:
-        """Decay only what multiplies; the learning rate is a trapezoid."""
-        optimizer = self.build_optimizer(parameter_groups(self))
-        return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember whose features the head reads, how many a second, in what window, and what its answers mean."""
         data = self.data
@@ -266,8 +255,7 @@ class BehaviourModule(Exported, LightningModule):
             ConfigError: They are of another embedder, or of another number of observations per second; the data name
                 other classes, or the same in another order, or another window.
         """
-        if "state_dict" in checkpoint and self._trainer is not None:
-            check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
+        super().on_load_checkpoint(checkpoint)
         self._loaded_step = checkpoint.get("global_step")
         trained = checkpoint.get(_TRAINED_ON)
         if trained is not None and self._trainer is not None:

@@ -9,10 +9,8 @@ steps: all embeddings first fall into one point.
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,9 +30,7 @@ from pl_distill.models.embedder_files import save_embedder
 from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3_source import quiet_transformers
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
-from pl_distill.modules.exported import Exported
-from pl_distill.modules.parameter_groups import parameter_groups
-from pl_distill.modules.schedules import schedule
+from pl_distill.modules.exported import ExportedModule
 
 LEAST_VARIANCE = 0.04
 """Of a pose's value in a batch: a batch without a sitting animal would divide by 0."""
@@ -42,7 +38,7 @@ LEAST_VARIANCE = 0.04
 AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 
 
-class EmbedderModule(Exported, LightningModule):
+class EmbedderModule(ExportedModule):
     """Train an embedder on crops whose animal is known.
 
     Logs ``train/`` and ``val/`` with ``loss`` and its terms ``marks_loss`` (part of the variance that is not explained,
@@ -89,7 +85,7 @@ class EmbedderModule(Exported, LightningModule):
         attention: str = "eager",
         weights: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, warmup, cooldown)
         self.shape: dict[str, int | None] = {
             "hidden_size": hidden_size,
             "intermediate_size": 3 * hidden_size,
@@ -108,9 +104,6 @@ class EmbedderModule(Exported, LightningModule):
         self.identity_weight = identity_weight
         self.behaviour_weight = behaviour_weight
         self.pose_weight = pose_weight
-        self.build_optimizer = optimizer
-        self.warmup = warmup
-        self.cooldown = cooldown
         self.attention = attention
         self.weights = weights
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
@@ -206,11 +199,6 @@ class EmbedderModule(Exported, LightningModule):
         for number, name in enumerate(("rank1", "mean_ap", "behaviour_top1")):
             if values := [one for rank in everyone for one in rank[number]]:
                 self.log(f"val/{name}", 100 * torch.cat(values).mean(), prog_bar=number < 2, sync_dist=True)
-
-    def configure_optimizers(self) -> Any:
-        """Decay only what multiplies; the learning rate is a trapezoid."""
-        optimizer = self.build_optimizer(parameter_groups(self))
-        return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> Path:
         """Write the embedder as `load_embedder` reads it."""

@@ -9,11 +9,9 @@ import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -23,20 +21,17 @@ from pl_distill.errors import ConfigError
 from pl_distill.evaluation.average_precision import BoxScores
 from pl_distill.losses.detection import DetectionLoss, TokenBoxHead, object_counts
 from pl_distill.losses.masks import mask_iou
-from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3_detector import DetectorOutput, detect
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks, mean_over_ranks
-from pl_distill.modules.exported import Exported
-from pl_distill.modules.parameter_groups import parameter_groups
+from pl_distill.modules.exported import ExportedModule
 from pl_distill.modules.picture_size import check_picture_size
 from pl_distill.modules.prompt_sampling import Prompt, Vocabulary
-from pl_distill.modules.schedules import schedule
 
 AdamW = partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.05)
 
 
-class Sam3DetectorModule(Exported, LightningModule):
+class Sam3DetectorModule(ExportedModule):
     """Train the detector of a SAM 3 on labelled frames.
 
     Logs ``train/`` and ``val/`` with each term of the loss, and for each word ``val/<word>_ap50``; for the animals
@@ -71,15 +66,12 @@ class Sam3DetectorModule(Exported, LightningModule):
         attention: str = "sdpa",
         score: float = 0.5,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, warmup, cooldown)
         self.sam3 = sam3
         self.vocabulary = Vocabulary() if vocabulary is None else vocabulary
         self.loss = DetectionLoss() if loss is None else loss
         self.mask_share = mask_share
         self.frozen = tuple(frozen)
-        self.build_optimizer = optimizer
-        self.warmup = warmup
-        self.cooldown = cooldown
         self.attention = attention
         self.score = score
         self._scores: dict[str, BoxScores] = {}
@@ -204,16 +196,6 @@ class Sam3DetectorModule(Exported, LightningModule):
         self.log("val/recall", recall, prog_bar=True, sync_dist=True)
         self.log("val/mask_iou", float(np.mean(mask_ious or [0.0])), prog_bar=True, sync_dist=True)
         self.log("val/false_alarms", 100 * float(np.mean(false_alarms or [0.0])), sync_dist=True)
-
-    def configure_optimizers(self) -> Any:
-        """Decay only what multiplies; the learning rate is a trapezoid."""
-        optimizer = self.build_optimizer(parameter_groups(self))
-        return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another architecture by the names of its tensors; DeepSpeed compares them itself."""
-        if "state_dict" in checkpoint and self._trainer is not None:
-            check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
         """Write the whole SAM 3 with the trained detector, as `load_sam3` reads it."""

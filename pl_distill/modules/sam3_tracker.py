@@ -8,31 +8,26 @@ import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from datamodules.windows import WindowBatch
 from pl_distill.losses.masks import mask_iou
 from pl_distill.losses.tracking import TrackingLoss
-from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3_initialise import initialise_tracker
 from pl_distill.models.sam3_tracker import tracker_features
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
-from pl_distill.modules.exported import Exported
-from pl_distill.modules.parameter_groups import parameter_groups
+from pl_distill.modules.exported import ExportedModule
 from pl_distill.modules.picture_size import check_picture_size
-from pl_distill.modules.schedules import schedule
 from pl_distill.modules.tracking_unroll import ObjectWindow, Sloppiness, unroll
 
 ADAMW = partial(torch.optim.AdamW, lr=4e-4, weight_decay=0.05)
 
 
-class Sam3TrackerModule(Exported, LightningModule):
+class Sam3TrackerModule(ExportedModule):
     """Train tracker and tracker neck of a SAM 3 on windows of labelled frames with masks.
 
     Logs ``train/`` with each term of the loss, and ``val/mask_iou_<n>`` and ``val/own_<n>``: IoU n frames after the
@@ -76,7 +71,7 @@ class Sam3TrackerModule(Exported, LightningModule):
         cooldown: float = 0.3,
         attention: str = "sdpa",
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, warmup, cooldown)
         self.sam3 = sam3
         self.fresh = fresh
         self.words = [animal, *things]
@@ -87,9 +82,6 @@ class Sam3TrackerModule(Exported, LightningModule):
         self.prompt_weight = prompt_weight
         self.loss = TrackingLoss() if loss is None else loss
         self.sloppiness = Sloppiness() if sloppiness is None else sloppiness
-        self.build_optimizer = optimizer
-        self.warmup = warmup
-        self.cooldown = cooldown
         self.attention = attention
 
     def configure_model(self) -> None:
@@ -208,16 +200,6 @@ class Sam3TrackerModule(Exported, LightningModule):
         others = mask_iou(rows, truth.repeat(count, 1, 1)).view(count, -1)
         right = (own > 0) & (own >= others.amax(1))
         self._followed.setdefault(time, []).append(torch.stack([own, right.float()], 1).cpu())
-
-    def configure_optimizers(self) -> Any:
-        """Decay only what multiplies; the learning rate is a trapezoid."""
-        optimizer = self.build_optimizer(parameter_groups(self))
-        return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another architecture by the names of its tensors; DeepSpeed compares them itself."""
-        if "state_dict" in checkpoint and self._trainer is not None:
-            check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
         """Write the whole SAM 3 with the trained tracker, as `load_sam3` reads it."""
