@@ -28,7 +28,7 @@ from pl_distill.models.tinyvit_fpn import TinyViTFPN
 from pl_distill.modules.cache_agreement import require_the_caches_teacher
 from pl_distill.modules.features import LEVEL_NAMES, Features
 from pl_distill.modules.parameter_groups import parameter_groups
-from pl_distill.modules.schedules import total_steps, warmup_cosine
+from pl_distill.modules.schedules import check_part, total_steps, warmup_cosine
 from pl_distill.modules.training_identity import (
     Identity,
     data_settings,
@@ -76,6 +76,9 @@ class DistillationModule(LightningModule):
         gradient_norms_every: Measure the terms' gradients at every n-th optimiser step, on its first 4 images; each
             costs one more loss of these with both pyramids forward and back, without the student. 0: never.
         compile_backend: Compile the student with torch.compile and this backend, such as "inductor". None: do not.
+
+    Raises:
+        ConfigError: `warmup` or `final_lr` is no part of a whole, 0 to 1.
     """
 
     def __init__(
@@ -91,6 +94,8 @@ class DistillationModule(LightningModule):
         compile_backend: str | None = None,
     ) -> None:
         super().__init__()
+        check_part("model.warmup", warmup, whole="all steps")
+        check_part("model.final_lr", final_lr, whole="the highest learning rate")
         self.save_hyperparameters(logger=False)  # the callback RunCard writes them, with scores
         self.teacher = teacher
         self.build_student = student

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from pl_distill.errors import ConfigError
 from pl_distill.models.checkpoints import check_fit
 from pl_distill.modules.parameter_groups import parameter_groups
-from pl_distill.modules.schedules import schedule
+from pl_distill.modules.schedules import check_part, check_steps, schedule
 
 EXPORT = "callbacks.sam3_export.Sam3Export"  # by its name: callbacks are a floor above
 
@@ -23,10 +23,15 @@ class ExportedModule(LightningModule):
         optimizer: Called with two groups of parameters, decayed and not decayed.
         warmup: Steps in which the learning rate rises.
         cooldown: Part of the run in which the learning rate falls to 0, at its end.
+
+    Raises:
+        ConfigError: `warmup` or `cooldown` is out of its range.
     """
 
     def __init__(self, optimizer: OptimizerCallable, warmup: int, cooldown: float) -> None:
         super().__init__()
+        check_steps("model.warmup", warmup)
+        check_part("model.cooldown", cooldown, whole="all steps")
         self.build_optimizer = optimizer
         self.warmup = warmup
         self.cooldown = cooldown

@@ -31,6 +31,26 @@ def trapezoid(step: int, total: int, *, warmup: int, cooldown: float) -> float:
     return 1 - math.sqrt(min(1.0, (step - start) / max(total - start, 1)))
 
 
+def check_part(option: str, value: float, *, whole: str) -> None:
+    """Refuse a number that is no part of `whole`: a warmup of 200 was meant as steps.
+
+    Raises:
+        ConfigError: It is not between 0 and 1.
+    """
+    if not 0 <= value <= 1:  # nor is NaN
+        raise ConfigError(option, f"is {value}", f"a part of {whole}, 0 to 1", "Give a fraction.")
+
+
+def check_steps(option: str, value: int) -> None:
+    """Refuse a negative number of steps.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if value < 0:
+        raise ConfigError(option, f"is {value}", "a number of steps from 0", "Give 0 for none.")
+
+
 def total_steps(trainer: Trainer) -> int:
     """Return the optimiser steps of the whole run, from which schedules are computed.
 

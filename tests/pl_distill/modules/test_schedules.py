@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 import yaml
@@ -5,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 
+from pl_distill.cli import main
 from pl_distill.commands.parsing import shipped_recipes
 from pl_distill.errors import ConfigError
+from pl_distill.modules.behaviour import BehaviourModule
+from pl_distill.modules.distillation import DistillationModule
+from pl_distill.modules.embedder import EmbedderModule
+from pl_distill.modules.sam3_detector import Sam3DetectorModule
+from pl_distill.modules.sam3_tracker import Sam3TrackerModule
 from pl_distill.modules.schedules import schedule, warmup_cosine
 
 RECIPES = [
@@ -36,6 +44,29 @@ def test_epochs_alone_are_no_end_for_a_schedule():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     with pytest.raises(ConfigError, match=r"trainer\.max_steps: is -1.*trainer\.max_epochs alone does not do"):
         schedule(trainer, optimizer, warmup=1, cooldown=0.5)
+
+
+@pytest.mark.parametrize("value", [200, 1.5, -1, float("nan")])
+@pytest.mark.parametrize("name", ["warmup", "final_lr"])
+def test_a_part_out_of_its_range_is_refused_by_a_distillation(name, value):
+    with pytest.raises(ConfigError, match=f"^model.{name}: is {value}, expected a part of .*, 0 to 1"):
+        DistillationModule("none", **{name: value})
+
+
+@pytest.mark.parametrize(
+    "build", [BehaviourModule, EmbedderModule, partial(Sam3DetectorModule, "pen"), partial(Sam3TrackerModule, "pen")]
+)
+@pytest.mark.parametrize(("name", "value"), [("warmup", -1), ("cooldown", 1.5), ("cooldown", -0.1)])
+def test_a_value_out_of_its_range_is_refused_by_the_trainings_that_are_exported(build, name, value):
+    with pytest.raises(ConfigError, match=f"^model.{name}: is {value}, expected a"):
+        build(**{name: value})
+
+
+def test_the_command_line_hears_that_a_warmup_is_no_number_of_steps(tmp_path, capsys):
+    words = ["fit", "--config", "distill/pen.yaml", "--model.warmup=200", f"--model.teacher={tmp_path / 'none'}"]
+    words += [f"--data.shards={tmp_path / 'none'}"]
+    assert main([*words, f"--trainer.default_root_dir={tmp_path}"]) == 1
+    assert "error: model.warmup: is 200.0, expected a part of all steps, 0 to 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
