@@ -1,5 +1,6 @@
 """Is the teacher that a training is given the one that made its feature cache?"""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pl_distill.errors import ConfigError
@@ -40,4 +41,19 @@ def require_the_caches_teacher(teacher: str, datamodule: Any) -> None:
             f"is {teacher}, whose preprocessing is {own.describe()}",
             f"{cached.describe()}, with which the cache was made",
             _AS_IT_WAS,
+        )
+
+
+def require_the_caches_shape(student: Sequence[int], cached: Sequence[int]) -> None:
+    """Refuse what the student gives where it was built for a teacher of another shape than the cache's.
+
+    Raises:
+        ConfigError: Names both shapes.
+    """
+    if student != cached:
+        raise ConfigError(
+            "model.teacher",
+            f"has the map {tuple(student)}, which the student was built for",
+            f"{tuple(cached)} as in data.cache",
+            "Give the teacher that made this cache.",
         )

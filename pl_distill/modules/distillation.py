@@ -2,7 +2,6 @@
 
 import copy
 import logging
-from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,25 +12,26 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.batch import DistillationBatch
 from pl_distill.errors import ConfigError
 from pl_distill.losses.agreement import centred_relative_error, cosine, relative_error
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
-from pl_distill.losses.feature_loss import FeatureLoss, Progress, pairs
-from pl_distill.losses.gradient_norms import gradient_norms, shares
+from pl_distill.losses.feature_loss import FeatureLoss, Progress
 from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3 import Necks, Pyramids, load_necks, read_geometry
 from pl_distill.models.student_io import Student, StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
-from pl_distill.modules.cache_agreement import require_the_caches_teacher
-from pl_distill.modules.features import LEVEL_NAMES, Features
+from pl_distill.modules.cache_agreement import require_the_caches_shape, require_the_caches_teacher
+from pl_distill.modules.features import Features
+from pl_distill.modules.gradient_meter import GradientMeter
 from pl_distill.modules.parameter_groups import parameter_groups
-from pl_distill.modules.schedules import check_part, total_steps, warmup_cosine
+from pl_distill.modules.recent_means import RecentMeans
+from pl_distill.modules.schedules import check_part, cosine_schedule, total_steps
 from pl_distill.modules.training_identity import (
     Identity,
     data_settings,
+    is_plain,
     loss_settings,
     optimizer_settings,
     require_same_student,
@@ -42,13 +42,6 @@ log = logging.getLogger(__name__)
 
 # Learning rate: EfficientSAM3's for a batch of 512 images; decay: TinyViT's.
 ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
-# Steps that a value under train/ is a mean of: the pyramid term comes at every n-th step, and single steps would show
-# either none of them or only those.
-LOG_WINDOW = 20
-# Of a batch: enough to compare the terms with each other, at a fraction of the necks' work.
-GRADIENT_IMAGES = 4
-Compared = list[tuple[Tensor, Tensor]]
-"""What the student gave beside what its teacher gave, (B, C, h, w) each."""
 AGREEMENT = {"cosine": cosine, "relative_error": relative_error, "centred_relative_error": centred_relative_error}
 
 
@@ -102,7 +95,6 @@ class DistillationModule(LightningModule):
         self.build_optimizer = optimizer
         self.warmup = warmup
         self.final_lr = final_lr
-        self.gradient_norms_every = gradient_norms_every
         self.target = target
         self.compile_backend = compile_backend
         self.loss = loss()
@@ -110,10 +102,8 @@ class DistillationModule(LightningModule):
         self._resumed: Identity = {}  # what the checkpoint says that this fit goes on from
         self._teacher_necks: list[Necks] = []  # a list hides them from state_dict, DeepSpeed and the parameter count
         self._total_steps = 0
-        self._recent: dict[str, deque[Tensor]] = defaultdict(partial(deque, maxlen=LOG_WINDOW))
-        self._to_measure: tuple[Compared, Progress] | None = None
-        self._measured_at: int | None = None  # optimiser step; several batches belong to one that accumulates
-        self._gradients: dict[str, Tensor] = {}  # what was measured last: the logger does not look at every step
+        self._recent = RecentMeans()
+        self.gradient_meter = GradientMeter(self.loss, self._pyramids, gradient_norms_every)
 
     def setup(self, stage: str) -> None:
         """Read the necks: not in `configure_model`, where ZeRO-3 would partition what is built.
@@ -165,16 +155,15 @@ class DistillationModule(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor | Pyramids:
         """Map images (B, 3, S, S) to the student's map (B, C, h, w) or its pyramids."""
-        answer: Tensor | Pyramids = self.student(images)
-        return answer
+        return cast(Tensor | Pyramids, self.student(images))
 
     def on_fit_start(self) -> None:
         """Move the necks beside the student."""
         self.necks.to(self.device)
 
     def on_train_start(self) -> None:
-        """Say it when the student starts from nothing; forget what an earlier fit has measured."""
-        self._measured_at = None
+        """Say it when the student starts from nothing; forget when an earlier fit has measured."""
+        self.gradient_meter.restart()
         fresh = self.global_step == 0  # also under strategies that restore a checkpoint after `on_fit_start`
         if fresh and self.student.config.get("pretrained") is None and self.trainer.is_global_zero:
             log.warning(
@@ -192,24 +181,17 @@ class DistillationModule(LightningModule):
         progress = Progress(self.global_step, self._total_steps)
         size = len(batch["image"])
         features = self.compare(batch, level_images=self.loss.pyramid_images(self.global_step, size))
-        due = self.gradient_norms_every > 0 and self.global_step % self.gradient_norms_every == 0
-        if due and self.global_step != self._measured_at:
-            self._to_measure, self._measured_at = (self.first_images(features), progress), self.global_step
+        self.gradient_meter.keep(features, progress)
         with torch.autocast(self.device.type, enabled=False):  # losses compute in float32, their products too
             terms = self.loss(*features, progress)
-        for name, term in terms.items():
-            self._recent[name].append(term.detach())
-        recent = {name: torch.stack(list(values)).mean() for name, values in self._recent.items()}
-        self._log("train", recent, size)
+        self._log("train", self._recent.add(terms), size)
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return cast(Tensor, terms["loss"])
 
     def on_after_backward(self) -> None:
-        """Measure how hard each term pulls, now that what the step kept for its own gradients is gone."""
-        if self._to_measure is not None:
-            self.measure_gradients(*self._to_measure)
-            self._to_measure = None
-        self.log_dict(self._gradients)
+        """Log how hard each term pulls."""
+        self.gradient_meter.measure_kept()
+        self.log_dict(self.gradient_meter.tags)
 
     def validation_step(self, batch: DistillationBatch, batch_idx: int) -> dict[str, Any]:
         """Log loss and agreement; return what student and teacher say, for callbacks that show or use it.
@@ -224,8 +206,7 @@ class DistillationModule(LightningModule):
         for name, agreement in AGREEMENT.items():
             terms[name] = torch.stack([agreement(*pair) for pair in features.compared]).mean()
         self._log("val", terms, size)
-        levels = pairs(None, None, features.student_levels, features.teacher_levels)
-        for name, pair in zip(LEVEL_NAMES, levels, strict=True):
+        for name, pair in features.levels.items():
             for measure in (cosine, relative_error):
                 self.log(f"val_levels/{measure.__name__}_{name}", measure(*pair), batch_size=size, sync_dist=True)
         student_map, teacher_map = features.compared[0 if self.target == "trunk" else 2]
@@ -235,22 +216,6 @@ class DistillationModule(LightningModule):
             "student_levels": features.student_levels,
             "teacher_levels": features.teacher_levels,
         }
-
-    @staticmethod
-    def first_images(features: Features) -> Compared:
-        """Return what is compared of the first images of a batch, apart from any graph."""
-        return [(ours[:GRADIENT_IMAGES].detach(), theirs[:GRADIENT_IMAGES]) for ours, theirs in features.compared]
-
-    def measure_gradients(self, compared: Compared, progress: Progress) -> None:
-        """Measure what each term contributes to the gradient of what the student gave, to be logged."""
-        student, teacher = ([*side] for side in zip(*compared, strict=True))
-        with torch.autocast(self.device.type, enabled=False):
-            if self.target == "trunk":
-                norms = gradient_norms(self.loss, student[0], teacher[0], self._pyramids, progress)
-            else:
-                norms = gradient_norms(self.loss, student, teacher, self._pyramids, progress)
-        self._gradients = {f"gradient_norm/{name}": norm for name, norm in norms.items()}
-        self._gradients |= {f"gradient_share/{name}": share for name, share in shares(norms).items()}
 
     def _log(self, stage: str, terms: dict[str, Tensor], size: int) -> None:
         for name, term in terms.items():
@@ -268,7 +233,7 @@ class DistillationModule(LightningModule):
         """
         answer, teacher_map = self(batch["image"]), batch["teacher_map"]
         if isinstance(answer, Tensor):
-            self._check_shape(answer.shape, teacher_map.shape)
+            require_the_caches_shape(answer.shape, teacher_map.shape)
             if level_images == 0:
                 return Features(answer, teacher_map, None, None)
             with torch.no_grad():
@@ -278,17 +243,8 @@ class DistillationModule(LightningModule):
             teacher_levels = self._pyramids(teacher_map)
         levels = [level for pyramid in answer for level in pyramid]
         for ours, theirs in zip(levels, teacher_levels, strict=True):
-            self._check_shape(ours.shape, theirs.shape)
+            require_the_caches_shape(ours.shape, theirs.shape)
         return Features(None, None, levels, teacher_levels)
-
-    def _check_shape(self, student: torch.Size, teacher: torch.Size) -> None:
-        if student != teacher:
-            raise ConfigError(
-                "model.teacher",
-                f"has the map {tuple(student)}, which the student was built for",
-                f"{tuple(teacher)} as in data.cache",
-                "Give the teacher that made this cache.",
-            )
 
     def _pyramids(self, features: Tensor) -> list[Tensor]:
         return [level for pyramid in self.necks(features.float()) for level in pyramid]  # their weights are float32
@@ -303,19 +259,13 @@ class DistillationModule(LightningModule):
         optimizer = self.build_optimizer(parameter_groups(self.student))
         self._settings["model.optimizer"] = optimizer_settings(optimizer)
         self._require_same_training()
-        schedule = partial(warmup_cosine, total=self._total_steps, warmup=self.warmup, final=self.final_lr)
-        # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.
-        scheduler = LambdaLR(optimizer, lambda step: schedule(step))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return cosine_schedule(self.trainer, optimizer, warmup=self.warmup, final=self.final_lr)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another student.
-
-        By the names of its tensors, which DeepSpeed compares itself, and by its settings: some change no tensor, but
-        what the same weights answer.
+        """Compare the checkpoint's tensors (DeepSpeed compares them itself) and the student's settings with this run's.
 
         Raises:
-            CheckpointError: It is one.
+            CheckpointError: It is of another student.
             ConfigError: A fit would go on with other data, another loss or optimiser.
         """
         if self._trainer is None:
@@ -337,7 +287,7 @@ class DistillationModule(LightningModule):
         origin = {"teacher": self.teacher, "teacher_trunk_sha256": self.teacher_trunk_sha256}
         checkpoint["student"] = {**self.student.describe(), **origin}
         checkpoint["training_identity"] = self.training_identity
-        if not _is_plain(checkpoint.get("hyper_parameters", {})):
+        if not is_plain(checkpoint.get("hyper_parameters", {})):
             del checkpoint["hyper_parameters"]  # factories given in Python; those from a recipe are plain
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -346,11 +296,3 @@ class DistillationModule(LightningModule):
         if student.keeps_necks:
             student.attach_necks(self.necks.detector_neck, self.necks.tracker_neck)
         student.save_pretrained(folder, teacher=self.teacher, teacher_trunk_sha256=self.teacher_trunk_sha256)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (str, int, float, bool)

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from pl_distill.errors import ConfigError
 from pl_distill.models.checkpoints import check_fit
 from pl_distill.modules.parameter_groups import parameter_groups
-from pl_distill.modules.schedules import check_part, check_steps, schedule
+from pl_distill.modules.schedules import check_part, check_steps, trapezoid_schedule
 
 EXPORT = "callbacks.sam3_export.Sam3Export"  # by its name: callbacks are a floor above
 
@@ -39,7 +39,7 @@ class ExportedModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Decay only what multiplies; the learning rate is a trapezoid."""
         optimizer = self.build_optimizer(parameter_groups(self))
-        return schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
+        return trapezoid_schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Compare names and shapes of a checkpoint's tensors; DeepSpeed compares them itself.

@@ -33,3 +33,8 @@ class Features(NamedTuple):
     def compared(self) -> list[tuple[Tensor, Tensor]]:
         """What agreement is measured on: the maps, or without them the levels."""
         return pairs(self.student_map, self.teacher_map, self.student_levels, self.teacher_levels)
+
+    @property
+    def levels(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The levels by name."""
+        return dict(zip(LEVEL_NAMES, pairs(None, None, self.student_levels, self.teacher_levels), strict=True))

@@ -1,6 +1,7 @@
 """Learning rates over a run."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -67,13 +68,25 @@ def total_steps(trainer: Trainer) -> int:
     return trainer.max_steps
 
 
-def schedule(trainer: Trainer, optimizer: Optimizer, *, warmup: int, cooldown: float) -> dict[str, Any]:
+def trapezoid_schedule(trainer: Trainer, optimizer: Optimizer, *, warmup: int, cooldown: float) -> dict[str, Any]:
     """Return what `configure_optimizers` returns, with the trapezoid over the trainer's `max_steps`.
 
     Raises:
         ConfigError: The trainer has no `max_steps`.
     """
-    factor = partial(trapezoid, total=total_steps(trainer), warmup=warmup, cooldown=cooldown)
+    return _stepwise(optimizer, partial(trapezoid, total=total_steps(trainer), warmup=warmup, cooldown=cooldown))
+
+
+def cosine_schedule(trainer: Trainer, optimizer: Optimizer, *, warmup: float, final: float) -> dict[str, Any]:
+    """Return the same with `warmup_cosine`.
+
+    Raises:
+        ConfigError: The trainer has no `max_steps`.
+    """
+    return _stepwise(optimizer, partial(warmup_cosine, total=total_steps(trainer), warmup=warmup, final=final))
+
+
+def _stepwise(optimizer: Optimizer, factor: Callable[[int], float]) -> dict[str, Any]:
     # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.
     scheduler = LambdaLR(optimizer, lambda step: factor(step))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

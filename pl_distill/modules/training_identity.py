@@ -92,6 +92,15 @@ def require_same_training(before: Mapping[str, Mapping[str, Any]], now: Identity
         )
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a value is a tree of dictionaries, lists and plain values, which a checkpoint holds without pickles."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or type(value) in (str, int, float, bool)
+
+
 def _plain_ones(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those that JSON can hold, as it gives them back: a tuple and a list of the same numbers are the same."""
     plain = {}

@@ -90,7 +90,7 @@ def test_a_training_step(recipe, measure):
         predicted = predict_training(module, geometry, batch_size, states, mixed=False)
     module = recipe.fill_module()
     make_real(module.student), make_real(module.necks)
-    module.gradient_norms_every = 1
+    module.gradient_meter.every = 1
     frame = {
         "key": "",
         "image": torch.randn(3, geometry.image_size, geometry.image_size),

@@ -14,6 +14,7 @@ from pl_distill.models.sam3_load import load_config
 from pl_distill.models.student_io import load_student
 from pl_distill.models.tinyvit_dual import TinyViTDualPyramid
 from pl_distill.modules.distillation import DistillationModule
+from pl_distill.modules.gradient_meter import GradientMeter
 from pl_distill.modules.schedules import warmup_cosine
 from tests.pl_distill.modules.distilling import STUDENT, Maps, build, fit, trainer
 
@@ -71,7 +72,7 @@ def test_pyramids_are_computed_at_every_nth_step_only(teacher, tmp_path):
             return super()._pyramids(features)
 
     module = Counting(str(teacher), STUDENT, partial(DirectionThenScaleLoss, pyramid_every=3))
-    module.gradient_norms_every = 0
+    module.gradient_meter.every = 0
     fit(teacher, tmp_path, module=module, limit_val_batches=0, max_steps=6)
     assert module.pyramids == 2 * 2  # at steps 0 and 3, of both maps
 
@@ -85,7 +86,7 @@ def test_pyramids_of_a_share_of_the_images_are_those_of_the_first(teacher, tmp_p
             return super()._pyramids(features)
 
     module = Counting(str(teacher), STUDENT, partial(DirectionThenScaleLoss, pyramid_share=0.5))
-    module.gradient_norms_every = 0
+    module.gradient_meter.every = 0
     fit(teacher, tmp_path, module=module, limit_val_batches=0, max_steps=2)
     assert seen == [1] * 4  # one of two images, of both maps
     batch = next(iter(Maps().val_dataloader()))
@@ -106,12 +107,13 @@ def test_measuring_gradients_does_not_change_the_training(teacher, whole, tmp_pa
 def test_gradients_are_measured_once_in_a_step_of_several_batches(teacher, tmp_path):
     steps = []
 
-    class Counting(DistillationModule):
-        def measure_gradients(self, compared, progress):
+    class Counting(GradientMeter):
+        def measure(self, compared, progress):
             steps.append(progress.step)
-            super().measure_gradients(compared, progress)
+            super().measure(compared, progress)
 
-    module = Counting(str(teacher), STUDENT, gradient_norms_every=2)
+    module = build(teacher)
+    module.gradient_meter = Counting(module.loss, module._pyramids, 2)
     fit(teacher, tmp_path, module=module, max_steps=4, accumulate_grad_batches=2, limit_val_batches=0)
     assert steps == [0, 2]
 

@@ -15,7 +15,7 @@ from pl_distill.modules.distillation import DistillationModule
 from pl_distill.modules.embedder import EmbedderModule
 from pl_distill.modules.sam3_detector import Sam3DetectorModule
 from pl_distill.modules.sam3_tracker import Sam3TrackerModule
-from pl_distill.modules.schedules import schedule, warmup_cosine
+from pl_distill.modules.schedules import trapezoid_schedule, warmup_cosine
 
 RECIPES = [
     path
@@ -43,7 +43,7 @@ def test_epochs_alone_are_no_end_for_a_schedule():
     trainer = Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     with pytest.raises(ConfigError, match=r"trainer\.max_steps: is -1.*trainer\.max_epochs alone does not do"):
-        schedule(trainer, optimizer, warmup=1, cooldown=0.5)
+        trapezoid_schedule(trainer, optimizer, warmup=1, cooldown=0.5)
 
 
 @pytest.mark.parametrize("value", [200, 1.5, -1, float("nan")])
