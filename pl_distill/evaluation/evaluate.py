@@ -3,16 +3,12 @@
 Each clip of each model is a unit of work: what a killed run finished is found again by its record and not repeated.
 """
 
-import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from datamodules.clip import Clip
 from datamodules.image_shards import ImageShards
@@ -25,17 +21,17 @@ from pl_distill.errors import ConfigError
 from pl_distill.evaluation.behaviour_scoring import score_chain
 from pl_distill.evaluation.board import write_board
 from pl_distill.evaluation.caveats import caveats
-from pl_distill.evaluation.chain import TRUTH, Chain, is_described, open_chain
-from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord
+from pl_distill.evaluation.chain import open_chain
+from pl_distill.evaluation.clip_files import ReplayRecord
 from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.memory import release_memory
 from pl_distill.evaluation.models import open_model, plan_models
 from pl_distill.evaluation.pairing import IOU_THRESHOLD
+from pl_distill.evaluation.played import Opened, Played, find_all_records, stream_clips
 from pl_distill.evaluation.replay import length
-from pl_distill.evaluation.replays import describe_all, find_records, replay_all, take_over
-from pl_distill.evaluation.results import ModelIdentity, ModelResult, Results, Settings, write_results
+from pl_distill.evaluation.results import ModelResult, Results, Settings, write_results
 from pl_distill.evaluation.scoring import explain_model, score_against_teacher, score_model
-from pl_distill.evaluation.trackers import BASELINES, Baseline, load_recogniser, make_tracker
+from pl_distill.evaluation.trackers import BASELINES, Baseline, load_recogniser
 from pl_distill.models.embedder_load import PEN_EMBEDDER
 from pl_distill.streaming import PruningPolicy
 
@@ -50,23 +46,6 @@ _DECIDING = (
 )
 """Where a change of the code may change the tracks' files: replays of another state are not taken for today's."""
 _VERSIONS = ("pl-distill", "torch", "transformers", "timm", "motmetrics", "numpy")
-
-
-@dataclass(frozen=True)
-class _Played:
-    """One tracker that was given all clips.
-
-    Args:
-        role: What it is called in results and folders.
-        model: Its network.
-        identity: All that its tracks depend on.
-        is_baseline: Whether it is a simpler tracker beside ours.
-    """
-
-    role: str
-    model: ModelIdentity
-    identity: dict[str, Any]
-    is_baseline: bool
 
 
 def evaluate(
@@ -132,17 +111,7 @@ def evaluate(
     manifest = shards.manifest
     clips = _read_part(shards, split)
     where = choose_device(device)
-    if max_frames is not None and max_frames < 1:
-        raise ConfigError("max_frames", f"is {max_frames}", "at least 1", "Leave it out to use all frames.")
-    if not 0 <= task < tasks:
-        raise ConfigError("task", f"is {task}", f"0 to tasks - 1, which is {tasks - 1}", "Number the jobs from 0.")
-    unknown = [name for name in baselines if name not in BASELINES]
-    if unknown:
-        raise ConfigError("baselines", f"names {unknown[0]!r}", f"some of {', '.join(BASELINES)}", "Correct it.")
-    if replays is not None and not (replays / "tracks").is_dir():
-        raise ConfigError(
-            "replays", f"{replays} has no tracks", "the folder of an evaluation", "Give what --out was there."
-        )
+    _check(max_frames, task, tasks, baselines, replays)
     chain = None if behaviour is None else open_chain(embedder, behaviour, where)
     recogniser = load_recogniser(policy, where, {} if chain is None else {embedder: chain.embedder})
     sources = plan_models(str(model), None if teacher is None else str(teacher))
@@ -171,76 +140,30 @@ def evaluate(
         "versions": versions,
         "code_sha256": code_sha256(_DECIDING),
     }
-    notes: list[str] = []
-    played: list[_Played] = []
-    described = _plain({**identity, "chain": None if chain is None else chain.identity})
-    if chain is not None:
-        describe_all(chain, clips[task::tasks], out, described, max_frames, bar_line)
-    replayed: set[tuple[str, str]] = set()
-    taken: list[str] = []
-    for source in sources:
-        opened = open_model(source, prompt, where)
-        notes += opened.notes
-        own = _plain({**identity, "model": opened.identity.sha256, "preprocessing": opened.preprocessing.describe()})
-        for baseline in (None, *dict.fromkeys(baselines)):
-            role = source.role if baseline is None else f"{source.role}-{baseline}"
-            own_chain = chain if baseline is None else None
-            identity_of_role = own if baseline is None else {**own, "baseline": baseline}
-            if recogniser is not None and baseline is None:
-                identity_of_role = {**identity_of_role, "recogniser": recogniser.identity}
-            if own_chain is not None:
-                identity_of_role = {**identity_of_role, "chain": own_chain.identity}
-            played.append(_Played(role, opened.identity, identity_of_role, baseline is not None))
-            if replays is not None:
-                taken += take_over(role, clips[task::tasks], replays, out, identity_of_role, video)
-            tracker = make_tracker(opened, policy, recogniser, baseline)
-            names = replay_all(
-                role,
-                tracker,
-                own_chain,
-                clips[task::tasks],
-                out,
-                identity_of_role,
-                video,
-                max_frames,
-                seed,
-                bar_line,
-                where,
-            )
-            tracker.close()
-            replayed |= {(role, name) for name in names}
-        del opened, tracker
-        release_memory()
-    if replays is not None and replayed and not taken:
-        tqdm.write(f"nothing of {replays} is of the same model, policy, data, code and versions: all is replayed")
-    if chain is not None and not all(is_described(ClipFiles(out, TRUTH, clip.name), described) for clip in clips):
-        return None
-    records = {one.role: find_records(one.role, clips, out, one.identity, video) for one in played}
-    if any(len(found) < len(clips) for found in records.values()):
+    opened = Opened(out, clips, settings, policy, seed, video, where, chain, recogniser, identity, bar_line)
+    played = stream_clips(opened, clips[task::tasks], sources, baselines, replays)
+    records = find_all_records(opened, played)
+    if records is None:
         return None
     with held(out / "scoring.lock", wait=False) as mine:  # two jobs may end at a time
         if not mine:
             return None
-        models: dict[str, ModelResult] = {}
-        beside: dict[str, ModelResult] = {}
-        for one in played:
-            (beside if one.is_baseline else models)[one.role] = _score(one, clips, records[one.role], out, video, chain)
+        scored = {one.role: _score(opened, one, records[one.role]) for one in played}
+        models = {one.role: scored[one.role] for one in played if not one.is_baseline}
         reused = [
-            record.seconds
-            for role, found in records.items()
-            for name, record in found.items()
-            if (role, name) not in replayed
+            record.seconds for one in played for name, record in records[one.role].items() if name not in one.replayed
         ]
         frames = {clip.name: length(clip, max_frames) for clip in clips}
+        notes = [note for one in played if not one.is_baseline for note in one.notes]
         results = Results(
             settings=settings,
             split_sha256=manifest.split_sha256,
             seed=seed,
             versions=versions,
             seconds=round(time.perf_counter() - started + sum(reused), 2),
-            peak_rss_bytes=max(result.peak_rss_bytes for result in (*models.values(), *beside.values())),
+            peak_rss_bytes=max(result.peak_rss_bytes for result in scored.values()),
             models=models,
-            baselines=beside,
+            baselines={role: result for role, result in scored.items() if role not in models},
             student_vs_teacher=score_against_teacher(clips, frames, out) if len(sources) > 1 else None,
             notes=[*notes, *caveats(settings, models)],
         )
@@ -249,20 +172,28 @@ def evaluate(
     return results
 
 
-def _score(
-    played: _Played,
-    clips: Sequence[Clip],
-    records: Mapping[str, ReplayRecord],
-    out: Path,
-    video: bool,
-    chain: Chain | None,
-) -> ModelResult:
+def _check(max_frames: int | None, task: int, tasks: int, baselines: Sequence[Baseline], replays: Path | None) -> None:
+    if max_frames is not None and max_frames < 1:
+        raise ConfigError("max_frames", f"is {max_frames}", "at least 1", "Leave it out to use all frames.")
+    if not 0 <= task < tasks:
+        raise ConfigError("task", f"is {task}", f"0 to tasks - 1, which is {tasks - 1}", "Number the jobs from 0.")
+    unknown = [name for name in baselines if name not in BASELINES]
+    if unknown:
+        raise ConfigError("baselines", f"names {unknown[0]!r}", f"some of {', '.join(BASELINES)}", "Correct it.")
+    if replays is not None and not (replays / "tracks").is_dir():
+        raise ConfigError(
+            "replays", f"{replays} has no tracks", "the folder of an evaluation", "Give what --out was there."
+        )
+
+
+def _score(opened: Opened, played: Played, records: Mapping[str, ReplayRecord]) -> ModelResult:
     """Score one tracker's replays; of a baseline errors get no pictures, and nothing is told of behaviour."""
-    result = score_model(played.role, played.model, clips, records, out, video)
-    strips = video and not played.is_baseline
+    clips, out = opened.clips, opened.out
+    result = score_model(played.role, played.model, clips, records, out, opened.video)
+    strips = opened.video and not played.is_baseline
     result = replace(result, failures=explain_model(played.role, clips, records, out, strips=strips))
-    if chain is not None and not played.is_baseline:
-        result = replace(result, behaviour=score_chain(played.role, clips, out, chain.behaviour))
+    if opened.chain is not None and not played.is_baseline:
+        result = replace(result, behaviour=score_chain(played.role, clips, out, opened.chain.behaviour))
     return result
 
 
@@ -278,8 +209,3 @@ def _read_part(shards: ImageShards, part: Part) -> list[Clip]:
             "Name another part, or write shards with clips of its days.",
         )  # fmt: skip
     return clips
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` as it comes back from JSON: tuples as lists."""
-    return json.loads(json.dumps(value))
