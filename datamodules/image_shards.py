@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from datamodules.remote import COPIES, HeldCopy, LocalCopies, RemoteFolder
+from datamodules.local_copies import HeldCopy
+from datamodules.remote import COPIES, LocalCopies, RemoteFolder
 from datamodules.shard_manifest import FILE, ShardEntry, ShardManifest
 
 

@@ -9,18 +9,16 @@ import errno
 import fcntl
 import hashlib
 import logging
-import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 from datamodules.errors import DataError, UserError
 from datamodules.files import atomic_path
+from datamodules.local_copies import CopyFolder, HeldCopy, hash_file, open_lock, touch
 
 log = logging.getLogger(__name__)
 
@@ -38,25 +36,6 @@ def is_url(place: str | Path) -> bool:
     """Whether `place` is a URL, or pretends to be one, rather than a path."""
     head = str(place).partition(":")[0]
     return ":" in str(place) and head.isalnum() and (f"{head}://" in str(place) or head == "pipe" or "::" in str(place))
-
-
-class HeldCopy:
-    """A local copy that no process deletes until it is closed; a process that dies lets go of it.
-
-    Args:
-        path: Of the copy.
-        lock: Locked as shared; what makes room asks for it exclusively and does not wait. None where `path` is no copy,
-            but the file itself.
-    """
-
-    def __init__(self, path: Path, lock: BinaryIO | None) -> None:
-        self.path = path
-        self._lock = lock
-
-    def close(self) -> None:
-        """Let it go: it may be deleted from now on."""
-        if self._lock is not None:
-            self._lock.close()
 
 
 class RemoteFolder:
@@ -90,9 +69,8 @@ class RemoteFolder:
                 shown, "has a query or credentials in it", "a folder's URL, to which names are added", fix
             )
         self.url = url.rstrip("/")
-        self.root = Path(local)
-        self.folder = self.root / hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self.limit_bytes = limit_bytes
+        self.copies = CopyFolder(Path(local), limit_bytes)
+        self.folder = self.copies.root / hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self.attempts = attempts
         self.first_wait_s = first_wait_s
 
@@ -108,9 +86,9 @@ class RemoteFolder:
             RemoteError: It is not there, is not what it should be, or could not be read in all attempts.
         """
         path = self._path(file)
-        with self._open_lock(path) as lock:  # of several processes one downloads, the others find it
+        with open_lock(path) as lock:  # of several processes one downloads, the others find it
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if fresh or not self._touch(path, None, sha256):
+            if fresh or not touch(path, None, sha256):
                 self._download(file, path, None, sha256)
         return path
 
@@ -126,13 +104,13 @@ class RemoteFolder:
             RemoteError: It is not there, is not what it should be, or could not be read in all attempts.
         """
         path = self._path(file)
-        lock = self._open_lock(path)
+        lock = open_lock(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_SH)
-            while not self._touch(path, size, sha256):
+            while not touch(path, size, sha256):
                 fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one downloads, the others find it
-                if not self._touch(path, size, sha256):
-                    with self._room_for(path, size):
+                if not touch(path, size, sha256):
+                    with self.copies.room_for(path, size):
                         self._download(file, path, size, sha256)
                 fcntl.flock(lock, fcntl.LOCK_SH)  # not in one step: another may have made room in between
         except BaseException:
@@ -145,18 +123,6 @@ class RemoteFolder:
         if not parts or file.startswith("/") or "\\" in file or any(part in ("..", ".") for part in parts):
             raise RemoteError(self.url, f"names the file {file!r}", "a path below it", "Do not trust this manifest.")
         return self.folder.joinpath(*parts)
-
-    def _touch(self, path: Path, size: int | None, sha256: str | None) -> bool:
-        """Whether there is a copy of this size and content; what is published anew often has the size of before."""
-        try:
-            if size is not None and path.stat().st_size != size:
-                return False
-            if sha256 is not None and _content(path).read_text(encoding="ascii") != sha256:
-                return False
-            os.utime(path)
-        except FileNotFoundError:
-            return False
-        return True
 
     def _download(self, file: str, path: Path, size: int | None, sha256: str | None) -> None:
         where = f"{self.url}/{file}"
@@ -171,7 +137,9 @@ class RemoteFolder:
                     continue
                 if isinstance(error, OSError) and error.errno in DISK_FULL:
                     fix = "Free some of that disk, give a folder on another, or a smaller copies.limit_gib."
-                    raise RemoteError(where, f"does not fit into {self.root} ({_brief(error)})", "room", fix) from error
+                    raise RemoteError(
+                        where, f"does not fit into {self.copies.root} ({_brief(error)})", "room", fix
+                    ) from error
                 package = PACKAGES.get(urlsplit(where).scheme, "")
                 fix = (
                     f"Install it: pip install {package}." if isinstance(error, ImportError) else "Check URL and rights."
@@ -208,69 +176,9 @@ class RemoteFolder:
                 raise OSError(f"{written} bytes instead of {size}")
             if sha256 is not None and digest.hexdigest() != sha256:
                 raise OSError(f"SHA-256 {digest.hexdigest()} instead of {sha256}")
-            _content(path).unlink(missing_ok=True)  # of the copy that is replaced now
-        with atomic_path(_content(path)) as temporary:
+            hash_file(path).unlink(missing_ok=True)  # of the copy that is replaced now
+        with atomic_path(hash_file(path)) as temporary:
             temporary.write_text(digest.hexdigest(), encoding="ascii")
-
-    @contextmanager
-    def _room_for(self, path: Path, size: int) -> Iterator[None]:
-        """Make room for a copy, and keep it from other processes until the copy is there."""
-        taken = path.with_name(f".{path.name}.room")
-        with self._open_lock(self.root / "room") as room:
-            fcntl.flock(room, fcntl.LOCK_EX)
-            self._make_room(size)
-            taken.write_text(str(size), encoding="ascii")
-        try:
-            yield
-        finally:
-            taken.unlink(missing_ok=True)
-
-    def _make_room(self, size: int) -> None:
-        """Delete what nobody holds and was used least recently until `size` more bytes fit."""
-        found = []
-        for path in self.root.glob("*/*/*.tar"):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            found.append((status.st_mtime, status.st_size, path))
-        total = sum(bytes_ for _, bytes_, _ in found) + size + self._promised()
-        for _, bytes_, path in sorted(found):
-            if total <= self.limit_bytes:
-                return
-            with self._free_lock(path) as is_free:
-                if is_free:
-                    path.unlink(missing_ok=True)
-                    _content(path).unlink(missing_ok=True)
-                    total -= bytes_
-
-    def _promised(self) -> int:
-        """Return the bytes of the copies that are being made; what a killed process was promised is free again."""
-        total = 0
-        for taken in self.root.glob("*/*/.*.tar.room"):
-            with self._free_lock(taken.with_name(taken.name[1:].removesuffix(".room"))) as is_free:
-                if is_free:
-                    taken.unlink(missing_ok=True)
-                    continue
-            with suppress(FileNotFoundError):
-                total += int(taken.read_text(encoding="ascii") or 0)
-        return total
-
-    @contextmanager
-    def _free_lock(self, path: Path) -> Iterator[bool]:
-        """Lock a copy where nobody holds or makes it, and say whether that is so."""
-        with self._open_lock(path) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-
-    def _open_lock(self, path: Path) -> BinaryIO:
-        lock = path.with_name(f".{path.name}.lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        return lock.open("wb")
 
 
 @dataclass(frozen=True)
@@ -310,11 +218,6 @@ class LocalCopies:
 
 
 COPIES = LocalCopies()
-
-
-def _content(path: Path) -> Path:
-    """Return where the SHA-256 of a copy is written down."""
-    return path.with_name(f".{path.name}.sha256")
 
 
 def _options(url: str) -> dict[str, Any]:

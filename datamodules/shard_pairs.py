@@ -9,7 +9,8 @@ from datamodules.codec_basis import BASIS
 from datamodules.feature_cache import FeatureCache
 from datamodules.feature_shard import FeatureShard
 from datamodules.image_shards import ImageShards, here
-from datamodules.remote import HeldCopy, LocalCopies, RemoteFolder, is_url
+from datamodules.local_copies import HeldCopy
+from datamodules.remote import LocalCopies, RemoteFolder, is_url
 from datamodules.shard_manifest import ShardEntry
 from datamodules.splits import Part
 

@@ -26,8 +26,9 @@ from datamodules.codec_basis import BASIS, basis_identity, basis_sha256
 from datamodules.codecs import CodecName
 from datamodules.errors import CacheError, ShardError, UserError
 from datamodules.image_shards import ImageShards
+from datamodules.local_copies import HeldCopy
 from datamodules.preprocessing import Preprocessing
-from datamodules.remote import COPIES, HeldCopy, LocalCopies, is_url
+from datamodules.remote import COPIES, LocalCopies, is_url
 from datamodules.resumption import check_workers, start_method
 from datamodules.shard_index import IndexedShard, open_shard
 from datamodules.shard_manifest import ShardEntry, ShardManifest

@@ -38,7 +38,7 @@ from datamodules.pen.renderer import PenRenderer
 from datamodules.pen.seeds import generator
 from datamodules.pen.simulation import simulate
 from datamodules.splits import parse_day
-from datamodules.video import VideoWriter
+from datamodules.video_writer import VideoWriter
 
 SCENE = "scene.json"
 _FILES = ("color.mp4", "background.png", "output.json", "masks.json", SCENE)

@@ -11,7 +11,7 @@ import torch
 from datamodules.clip import Clip
 from datamodules.files import atomic_path, sha256_of, write_json
 from datamodules.images import encode_jpeg
-from datamodules.video import VideoWriter
+from datamodules.video_writer import VideoWriter
 from pl_distill.evaluation.chain import Chain
 from pl_distill.evaluation.clip_files import RECORD_SCHEMA, ClipFiles, ReplayRecord
 from pl_distill.evaluation.mask_files import write_masks

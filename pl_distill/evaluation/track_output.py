@@ -15,7 +15,7 @@ import numpy as np
 
 from datamodules.clip import Frame, Image
 from datamodules.masks import encode_mask
-from datamodules.video import GrowingVideoWriter
+from datamodules.video_writer import GrowingVideoWriter
 from pl_distill.evaluation.pictures import Canvas, annotate
 from pl_distill.evaluation.track_files import write_frame
 from pl_distill.streaming.tracked import TrackedFrame

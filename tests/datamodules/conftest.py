@@ -11,7 +11,7 @@ from datamodules.clip import Annotation, Clip
 from datamodules.masks import encode_mask
 from datamodules.shards import write_shards
 from datamodules.splits import load_split
-from datamodules.video import VideoWriter
+from datamodules.video_writer import VideoWriter
 
 
 def grey_frame(number: int, width: int = 64, height: int = 48) -> np.ndarray:

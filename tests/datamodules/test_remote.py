@@ -243,7 +243,7 @@ def test_downloads_at_the_same_time_make_room_for_each_other(tmp_path, monkeypat
     for thread in threads:
         thread.join()
     assert "".join(sorted(path.stem for path in here.folder.rglob("*.tar"))) == "efgh"
-    assert not list(here.root.rglob("*.room"))
+    assert not list(here.copies.root.rglob("*.room"))
 
 
 def test_room_that_a_killed_process_was_promised_is_free_again(tmp_path):

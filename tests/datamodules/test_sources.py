@@ -9,7 +9,8 @@ import pytest
 from datamodules.errors import ClipError
 from datamodules.live import LiveStream
 from datamodules.sources import open_source
-from datamodules.video import GrowingVideoWriter, VideoFrames, probe_video
+from datamodules.video import VideoFrames, probe_video
+from datamodules.video_writer import GrowingVideoWriter
 
 
 @pytest.fixture

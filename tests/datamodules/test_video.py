@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from datamodules.errors import ClipError
-from datamodules.video import GrowingVideoWriter, VideoFrames, VideoWriter, probe_video
+from datamodules.video import VideoFrames, probe_video
+from datamodules.video_writer import GrowingVideoWriter, VideoWriter
 
 
 def _open_files(path) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from datamodules.video import VideoWriter
+from datamodules.video_writer import VideoWriter
 from pl_distill.cli import main
 from pl_distill.errors import CheckpointError
 from pl_distill.evaluation.models import ModelSource, open_model, plan_model, plan_models

@@ -17,7 +17,8 @@ from datamodules.clip import Frame
 from datamodules.images import encode_jpeg
 from datamodules.locks import held
 from datamodules.masks import decode_masks
-from datamodules.video import VideoFrames, VideoWriter, probe_video
+from datamodules.video import VideoFrames, probe_video
+from datamodules.video_writer import VideoWriter
 from pl_distill.cli import main
 from pl_distill.commands import track as command
 from pl_distill.deploy.envelope import load_envelope

@@ -7,7 +7,7 @@ import pytest
 
 from datamodules.images import encode_jpeg
 from datamodules.masks import decode_masks
-from datamodules.video import VideoWriter
+from datamodules.video_writer import VideoWriter
 from pl_distill.cli import main
 from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3 import write_random_sam3
