@@ -1,10 +1,11 @@
 """`pl-distill demo`: every link of the chain, one after the other, on a pen that it draws itself."""
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from itertools import count as count_up
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -28,7 +29,7 @@ from pl_distill.evaluation.headline import format_table
 from pl_distill.evaluation.jobs import evaluate_in_jobs
 from pl_distill.evaluation.models import model_sha256
 from pl_distill.evaluation.report import report
-from pl_distill.evaluation.results import read_results, write_results
+from pl_distill.evaluation.results import Results, read_results, write_results
 from pl_distill.models.sam3 import load_necks, load_sam3
 from pl_distill.models.student_io import load_student
 from pl_distill.streaming import Appearance, PruningPolicy
@@ -42,6 +43,130 @@ DAYS: dict[Part, tuple[date, int]] = {  # first day and number of days in config
     "test": (date(2026, 1, 26), 6),
 }
 POLICY = PruningPolicy(appearance=Appearance())  # what a pen's owner wants: animals keep their identities
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What is made, and of what; the fields are the arguments of `demo`, the methods its steps."""
+
+    out: Path
+    domain: str
+    train_clips: int
+    train_frames: int
+    test_clips: int
+    frames: int
+    max_steps: int
+    seed: int
+    teacher: str
+
+    @property
+    def clips(self) -> dict[Part, tuple[int, int]]:
+        """Clips of each part, and frames of each: few of another pen are enough to validate on, for they look alike."""
+        return {
+            "train": (self.train_clips, self.train_frames),
+            "val": (1, min(self.train_frames, 40)),
+            "test": (self.test_clips, self.frames),
+        }
+
+    @property
+    def shards(self) -> Path:
+        """Folder of the clips as shards."""
+        return self.out / "shards"
+
+    @property
+    def features(self) -> Path:
+        """Folder of the teacher's features."""
+        return self.out / "features"
+
+    @property
+    def student(self) -> Path:
+        """Folder of the trained student."""
+        return self.out / "student"
+
+    @property
+    def evaluation_seed(self) -> int:
+        """Of the herd to score, and of the evaluation."""
+        return EVALUATION_SEED + self.seed
+
+    def check(self) -> None:
+        """Refuse numbers out of their range.
+
+        Raises:
+            ConfigError: There are more clips than days, or the seed belongs to evaluation.
+        """
+        for part, (count, _) in self.clips.items():
+            days = DAYS[part][1]
+            if not 1 <= count <= days:
+                raise ConfigError(f"--{part}_clips", f"is {count}", f"1 to {days}", "The split has no more days.")
+        most = EVALUATION_SEED - self.train_clips - 1  # each clip of training and validation shows a herd of its own
+        if not 0 <= self.seed <= most:
+            raise ConfigError("--seed", f"is {self.seed}", f"0 to {most}", "Larger seeds are kept for evaluation.")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the results depend on."""
+        settings = {"version": __version__, **asdict(self)}
+        del settings["out"], settings["teacher"]
+        return {**settings, "teacher_sha256": model_sha256(load_sam3(self.teacher)), "policy": asdict(POLICY)}
+
+    def draw(self) -> None:
+        """Draw the clips of every part."""
+        config, herds = load_pen_config(self.domain), count_up(self.seed)
+        total = sum(count * length for count, length in self.clips.values())
+        with tqdm(total=total, desc="draw", unit="frame") as bar:
+            for part, (count, length) in self.clips.items():
+                for number in range(count):
+                    draw_pen(
+                        self.out / "clips",
+                        config,
+                        days=[format_day(DAYS[part][0] + timedelta(days=number))],
+                        clips_per_day=1,
+                        frames_per_clip=length,
+                        seed=self.evaluation_seed if part == "test" else next(herds),
+                        progress=bar.update,
+                    )
+
+    def write_shards(self) -> None:
+        """Write the clips as shards."""
+        write_shards(read_clips(self.out / "clips"), load_split("pen"), self.shards)
+
+    def cache(self) -> None:
+        """Cache the teacher's features."""
+        places = [f"--model.teacher={self.teacher}", f"--data.shards={self.shards}", f"--data.cache={self.features}"]
+        run_lightning(["predict", "--config", "cache/pen.yaml", *places])
+
+    def distil(self) -> int:
+        """Train the student, and return the largest resident set of a training process, in bytes."""
+        # Two processes of one thread do more than one of two threads.
+        processes = min(2, os.cpu_count() or 1)
+        recipes = ["--config", RECIPE, "--config", "trainer/cpu.yaml"]
+        data = [f"--data.shards={self.shards}", f"--data.cache={self.features}"]
+        data.append(f"--data.batch_size={BATCH // processes}")
+        training = [
+            f"--trainer.max_steps={self.max_steps}",
+            f"--trainer.val_check_interval={max(1, self.max_steps // 5)}",
+            f"--trainer.default_root_dir={self.out / 'logs'}",
+        ]
+        machine = [f"--trainer.devices={processes}", f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}"]
+        if has_bfloat16():
+            machine.append("--trainer.precision=bf16-mixed")
+        model = [f"--seed_everything={self.seed}", f"--model.teacher={self.teacher}"]
+        peak = run_apart(["fit", *recipes, *model, *data, *training, *machine, "--ckpt_path=last"])
+        trained = load_student(self.out / "logs" / "checkpoints" / "last.ckpt")
+        necks = load_necks(self.teacher)
+        trained.attach_necks(necks.detector_neck, necks.tracker_neck)
+        trained.save_pretrained(self.student, **trained.origin)
+        return peak
+
+    def score(self) -> None:
+        """Stream and score teacher and student."""
+        models = {"model": self.student, "teacher": self.teacher, "policy": POLICY}
+        evaluation = {**models, "data": self.shards, "out": self.out, "seed": self.evaluation_seed}
+        evaluate_in_jobs([evaluation], jobs=min(self.test_clips, os.cpu_count() or 1))
+
+    def weigh(self) -> None:
+        """Predict what a device must hold."""
+        found = predict(read_recipe(find_recipe(RECIPE), self.teacher), 8, 20, ["bf16"], training=False)
+        write_budget(self.out, found, {DEVICE: load_envelope(DEVICE)})
 
 
 def demo(
@@ -72,106 +197,34 @@ def demo(
         seed: Of the pen and the student's weights.
         teacher: A SAM 3: the shipped one, or a folder.
     """
-    # Clips and frames of each. Neighbouring frames look alike: few of another pen are enough to validate on.
-    clips: dict[Part, tuple[int, int]] = {
-        "train": (train_clips, train_frames),
-        "val": (1, min(train_frames, 40)),
-        "test": (test_clips, frames),
-    }
-    for part, (count, _) in clips.items():
-        if not 1 <= count <= DAYS[part][1]:
-            raise ConfigError(f"--{part}_clips", f"is {count}", f"1 to {DAYS[part][1]}", "The split has no more days.")
-    most = EVALUATION_SEED - train_clips - 1  # each clip of training and validation shows a herd of its own
-    if not 0 <= seed <= most:
-        raise ConfigError("--seed", f"is {seed}", f"0 to {most}", "Larger seeds are kept for evaluation.")
-    settings = {
-        "version": __version__,
-        "domain": domain,
-        "train_clips": train_clips,
-        "train_frames": train_frames,
-        "test_clips": test_clips,
-        "frames": frames,
-        "max_steps": max_steps,
-        "seed": seed,
-        "teacher_sha256": model_sha256(load_sam3(teacher)),
-        "policy": asdict(POLICY),
-    }
-    steps = Steps(out / "demo.json", settings, total=7)
-    shards, features, student = (out / name for name in ("shards", "features", "student"))
+    made = Demo(out, domain, train_clips, train_frames, test_clips, frames, max_steps, seed, teacher)
+    made.check()
+    steps = Steps(out / "demo.json", made.settings(), total=7)
+    steps.run("draw", "draw the pen", out / "clips", made.draw)
+    steps.run("shards", "write shards", made.shards / "manifest.json", made.write_shards)
+    steps.run("features", "cache the teacher's features", made.features / "manifest.json", made.cache)
+    steps.run("student", "distil the student", made.student, lambda: steps.note_peak(made.distil()))
+    steps.run("evaluate", "stream and score teacher and student", out / RESULTS_FILE, made.score)
+    steps.run("budget", "predict what a device must hold", out / BUDGET_FILE, made.weigh)
+    results = _with_steps(read_results(out / RESULTS_FILE), steps)
+    write_results(out / RESULTS_FILE, results)
+    steps.run("report", "write the report", out / "report.html", lambda: report(out))
+    _print_summary(out, results)
 
-    def draw() -> None:
-        config, herds = load_pen_config(domain), count_up(seed)
-        with tqdm(total=sum(count * length for count, length in clips.values()), desc="draw", unit="frame") as bar:
-            for part, (count, length) in clips.items():
-                for number in range(count):
-                    draw_pen(
-                        out / "clips",
-                        config,
-                        days=[format_day(DAYS[part][0] + timedelta(days=number))],
-                        clips_per_day=1,
-                        frames_per_clip=length,
-                        seed=EVALUATION_SEED + seed if part == "test" else next(herds),
-                        progress=bar.update,
-                    )
 
-    def distil() -> None:
-        # Two processes of one thread do more than one of two threads.
-        processes = min(2, os.cpu_count() or 1)
-        recipes = ["--config", RECIPE, "--config", "trainer/cpu.yaml"]
-        data = [f"--data.shards={shards}", f"--data.cache={features}", f"--data.batch_size={BATCH // processes}"]
-        training = [
-            f"--trainer.max_steps={max_steps}",
-            f"--trainer.val_check_interval={max(1, max_steps // 5)}",
-            f"--trainer.default_root_dir={out / 'logs'}",
-        ]
-        machine = [f"--trainer.devices={processes}", f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}"]
-        if has_bfloat16():
-            machine.append("--trainer.precision=bf16-mixed")
-        model = [f"--seed_everything={seed}", f"--model.teacher={teacher}"]
-        steps.note_peak(run_apart(["fit", *recipes, *model, *data, *training, *machine, "--ckpt_path=last"]))
-        trained = load_student(out / "logs" / "checkpoints" / "last.ckpt")
-        necks = load_necks(teacher)
-        trained.attach_necks(necks.detector_neck, necks.tracker_neck)
-        trained.save_pretrained(student, **trained.origin)
-
-    def cache() -> None:
-        places = [f"--model.teacher={teacher}", f"--data.shards={shards}", f"--data.cache={features}"]
-        run_lightning(["predict", "--config", "cache/pen.yaml", *places])
-
-    def score() -> None:
-        evaluation = {"model": student, "data": shards, "out": out, "teacher": teacher, "seed": EVALUATION_SEED + seed}
-        evaluation["policy"] = POLICY
-        evaluate_in_jobs([evaluation], jobs=min(test_clips, os.cpu_count() or 1))
-
-    def weigh() -> None:
-        found = predict(read_recipe(find_recipe(RECIPE), teacher), 8, 20, ["bf16"], training=False)
-        write_budget(out, found, {DEVICE: load_envelope(DEVICE)})
-
-    steps.run("draw", "draw the pen", out / "clips", draw)
-    steps.run(
-        "shards",
-        "write shards",
-        shards / "manifest.json",
-        lambda: write_shards(read_clips(out / "clips"), load_split("pen"), shards),
-    )
-    steps.run("features", "cache the teacher's features", features / "manifest.json", cache)
-    steps.run("student", "distil the student", student, distil)
-    steps.run("evaluate", "stream and score teacher and student", out / RESULTS_FILE, score)
-    steps.run("budget", "predict what a device must hold", out / BUDGET_FILE, weigh)
-
-    results = read_results(out / RESULTS_FILE)
-    # Not the report's own: it shows these numbers, so it comes after them.
+def _with_steps(results: Results, steps: Steps) -> Results:
+    """Return the results with time and memory of all steps but the report's: it shows these numbers."""
     seconds = {name: step.seconds for name, step in steps.done.items() if name != "report"}
-    results = replace(
+    return replace(
         results,
         steps=seconds,
         seconds=round(sum(seconds.values()), 2),
         # The evaluation measures each clip anew, so its own peak is not in its step's.
         peak_rss_bytes=max(results.peak_rss_bytes, *(step.peak_rss_bytes for step in steps.done.values())),
     )
-    write_results(out / RESULTS_FILE, results)
-    steps.run("report", "write the report", out / "report.html", lambda: report(out))
 
+
+def _print_summary(out: Path, results: Results) -> None:
     print(f"\n{format_table(results)}\n")
     for note in results.notes:
         print(f"note: {note}")
