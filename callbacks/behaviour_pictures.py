@@ -8,6 +8,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.files import write_json
 from pl_distill.evaluation.behaviour_plots import draw_confusion, draw_precision_recall
@@ -58,4 +59,4 @@ class BehaviourPictures(Callback):
         }
         write_json(Path(trainer.default_root_dir) / RESULTS, content)
         if trainer.state.fn != TrainerFn.FITTING:
-            print(scores.table())
+            rank_zero_info(scores.table())

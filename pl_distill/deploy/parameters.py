@@ -7,9 +7,6 @@ from torch import nn
 
 from pl_distill.models.student_io import Student
 
-PAPER_TRUNK_M, PAPER_STUDENT_M, PAPER_RATIO = 446.0, 40.66, 7.77
-"""arXiv 2604.27128, abstract: millions of the teacher's backbone and of the student; system parameters fewer by."""
-
 
 @dataclass(frozen=True)
 class Part:

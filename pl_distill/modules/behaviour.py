@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,7 +40,7 @@ from pl_distill.modules.exported import ExportedModule
 _TRAINED_ON = "behaviour_features"
 """Key of a checkpoint: whose features its head reads, how many a second, in what window, and what its answers mean."""
 
-AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
+ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 
 
 def _said(embedder: str, fps: float, classes: Sequence[str], window: Window) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class BehaviourModule(ExportedModule):
 
     Logs ``train/loss``, ``val/loss``, and in percent ``val/top1``, ``val/macro_f1`` and for each class
     ``val/recall_<class>`` and ``val/precision_<class>``; with a random division of frames the stage is called
-    ``val_random_frames``, and ``test`` where `validate` looks at the test part. Before training it prints the scores
+    ``val_random_frames``, and ``test`` where `validate` looks at the test part. Before training it reports the scores
     of three baselines: the most frequent class, a head that sees boxes but no pictures, and one that sees how the axes
     of masks lie, too. The trainer needs `max_steps`.
 
@@ -87,7 +88,7 @@ class BehaviourModule(ExportedModule):
         branch_weight: float = 0.5,
         weights: str | None = None,
         baseline_steps: int = 300,
-        optimizer: OptimizerCallable = AdamW,
+        optimizer: OptimizerCallable = ADAMW,
         warmup: int = 50,
         cooldown: float = 0.4,
     ) -> None:
@@ -165,12 +166,12 @@ class BehaviourModule(ExportedModule):
         return (weights * counts.sum() / (weights * counts).sum()).float()
 
     def on_fit_start(self) -> None:
-        """Weigh the classes; print and log the baselines."""
+        """Weigh the classes; report the baselines."""
         self._weights = self.class_weights().to(self.device)
         self._judge_baselines("val")
 
     def on_validation_start(self) -> None:
-        """Print the baselines of what `validate` looks at."""
+        """Report the baselines of what `validate` looks at."""
         if self.trainer.state.fn == TrainerFn.VALIDATING:
             self._judge_baselines(self.part)
 
@@ -179,7 +180,9 @@ class BehaviourModule(ExportedModule):
         if not self.trainer.is_global_zero or not len(train):
             return
         shares = ", ".join(f"{name} {count}" for name, count in zip(names, train.counts, strict=True))
-        print(f"{len(train)} windows to train on ({shares}), {len(judged)} of {part}, divided by {self.data.division}")
+        rank_zero_info(
+            f"{len(train)} windows to train on ({shares}), {len(judged)} of {part}, divided by {self.data.division}"
+        )
         self.baselines = {"majority": majority_baseline(train, judged, names)}
         for name, columns in (("geometry_and_motion", len(BOX_MOTION)), ("with_axes_of_masks", len(MOTION))):
             self.baselines[name] = motion_baseline(
@@ -187,7 +190,7 @@ class BehaviourModule(ExportedModule):
             )
         stage = "baseline" if part == "val" else f"baseline_{part}"
         for name, scores in self.baselines.items():
-            print(f"baseline {name:<20} top-1 {scores.top1:5.1f} %  macro-F1 {scores.macro_f1:5.1f} %")
+            rank_zero_info(f"baseline {name:<20} top-1 {scores.top1:5.1f} %  macro-F1 {scores.macro_f1:5.1f} %")
             if self.logger is not None:
                 tags = {f"{stage}/{name}_top1": scores.top1, f"{stage}/{name}_macro_f1": scores.macro_f1}
                 self.logger.log_metrics(tags, 0)

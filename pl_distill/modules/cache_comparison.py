@@ -1,7 +1,7 @@
 """Does a cache still say what the teacher says? The live teacher looks at some of its frames again.
 
 It runs as `pl-distill predict` ran it: the same module, views, preprocessing and precision.
-A peer's check runs the whole teacher again, as dear as the export, and has no threshold
+A peer's check runs the whole teacher again, as expensive as the export, and has no threshold
 (github.com/SimonZeng7108/efficientsam3, ``--check-saved-embed``).
 """
 

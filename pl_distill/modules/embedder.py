@@ -35,7 +35,7 @@ from pl_distill.modules.exported import ExportedModule
 LEAST_VARIANCE = 0.04
 """Of a pose's value in a batch: a batch without a sitting animal would divide by 0."""
 
-AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
+ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 
 
 class EmbedderModule(ExportedModule):
@@ -79,7 +79,7 @@ class EmbedderModule(ExportedModule):
         identity_weight: float = 1.0,
         behaviour_weight: float = 0.5,
         pose_weight: float = 1.0,
-        optimizer: OptimizerCallable = AdamW,
+        optimizer: OptimizerCallable = ADAMW,
         warmup: int = 30,
         cooldown: float = 0.3,
         attention: str = "eager",

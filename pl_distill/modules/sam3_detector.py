@@ -28,7 +28,7 @@ from pl_distill.modules.exported import ExportedModule
 from pl_distill.modules.picture_size import check_picture_size
 from pl_distill.modules.prompt_sampling import Prompt, Vocabulary
 
-AdamW = partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.05)
+ADAMW = partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.05)
 
 
 class Sam3DetectorModule(ExportedModule):
@@ -60,7 +60,7 @@ class Sam3DetectorModule(ExportedModule):
         loss: DetectionLoss | None = None,
         mask_share: float = 1.0,
         frozen: Sequence[str] = (),
-        optimizer: OptimizerCallable = AdamW,
+        optimizer: OptimizerCallable = ADAMW,
         warmup: int = 200,
         cooldown: float = 0.3,
         attention: str = "sdpa",

@@ -58,8 +58,8 @@ class Sloppiness:
 
     Args:
         shift: Largest shift in pixels of the mask.
-        threshold: Largest distance from 0.5 of the coverage from which on a pixel belongs to the object.
-        blur: Part of masks that are averaged over 3 x 3 pixels first: round corners, lost tails.
+        threshold: A pixel belongs to the object from a coverage of 0.5 on, give or take up to this much.
+        blur: Part of masks that are averaged over 3 x 3 pixels first, which rounds corners and loses tails.
     """
 
     shift: int = 1

@@ -54,7 +54,7 @@ def judged(folder):
 
 
 @pytest.mark.parametrize("head", ["temporal", "frame", "branched"])
-def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(head, tmp_path, capsys):
+def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(head, tmp_path, caplog):
     separable(tmp_path / "features")
     words = [
         *("fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "features")),
@@ -67,8 +67,7 @@ def test_a_head_learns_beats_the_baselines_draws_its_mistakes_and_is_written(hea
         *("--data.window.init_args.past", "1", "--data.window.init_args.future", "1"),
     ]
     assert main(words) == 0
-    printed = capsys.readouterr().out
-    assert printed.index("baseline majority") < printed.index("baseline geometry_and_motion")
+    assert caplog.text.index("baseline majority") < caplog.text.index("baseline geometry_and_motion")
     results = json.loads((tmp_path / "run" / "behaviour.json").read_text())
     assert results["stage"] == "val"
     assert results["scores"]["top1"] > 97 > 75 > results["baselines"]["geometry_and_motion"]["top1"]
