@@ -152,6 +152,7 @@ class PenCropsDataModule(LightningDataModule):
             sampler,
             collate_fn=collate,
             num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
         )
 
     def val_dataloader(self) -> ResumableDataLoader:

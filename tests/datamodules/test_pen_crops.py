@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from lightning.pytorch import Trainer
 from safetensors.numpy import save_file
 
 from datamodules.crop_variety import CropVariety, vary
@@ -84,6 +85,14 @@ def test_a_pose_turns_with_its_crop():
         snout = np.array((columns.mean() - 20, rows.mean() - 20))
         (facing,) = turned(np.array([pose], np.float32), np.array([degrees]))[:, :2]
         np.testing.assert_allclose(facing, snout / np.hypot(*snout), atol=0.05)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_live_until_the_end_of_the_training(workers, tmp_path):
+    """Each is a new interpreter: started anew in each epoch, it would cost seconds again and again."""
+    data = PenCropsDataModule(str(tmp_path), [PenShare("day", 2)], [PenShare("day", 1)], num_workers=workers)
+    data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert data.train_dataloader().persistent_workers == (workers > 0)
 
 
 def test_seeds_of_the_evaluation_are_refused(tmp_path):
