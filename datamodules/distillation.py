@@ -187,9 +187,9 @@ class DistillationDataModule(LightningDataModule):
 
     @property
     def data_identity(self) -> dict[str, Any]:
-        """What a student learns from, wherever it lies, as plain values: the training pictures, and who made the maps.
+        """The training pictures and the teacher of the maps, as plain values that do not depend on where they lie.
 
-        Not what a cache's reader does not ask for, either: where the teacher came from, and versions of libraries.
+        Left out, as readers of a cache leave it out, is where the teacher came from and which libraries it ran with.
         """
         opened = self._open()
         hashes = "".join(shard.sha256 for shard in opened.images.splits["train"])

@@ -103,7 +103,7 @@ class EpochSampler(DistributedSampler[int]):
 
     @property
     def fresh(self) -> int:
-        """Samples of this rank, the first ones, that the ranks before it do not have; the rest fills its share up."""
+        """How many samples of this rank are its own: those after them repeat others, so that all shares are alike."""
         return min(max(sum(self.shard_sizes) - self.rank * self.num_samples, 0), self.num_samples)
 
     @property

@@ -190,7 +190,7 @@ def draw_domains(scores: Mapping[str, Mapping[str, float]], metric: str) -> Draw
         axes.set_xlabel("%")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         _legend(axes, len(roles))
-    return Drawing(f"{metric} by domain", "Changes are told against the first domain.", drawing.svg)
+    return Drawing(f"{metric} by domain", "Changes are relative to the first domain.", drawing.svg)
 
 
 def draw_tracks(records: Records) -> Drawing | None:

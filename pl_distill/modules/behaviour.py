@@ -249,14 +249,14 @@ class BehaviourModule(ExportedModule):
         checkpoint[_TRAINED_ON] = _said(data.embedder["identity"], data.fps, data.class_names, data.window)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse another head's checkpoint, and features that its head was not trained on; without any it is believed.
+        """Compare the checkpoint's head and what it was trained on with this run's, and remember its step.
 
-        Of which step it is, is remembered.
+        A checkpoint that does not say what it was trained on is accepted.
 
         Raises:
-            CheckpointError: It is of another kind or size of head.
-            ConfigError: They are of another embedder, or of another number of observations per second; the data name
-                other classes, or the same in another order, or another window.
+            CheckpointError: Its head is of another kind or size.
+            ConfigError: Its head was trained on features of another embedder or rate, on other classes or another
+                order of them, or on another window.
         """
         super().on_load_checkpoint(checkpoint)
         self._loaded_step = checkpoint.get("global_step")

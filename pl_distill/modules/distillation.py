@@ -226,7 +226,7 @@ class DistillationModule(LightningModule):
 
         Args:
             batch: Frames with the teacher's maps.
-            level_images: Of how many images, the first ones, the levels are wanted where the student gives a map.
+            level_images: For the first how many images the levels are computed where the student gives a map.
 
         Raises:
             ConfigError: Student and cache disagree about the shape.

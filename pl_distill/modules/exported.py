@@ -1,6 +1,6 @@
-"""Base of the trainings whose result is a folder that the callback `EXPORT` writes: optimiser, checkpoints, the check.
+"""Base of the trainings whose model is written into a folder by a callback.
 
-No command opens a model from one of their checkpoints.
+No command opens their checkpoints as a model: without the callback, the model would be lost.
 """
 
 from typing import Any
