@@ -105,6 +105,11 @@ class LiveStream:
         """None: nobody knows."""
         return None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """No files."""
+        return ()
+
     def frames(self) -> Iterator[Frame]:
         """Give frames with their times in seconds since the first.
 

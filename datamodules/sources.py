@@ -31,6 +31,10 @@ class Source(Protocol):
     def num_frames(self) -> int | None:
         """How many there will be; None where nobody knows."""
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read; none of a camera."""
+
     def frames(self) -> Iterator[Frame]:
         """Decode from the first frame to the last."""
 

@@ -9,14 +9,14 @@ from typing import Literal
 import torch
 
 from datamodules.locks import held
-from datamodules.sources import PictureFiles, open_source
+from datamodules.sources import PictureFiles, Source, open_source
 from pl_distill.deploy.envelope import check, load_envelope
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.memory import STREAMING
 from pl_distill.evaluation.models import open_model, plan_model
 from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
-from pl_distill.evaluation.track_stream import EVENTS, track_stream
+from pl_distill.evaluation.track_stream import EVENTS, RUN, track_stream
 from pl_distill.evaluation.trackers import load_recogniser
 from pl_distill.models.embedder_load import PEN_EMBEDDER, load_embedder
 from pl_distill.monitor import Monitor, Sink
@@ -112,6 +112,7 @@ def track(
     profile = None if envelope is None else load_envelope(envelope)  # a wrong name shows now, not after days
     planned = plan_model(model, teacher)
     source = open_source(video, picture_fps=picture_fps, patience_s=patience_s, file_pause_s=file_pause_s)
+    _refuse_own_input(out, source)
     if pool is not None and isinstance(source, PictureFiles) and picture_fps * place.max_gap_s < 1:
         raise ConfigError(
             f"--picture_fps {picture_fps}", f"puts {1 / picture_fps:.1f} s between pictures",
@@ -183,6 +184,17 @@ def _refuse_older_run(out: Path, overwrite: bool) -> None:
         raise ConfigError(
             f"--out {out}", f"holds {TRACKS} of an older run", "a new folder", "Name another, or give --overwrite true."
         )
+
+
+def _refuse_own_input(out: Path, source: Source) -> None:
+    """Refuse a source of which a file would be deleted or written over."""
+    written = {(out / name).resolve() for name in (TRACKS, MASKS, VIDEO, ANIMALS, EVENTS, RUN)}
+    for path in source.paths:
+        if path.resolve() in written:
+            raise ConfigError(
+                f"--out {out}", f"would write over {path}, which is to be tracked",
+                "a folder apart from what is tracked", "Name another folder, or narrow the pattern.",
+            )  # fmt: skip
 
 
 def _read_time(began: str) -> datetime:

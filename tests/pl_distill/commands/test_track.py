@@ -1,6 +1,7 @@
 """`pl-distill track` from the command line: what is written, what survives a kill, and how mistakes are answered."""
 
 import json
+import signal
 import subprocess
 import time
 from dataclasses import asdict, dataclass
@@ -161,17 +162,21 @@ def test_a_student_tracks_inside_its_teacher(model, video, tmp_path, capsys):
 
 @dataclass
 class Camera:
-    """A camera whose events are given: an exception, or the width of a picture, 0 for a black one."""
+    """A camera whose events are given: an exception, a signal, or the width of a picture, 0 for a black one."""
 
     events: list
     fps: float | None = None
     num_frames: int | None = None
     name: str = "rtsp://host/pen"
+    paths: tuple = ()
+    ends: bool = False
 
     def frames(self):
         for index, event in enumerate(self.events):
             if isinstance(event, BaseException):
                 raise event
+            if isinstance(event, signal.Signals):
+                signal.raise_signal(event)
             image = picture(index, event, event * 3 // 4) if event else np.zeros((48, 64, 3), np.uint8)
             yield Frame(index, index / 6 + (60 if index > 3 else 0), image, None)
 
@@ -330,6 +335,21 @@ class TestRefused:
         assert main(self.words(video, model, tmp_path, "--overwrite=true", "--max_frames=1")) == 0
         assert set(read_tracks(tmp_path / "tracks.txt")) == {0}
         assert not (tmp_path / "animals.jsonl").exists(), "what nothing describes now has no old description"
+
+    @pytest.mark.parametrize("name", ["annotated.mp4", "events.log"])
+    def test_a_video_that_the_run_would_write_over(self, model, video, tmp_path, capsys, name):
+        day = tmp_path / "day"
+        day.mkdir()
+        kept = day / name
+        kept.write_bytes(video.read_bytes())
+        link = tmp_path / "link.mp4"
+        link.symlink_to(kept)
+        pattern = f"{day}/*{kept.suffix}"
+        for source in (kept, link, pattern):
+            words = self.words(source, model, day, "--overwrite=true", "--max_frames=1")
+            self.refused(capsys, words, f"--out {day}: would write over", "a folder apart from what is tracked")
+        assert kept.read_bytes() == video.read_bytes()
+        assert list(day.iterdir()) == [kept]
 
     def test_a_folder_that_another_run_writes_or_has_just_written(self, model, video, tmp_path, capsys, monkeypatch):
         def open_beside(*arguments):
