@@ -4,6 +4,7 @@ import glob
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -147,6 +148,21 @@ def open_source(
     raise ClipError(
         shown, "is not there", "a video, a folder of pictures, a pattern, or the address of a camera", "Check the path."
     )
+
+
+def begun(source: Source) -> Iterator[Frame]:
+    """Wait for the first frame of a source; give all frames from it on.
+
+    Who replaces an older run's files does so after this: a camera may not answer.
+
+    Raises:
+        ClipError: It cannot be opened, or gives no frame.
+    """
+    frames = source.frames()
+    first = next(frames, None)
+    if first is None:
+        raise ClipError(source.name, "gives no picture", "at least one", "Check that a player can show it.")
+    return chain((first,), frames)
 
 
 def _of_files(given: str, files: list[Path], picture_fps: float, file_pause_s: float) -> Source:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from datamodules.locks import held
-from datamodules.sources import PictureFiles, Source, open_source
+from datamodules.sources import PictureFiles, Source, begun, open_source
 from pl_distill.deploy.envelope import check, load_envelope
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.devices import choose_device
@@ -148,12 +148,13 @@ def track(
                 f"--out {out}", "is written by another run", "a folder for each", "Name another, or wait for its end."
             )
         _refuse_older_run(out, overwrite)  # one that began and ended while this one loaded its model
+        frames = begun(source)  # nothing is replaced, or left behind, for a camera that does not answer
         (out / ANIMALS).unlink(missing_ok=True)  # an older run's, which this one may not write
         if model_of_animals is not None:
             sinks: list[Sink] = [*([] if keeper is None else [keeper]), AnimalLines(out / ANIMALS, keeper)]
             monitor = Monitor(model_of_animals, head, sinks)
         done = track_stream(
-            source, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames,
+            source, frames, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames,
             recogniser=recogniser, monitor=monitor,
         )  # fmt: skip
     speed = f"{done.frames_per_second:.2f} frames/s in the tracker"

@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from datamodules.clip import Frame
 from datamodules.files import write_json
 from datamodules.sources import Source
 from pl_distill.evaluation.event_log import events_to
@@ -57,6 +59,7 @@ class TrackedStream:
 
 def track_stream(
     source: Source,
+    frames: Iterator[Frame],
     opened: OpenedModel,
     out: Path,
     *,
@@ -74,6 +77,7 @@ def track_stream(
 
     Args:
         source: What to track.
+        frames: All of its frames; the first should be there (`begun`), since files are replaced without one, too.
         opened: The model.
         out: Folder; the files of an older run in it are replaced.
         policy: What the tracker forgets, when tracks end, and whether animals are recognised by their looks.
@@ -124,7 +128,7 @@ def track_stream(
             closing(monitor) if monitor is not None else nullcontext(),
         ):
             try:
-                for frame in islice(source.frames(), max_frames):
+                for frame in islice(frames, max_frames):
                     began = time.perf_counter()
                     tracks = tracker.update(frame.image, frame.timestamp_s)
                     done.tracker_s += time.perf_counter() - began

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from datamodules.clip import Frame
+from datamodules.errors import ClipError
 from datamodules.images import encode_jpeg
 from datamodules.locks import held
 from datamodules.masks import decode_masks
@@ -221,6 +222,26 @@ def test_ctrl_c_ends_a_camera_and_stops_a_video_with_whole_files(camera, model, 
     assert probe_video(tmp_path / "out" / "annotated.mp4").num_frames == 2
 
 
+@pytest.mark.parametrize(
+    "event", [ClipError("rtsp://host/pen", "cannot be opened", "a camera", "Check it."), KeyboardInterrupt()]
+)
+def test_a_camera_that_gives_no_first_frame_blocks_no_retry_and_replaces_nothing(
+    camera, model, tmp_path, capsys, event
+):
+    out = tmp_path / "out"
+    camera([event])
+    assert track("rtsp://host/pen", model, out) != 0
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    for name in ("tracks.txt", "masks.jsonl", "annotated.mp4", "animals.jsonl", "events.log", "run.json"):
+        (out / name).write_text("yesterday\n")
+    assert track("rtsp://host/pen", model, out, "--overwrite=true", "--behaviour=pen_behaviour") != 0
+    assert {path.read_text() for path in out.iterdir() if path.name != ".lock"} == {"yesterday\n"}
+    camera([])
+    assert track("rtsp://host/pen", model, out, "--overwrite=true") == 1
+    assert "rtsp://host/pen: gives no picture" in capsys.readouterr().err
+    assert {path.read_text() for path in out.iterdir() if path.name != ".lock"} == {"yesterday\n"}
+
+
 def test_what_was_tracked_before_an_error_stays(model, tmp_path, capsys):
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -267,15 +288,15 @@ def test_a_kill_loses_at_most_the_last_picture(model, tmp_path):
     assert json.loads((out / "run.json").read_text())["state"] == "running"
 
 
-@pytest.mark.parametrize(("every_s", "seen"), [(0.0, [0, 1, 2]), (10.0, [0, 0, 0])])
+@pytest.mark.parametrize(("every_s", "seen"), [(0.0, [1, 2, 3]), (10.0, [0, 0, 0])])
 def test_the_record_of_a_run_that_goes_on_says_how_far_it_is(monkeypatch, model, tmp_path, every_s, seen):
     found = []
 
     class Watched(Camera):
         def frames(self):
             for frame in super().frames():
-                found.append(json.loads((tmp_path / "run.json").read_text()))
                 yield frame
+                found.append(json.loads((tmp_path / "run.json").read_text()))
 
     monkeypatch.setattr(streaming, "RECORD_S", every_s)
     monkeypatch.setattr(command, "open_source", lambda given, **_: Watched([64, 64, 64]))
