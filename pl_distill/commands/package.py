@@ -6,6 +6,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from pl_distill.assets import shipped_models
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.models import (
     STUDENT,
@@ -69,6 +70,8 @@ def package(model: str, out: Path, teacher: str | None = None, prompts: list[str
     if is_bundle(model):
         raise ConfigError("--model", f"is {model!r}, a bundle already", "a student", "Copy the folder.")
     if not is_student(model):
+        if not Path(model).exists() and model not in shipped_models():
+            load_student(model)  # says that it is not there, and what there is
         raise ConfigError("--model", f"is {model!r}, which is no student", "a student", "Distil one: pl-distill fit.")
     if prompts == []:
         raise ConfigError("--prompts", "is empty", "words that the device shall find", "Name one, or leave it out.")

@@ -194,6 +194,13 @@ def test_a_bundle_runs_in_half_precision(bundle, video, tmp_path, precision):
 def test_what_is_no_student_and_what_exists_are_refused(bundle, teacher, tmp_path, capsys):
     assert main(["package", "--model", str(teacher), "--out", str(tmp_path / "new")]) == 1
     assert "is no student" in capsys.readouterr().err
+    for name in ("pen_studnet", str(tmp_path / "studnet"), "runs/studnet"):
+        assert main(["package", "--model", name, "--out", str(tmp_path / "new")]) == 1
+        said = capsys.readouterr().err
+        assert f"error: {name}: does not exist, expected a student's folder" in said
+        assert "pen_student" in said
+    assert main(["package", "--model", "pen_teacher", "--out", str(tmp_path / "new")]) == 1
+    assert "is 'pen_teacher', which is no student" in capsys.readouterr().err
     student = make_student("necks", teacher, tmp_path / "student")
     assert main(["package", "--model", str(student), "--out", str(bundle)]) == 1
     assert "is not empty" in capsys.readouterr().err
