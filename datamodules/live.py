@@ -6,7 +6,6 @@ given; those that came while the taker was busy are dropped and counted.
 """
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -18,11 +17,11 @@ from typing import Self
 import av
 from av.container import InputContainer
 
+from datamodules.addresses import SCHEMES, scheme_of, without_secrets
 from datamodules.clip import Frame, Image
 from datamodules.errors import ClipError
 from datamodules.video import since_the_first, tells_times, to_rgb
 
-SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")
 _HTTP = ("http", "https")
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # as FFmpeg calls it
 _PROTOCOLS = "rtp,srtp,tcp,tls,crypto,httpproxy,hls," + ",".join(SCHEMES)  # what a stream may open in its turn
@@ -35,40 +34,6 @@ _JOIN_S = 2.0  # for a thread to notice that nobody wants its pictures any more;
 _PAUSE_S = (0.5, 30.0)  # between attempts to reach it again: first, longest
 
 logger = logging.getLogger(__name__)
-
-
-def is_live(address: str) -> bool:
-    """Whether this is the address of a stream, or a video device."""
-    return scheme_of(address) in SCHEMES or Path(address).is_char_device()
-
-
-def scheme_of(address: str) -> str | None:
-    """Return what stands before the first colon, in lower case, if that can be the name of a protocol."""
-    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]+(?=[:,])", address)
-    return found[0].lower() if found else None
-
-
-def without_secrets(address: str) -> str:
-    """Return an address without user, password, query and fragment, as it may be shown and stored; others as they are.
-
-    Some cameras want the password in the path: ``rtsp://10.0.0.7/user=admin_password=1234_channel=1``, or both in a
-    part of it, ``rtsp://10.0.0.7/0/admin:1234/main``. A password may hold what it should not,
-    ``rtsp://admin:a/b@10.0.0.7``, and an address may lack its protocol: rather too much is hidden than too little.
-    """
-    shown = re.sub(r"(?i)((?:pass[a-z]*|pwd|pw|token|key)=)[^/&]*", r"\1...", address)
-    found = re.match(r"[^:/?#]+://", shown)
-    scheme, rest = (found[0], shown[found.end() :]) if found else ("", shown)
-    before, _, after = rest.rpartition("@")
-    if re.match(r".*:" if scheme else r"[^/]*:", before):  # user:password; a path has its slash first
-        if re.search(r"[?#]", before):
-            return f"{scheme}..."  # of a password, or of a query? What follows the last @ could be secret
-        rest = after
-    elif scheme:
-        rest = re.sub(r"^[^/?#]*@", "", rest)
-    if not scheme:
-        return rest
-    place, *path = re.split(r"[?#]", rest)[0].split("/")
-    return scheme + "/".join([place, *(re.sub(r"(?i).+(:|%3a).+", "...", part) for part in path)])
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
+from datamodules.addresses import SCHEMES, is_live, scheme_of, without_secrets
 from datamodules.clip import Frame
 from datamodules.errors import ClipError
 from datamodules.images import ImageFiles
-from datamodules.live import SCHEMES, LiveStream, is_live, scheme_of, without_secrets
+from datamodules.live import LiveStream
 from datamodules.video import VideoFrames, VideoInfo, probe_video, since_the_first
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from datamodules.live import without_secrets
+from datamodules.addresses import without_secrets
 from pl_distill.errors import ConfigError
 
 KNOWN = "arguments that the command knows"
