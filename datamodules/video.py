@@ -28,6 +28,7 @@ from datamodules.files import sha256_of
 # By default libswscale rounds as the CPU's vector units like it. Interpolation concerns colour: nothing is resized.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _ROUNDING_S = 1e-3  # Matroska's clock, the coarsest that is usual: a time so near to an even rate is that of the rate
+_PICTURES_LIKE_MP4 = (".avif", ".heic", ".heif")
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,13 @@ def probe_video(path: str | Path, *, allow_damage: bool = False) -> VideoInfo:
         if damaged:
             logger.warning("%s: %d of %d frames are damaged; what is missing is guessed", path, damaged, num_frames)
         rate = stream.average_rate or stream.guessed_rate
+        if _is_picture(path, container, num_frames):
+            raise ClipError(
+                path,
+                "is a picture",
+                "a video, or pictures as .jpg or .png",
+                "Convert pictures to these; --picture_fps says how far apart they lie.",
+            )
         if num_frames == 0 or rate is None:
             raise _no_video(path, "holds no frames")
         return VideoInfo(stream.codec_context.width, stream.codec_context.height, float(rate), num_frames)
@@ -182,6 +190,14 @@ def _open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             yield container, stream
     except av.FFmpegError as error:
         raise _no_video(path, f"cannot be read ({error.strerror})") from error
+
+
+def _is_picture(path: Path, container: InputContainer, num_frames: int) -> bool:
+    """Whether FFmpeg plays a picture as a video of one frame, at a rate that it makes up."""
+    name = container.format.name  # "bmp_pipe", "tiff_pipe"; pictures that move have others
+    if name.endswith("_pipe") or path.suffix.lower() in _PICTURES_LIKE_MP4:
+        return True
+    return name == "gif" and num_frames == 1
 
 
 def _whole_packets(

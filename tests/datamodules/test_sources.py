@@ -166,6 +166,19 @@ def test_a_pattern_of_pictures_and_a_single_picture(tmp_path, write_pictures, nu
     assert open_source(str(folder / "b.jpg")).num_frames == 1
 
 
+@pytest.mark.parametrize(("form", "codec", "pixels"), [("gif", "gif", "rgb8"), ("mjpeg", "mjpeg", "yuvj420p")])
+def test_pictures_that_move_are_a_video(tmp_path, picture, form, codec, pixels):
+    path = tmp_path / f"a.{form}"
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format=pixels)))
+        container.mux(stream.encode(None))
+    assert open_source(str(path)).num_frames == 3
+
+
 def test_a_file_whose_name_looks_like_an_address_is_a_file(tmp_path, write_video, monkeypatch):
     write_video(tmp_path / "pipe:0.mp4", frames=2)
     write_video(tmp_path / "concat:a|b.mp4", frames=1)
@@ -207,6 +220,18 @@ class TestRefused:
         write_video(tmp_path / "b.mp4")
         pattern = str(tmp_path / "*")
         refused(ClipError, lambda: open_source(pattern), where=pattern, found="a.jpg and b.mp4")
+
+    @pytest.mark.parametrize("name", ["1.bmp", "1.tif", "1.webp", "1.gif", "1.JPE"])
+    def test_pictures_of_other_kinds(self, tmp_path, picture, refused, name):
+        for path in (tmp_path / "1.gif", tmp_path / "2.gif") if name == "1.gif" else (tmp_path / name,):
+            cv2.imwrite(str(path), picture(0))
+        for given in (tmp_path / name, tmp_path / f"*{name[1:]}"):
+            error = refused(ClipError, lambda given=given: open_source(str(given)), where=name, found="is a picture")
+            assert error.expected == "a video, or pictures as .jpg or .png"
+
+    def test_pictures_in_the_container_of_a_video(self, tmp_path, write_video, refused):
+        path = write_video(tmp_path / "1.mp4", frames=1).rename(tmp_path / "1.HEIC")
+        refused(ClipError, lambda: open_source(str(path)), where=path, found="is a picture")
 
     def test_a_truncated_video_before_anything_is_decoded(self, tmp_path, write_video, refused):
         path = write_video(tmp_path / "a.mp4", frames=30)
