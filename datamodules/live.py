@@ -25,8 +25,8 @@ from datamodules.video import since_the_first, tells_times, to_rgb
 _HTTP = ("http", "https")
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # as FFmpeg calls it
 _PROTOCOLS = "rtp,srtp,tcp,tls,crypto,httpproxy,hls," + ",".join(SCHEMES)  # what a stream may open in its turn
-_OPEN_S, _READ_S = 15.0, 10.0  # without an answer for so long, a camera is gone
-_PICTURE_S = 30.0  # without a picture for so long, too, whatever else it sends; the first one may take a while
+# Without a picture for so long a camera is gone, whatever else it sends. FFmpeg wants two of them to open JPEG pictures.
+_SILENCE_S = 30.0
 _JUMP_S = 10.0  # a clock that jumps so far tells nothing about when to show a picture
 _HASTE = 0.995  # a burst is given a little faster than it was taken, or a camera's fast clock would leave us behind
 _FPS = 25.0  # of a recording that tells neither its rate nor its pictures' times
@@ -116,7 +116,7 @@ class LiveStream:
         except (av.FFmpegError, OSError) as error:
             raise ClipError(
                 self.name,
-                f"cannot be opened ({error.strerror or error})",
+                f"cannot be opened ({_reason(error)})",
                 "a camera or stream that answers",
                 "Check address, user and password, and that another player can show it.",
             ) from None  # FFmpeg's own message repeats the address, with the password
@@ -133,13 +133,18 @@ class LiveStream:
             try:
                 return _Connection(self.address), pause
             except (av.FFmpegError, OSError) as error:
-                reason = str(error.strerror or error)
+                reason = _reason(error)
         raise ClipError(
             self.name,
             f"dropped out and was away for {away:.0f} s ({reason})",
             f"it to come back within {self.patience_s:.0f} s",
             "Check the camera, or wait longer with --patience_s.",
         )
+
+
+def _reason(error: av.FFmpegError | OSError) -> str:
+    """Say why nothing could be opened; of our time limit FFmpeg knows no more than that it was asked to stop."""
+    return f"no picture for {_SILENCE_S:.0f} s" if isinstance(error, av.ExitError) else str(error.strerror or error)
 
 
 def _is_recording(address: str, container: InputContainer) -> bool:
@@ -166,7 +171,7 @@ class _Connection:
         device = Path(address).is_char_device()
         options = {} if device else {"protocol_whitelist": _PROTOCOLS, "rtsp_flags": "prefer_tcp"}
         self._container: InputContainer = av.open(
-            address, format="v4l2" if device else None, options=options, timeout=(_OPEN_S, _READ_S)
+            address, format="v4l2" if device else None, options=options, timeout=_SILENCE_S
         )
         if not self._container.streams.video:
             self._container.close()
@@ -209,8 +214,8 @@ class _Connection:
         """Give pictures and when they arrived; of a recording its own times, None where it tells none."""
         while True:
             with self._changed:
-                if not self._changed.wait_for(lambda: self._newest is not None or self._ended, _PICTURE_S):
-                    self.error = f"no picture for {_PICTURE_S:.0f} s"
+                if not self._changed.wait_for(lambda: self._newest is not None or self._ended, _SILENCE_S):
+                    self.error = f"no picture for {_SILENCE_S:.0f} s"
                 taken, self._newest = self._newest, None
                 self._changed.notify_all()
             if taken is None:
@@ -232,6 +237,8 @@ class _Connection:
                     continue
                 for picture in pictures:
                     self._offer(picture, self._due(picture))
+        except av.ExitError:  # our time limit: the same as that of `_taken`, but this knows more
+            self.error = f"no data for {_SILENCE_S:.0f} s"
         except (av.FFmpegError, OSError) as error:
             self.error = self.error or error.strerror or type(error).__name__
         finally:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -285,6 +286,59 @@ def test_a_camera_of_jpeg_pictures_may_tell_a_size(picture, form, kind):
     assert len(calls) > 2
 
 
+@contextlib.contextmanager
+def jpeg_camera(*pauses_s: float):
+    """Send a picture before each pause, by HTTP, then nothing for a while; give the address."""
+    sent = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+    part = b"--x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(sent), sent)
+    over = threading.Event()
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=x")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for pause_s in pauses_s:
+                    self.wfile.write(part)
+                    over.wait(pause_s)
+                over.wait(5)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/pen"
+        over.set()
+        server.shutdown()
+
+
+def test_a_camera_of_a_picture_every_twelve_seconds_is_none_that_drops_out(caplog):
+    with jpeg_camera(0.5, 0.5, 12, 0) as address:
+        stream = LiveStream(address, patience_s=0).frames()
+        while next(stream).timestamp_s < 10:
+            pass
+        stream.close()
+    assert caplog.messages == []
+
+
+def test_a_camera_that_sends_nothing_more_is_told_so(caplog, monkeypatch):
+    monkeypatch.setattr(live, "_SILENCE_S", 0.6)
+    with jpeg_camera(0.1, 0.1, 0.1, 0.1) as address:
+        frames, _ = until_given_up(LiveStream(address, patience_s=0))
+    assert frames
+    assert "the stream broke off (no data for 1 s)" in caplog.text
+
+
+def test_a_camera_that_answers_without_a_picture_is_told_so(monkeypatch, refused):
+    monkeypatch.setattr(live, "_SILENCE_S", 0.6)
+    with jpeg_camera() as address:
+        stream = LiveStream(address)
+        refused(ClipError, lambda: next(stream.frames()), found="cannot be opened (no picture for 1 s)")
+
+
 def test_fragments_of_many_pictures_are_given_as_far_apart_as_they_were_taken(picture, number_of):
     data = as_sent(picture, "mp4", 30, movflags="empty_moov+default_base_moof", frag_duration="400000")
     with http_server([data], length=False) as (address, _):
@@ -371,7 +425,7 @@ def test_a_camera_that_sends_only_sound_is_lost(picture, monkeypatch, caplog):
         def log_message(self, *_):
             pass
 
-    monkeypatch.setattr(live, "_PICTURE_S", 0.4)
+    monkeypatch.setattr(live, "_SILENCE_S", 0.4)
     with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         stream = LiveStream(f"http://127.0.0.1:{server.server_port}/pen").frames()
@@ -434,7 +488,7 @@ def test_a_device_without_a_picture_is_given_up_and_left_alone_while_it_is_stuck
     freed = threading.Event()
     device = Fake(freed if stuck else None)
     monkeypatch.setattr(live.av, "open", lambda *_, **__: device)
-    monkeypatch.setattr(live, "_PICTURE_S", 0.05)
+    monkeypatch.setattr(live, "_SILENCE_S", 0.05)
     monkeypatch.setattr(live, "_JOIN_S", 0.1)
     frames, error = until_given_up(LiveStream("/dev/video0", patience_s=0.1))
     assert frames == []
