@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,7 +36,7 @@ _PAUSE_S = (0.5, 30.0)  # between attempts to reach it again: first, longest
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class LiveStream:
     """Frames of a stream or a device in the order of their arrival; the frames' indices count those that were given.
 
@@ -48,12 +48,16 @@ class LiveStream:
         address: ``rtsp://...``, ``http://...`` or the like, or a device such as ``/dev/video0``.
         patience_s: How long to reach for a camera that dropped out, before giving up.
 
+    Attributes:
+        ends: Whether it is a recording; known when it has answered, which it has before its first frame.
+
     Raises:
         ClipError: While iterating: nothing answers at first, a recording breaks off, or the camera did not come back.
     """
 
     address: str
     patience_s: float = 600.0
+    ends: bool = field(default=False, init=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -87,6 +91,7 @@ class LiveStream:
         pause = _PAUSE_S[0]
         connection = self._open()
         while True:
+            self.ends = connection.recorded
             with connection:
                 for arrived, image in connection:
                     if lost is not None:

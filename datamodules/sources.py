@@ -34,6 +34,10 @@ class Source(Protocol):
         """How many there will be; None where nobody knows."""
 
     @property
+    def ends(self) -> bool:
+        """Whether it ends by itself, as a camera does not; of an address known from the first frame on."""
+
+    @property
     def paths(self) -> tuple[Path, ...]:
         """The files that are read; none of a camera."""
 
@@ -69,6 +73,11 @@ class VideoFiles:
         """Of all files."""
         return sum(info.num_frames for info in self.infos)
 
+    @property
+    def ends(self) -> bool:
+        """After its last file."""
+        return True
+
     def frames(self) -> Iterator[Frame]:
         """Decode the files from first to last; indices and times go on from file to file."""
         index, begin_s = 0, 0.0
@@ -102,6 +111,11 @@ class PictureFiles:
     def num_frames(self) -> int:
         """One per file."""
         return len(self.paths)
+
+    @property
+    def ends(self) -> bool:
+        """After its last picture."""
+        return True
 
     def frames(self) -> Iterator[Frame]:
         """Decode the pictures from first to last."""

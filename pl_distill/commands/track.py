@@ -176,7 +176,7 @@ def track(
         print(f"device    {verdict}")
         if limit == "fail":
             verdict.enforce()
-    if done.state == "stopped" and source.num_frames is not None:
+    if done.state == "stopped" and source.ends:
         raise SystemExit(130)  # as the shell has it for Ctrl-C; a camera's run has no other end
 
 

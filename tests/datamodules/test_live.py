@@ -516,9 +516,11 @@ def test_frames_that_come_while_the_taker_is_busy_are_dropped_and_counted(rtsp_c
 
 
 def test_rtsp_pictures_arrive_whole(rtsp_camera, number_of, picture):
-    stream = LiveStream(rtsp_camera).frames()
+    camera = LiveStream(rtsp_camera)
+    stream = camera.frames()
     frame = next(stream)
     stream.close()
+    assert not camera.ends
     assert abs(frame.image.astype(int) - picture(number_of(frame.image))).mean() < 6
 
 
@@ -538,12 +540,14 @@ def test_a_recording_on_a_server_is_given_whole_and_ends(tmp_path, write_video, 
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         stream = LiveStream(f"http://127.0.0.1:{server.server_port}/a.mp4")
+        assert not stream.ends
         seen = []
         for frame in stream.frames():
             time.sleep(0.02)
             seen.append((number_of(frame.image), round(frame.timestamp_s, 3)))
         server.shutdown()
     assert seen == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
+    assert stream.ends, "it is known when it answers"
 
 
 def test_a_camera_that_does_not_answer_is_refused_without_its_password(refused):

@@ -209,9 +209,9 @@ def test_a_camera_that_blacks_out_pauses_and_changes_its_size_is_followed_on(cam
     )
 
 
-@pytest.mark.parametrize(("length", "code"), [(None, 0), (6, 130)])
-def test_ctrl_c_ends_a_camera_and_stops_a_video_with_whole_files(camera, model, tmp_path, capsys, length, code):
-    camera([64, 64, KeyboardInterrupt()], num_frames=length)
+@pytest.mark.parametrize(("ends", "code"), [(False, 0), (True, 130)])
+def test_ctrl_c_ends_a_camera_and_stops_a_video_with_whole_files(camera, model, tmp_path, capsys, ends, code):
+    camera([64, 64, KeyboardInterrupt()], ends=ends)
     try:
         found = track("pen", model, tmp_path / "out")
     except SystemExit as stop:
