@@ -10,6 +10,7 @@ import torch
 
 from datamodules.locks import held
 from datamodules.sources import PictureFiles, Source, begun, open_source
+from pl_distill.commands.stopping import sigterm_as_ctrl_c
 from pl_distill.deploy.envelope import check, load_envelope
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.devices import choose_device
@@ -62,7 +63,7 @@ def track(
     """Follow the animals of a video or a camera: identities, boxes, masks, an annotated video.
 
     Everything is written as it goes: tracks.txt (MOTChallenge), masks.jsonl (COCO run-length masks), annotated.mp4,
-    events.log (tracks that end, cameras that drop out) and run.json. Ctrl-C ends a camera's run.
+    events.log (tracks that end, cameras that drop out) and run.json. Ctrl-C or SIGTERM ends a camera's run.
     With a pool or a behaviour head every animal is described, too: animals.jsonl says what each did and, with a pool,
     who it is, over gaps, days and restarts.
     Example: pl-distill track pen.mp4 --model runs/demo/student --out runs/pen
@@ -130,6 +131,7 @@ def track(
     for note in opened.notes:
         print(f"note: {note}")
     with ExitStack() as stack:
+        stack.enter_context(sigterm_as_ctrl_c())  # first, so that it is given back when all else is written
         model_of_animals = head = keeper = monitor = None
         given = None if began is None else _read_time(began)
         if pool is not None or behaviour is not None:

@@ -36,8 +36,8 @@ class TrackedStream:
     """What a run did.
 
     Args:
-        state: ``running``, ``finished`` (the source ended, or `max_frames` were done), or ``stopped`` (Ctrl-C or an
-            error).
+        state: ``running``, ``finished`` (the source ended, or `max_frames` were done), or ``stopped`` (Ctrl-C,
+            SIGTERM or an error).
         frames: Written so far.
         tracks: Identities so far.
         tracker_s: Time in the tracker; decoding, drawing and waiting for a camera are not in it.
@@ -72,7 +72,7 @@ def track_stream(
 ) -> TrackedStream:
     """Give every frame of a source to a tracker, and write tracks, masks, video, events and a record into `out`.
 
-    Ctrl-C ends it as the end of the video does, with the state ``stopped``; the files are whole. The record is written
+    KeyboardInterrupt ends it as the end of the video does, with the state ``stopped``; the files are whole. The record is written
     anew every `RECORD_S` seconds, so that a run that was killed still says how far it came.
 
     Args:

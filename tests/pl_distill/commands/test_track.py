@@ -209,17 +209,34 @@ def test_a_camera_that_blacks_out_pauses_and_changes_its_size_is_followed_on(cam
     )
 
 
-@pytest.mark.parametrize(("ends", "code"), [(False, 0), (True, 130)])
-def test_ctrl_c_ends_a_camera_and_stops_a_video_with_whole_files(camera, model, tmp_path, capsys, ends, code):
-    camera([64, 64, KeyboardInterrupt()], ends=ends)
+@pytest.fixture
+def asked_to_end():
+    """Signals that reach nobody but the test, which would otherwise end with them."""
+    missed = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: missed.append(number))
+    yield missed
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("asked", [KeyboardInterrupt(), signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(("ends", "code"), [(False, 0), (True, 130)], ids=["camera", "recording"])
+def test_ctrl_c_and_sigterm_end_a_camera_and_stop_a_recording_with_whole_files(
+    camera, model, tmp_path, capsys, asked_to_end, asked, ends, code
+):
+    camera([64, 64, asked], ends=ends)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        found = track("pen", model, tmp_path / "out")
+        found = track("pen", model, tmp_path / "out", "--behaviour=pen_behaviour")
     except SystemExit as stop:
         found = stop.code
     assert found == code
+    assert not asked_to_end
+    assert signal.getsignal(signal.SIGTERM) is handler
     assert "stopped after 2 frames" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "stopped"
     assert probe_video(tmp_path / "out" / "annotated.mp4").num_frames == 2
+    animals = [json.loads(line) for line in (tmp_path / "out" / "animals.jsonl").read_text().splitlines()]
+    assert {row["image_id"] for row in animals} == {1, 2}, "what waited for its behaviour is written, too"
 
 
 @pytest.mark.parametrize(
