@@ -29,6 +29,7 @@ from pl_distill.streaming import PruningPolicy
 
 DEFAULT_POLICY = PruningPolicy(mode="bounded", encode_singly=True)  # a camera may run for months, on a small device
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CAMERA = "camera"
 DEFAULT_PLACE = PenMap()
 DEFAULT_IDENTIFY = IdentifierPolicy()
 
@@ -46,7 +47,7 @@ def track(
     patience_s: float = 600.0,
     file_pause_s: float = 0.0,
     pool: Path | None = None,
-    camera: str = "camera",
+    camera: str = CAMERA,
     began: str | None = None,
     embedder: str = PEN_EMBEDDER,
     behaviour: str | None = None,
@@ -104,6 +105,10 @@ def track(
         limit: Whether more than the device has ends with exit code 1.
         overwrite: Whether to replace the tracks of an older run in the same folder.
     """
+    _refuse_unused(
+        pool, behaviour, embedder, camera=camera != CAMERA, began=began is not None, place=place != DEFAULT_PLACE,
+        identify=identify != DEFAULT_IDENTIFY, sampling=sampling is not None,
+    )  # fmt: skip
     for option, value in (("max_frames", max_frames), ("picture_fps", picture_fps)):
         if value is not None and not (0 < value < math.inf):
             raise ConfigError(f"--{option}", f"is {value}", "a number above 0", "Correct it.")
@@ -180,6 +185,19 @@ def track(
             verdict.enforce()
     if done.state == "stopped" and source.ends:
         raise SystemExit(130)  # as the shell has it for Ctrl-C; a camera's run has no other end
+
+
+def _refuse_unused(pool: Path | None, behaviour: str | None, embedder: str, **given: bool) -> None:
+    """Refuse what was `given` for a pool where there is none, and an embedder that describes for nobody."""
+    for name in (name for name, is_given in given.items() if is_given and pool is None):
+        raise ConfigError(
+            f"--{name}", "is given without --pool", "the pool that it belongs to", "Add --pool FOLDER, or leave it out."
+        )
+    if pool is None and behaviour is None and embedder != PEN_EMBEDDER:
+        raise ConfigError(
+            "--embedder", "is given without --pool and without --behaviour", "one that it describes animals for",
+            "Add one; to recognise animals by their looks within a run, give --policy.appearance.embedder instead.",
+        )  # fmt: skip
 
 
 def _refuse_older_run(out: Path, overwrite: bool) -> None:

@@ -356,6 +356,22 @@ class TestRefused:
         self.refused(capsys, ["track", "--model", model, "--out", str(out)], "video")
         assert not out.exists()
 
+    @pytest.mark.parametrize(
+        "option",
+        ["camera=barn", "began=2026-01-26T08:00:00", "place.reach_m=2", "identify.evidence=5", "sampling.per_hour=14"],
+    )
+    def test_options_of_a_pool_without_one(self, model, video, tmp_path, capsys, option):
+        name = option.partition("=")[0].partition(".")[0]
+        for beside in ([], ["--behaviour=pen_behaviour"]):
+            words = self.words(video, model, tmp_path / "out", f"--{option}", *beside)
+            self.refused(capsys, words, f"--{name}: is given without --pool", "Add --pool FOLDER")
+        assert not (tmp_path / "out").exists()
+
+    def test_an_embedder_that_nothing_uses(self, model, video, tmp_path, capsys):
+        words = self.words(video, model, tmp_path / "out", "--embedder=facebook/dinov3", "--max_frames=1")
+        self.refused(capsys, words, "--embedder: is given without --pool", "--policy.appearance.embedder")
+        assert not (tmp_path / "out").exists()
+
     def test_pictures_further_apart_than_a_track_lives(self, model, tmp_path, capsys):
         pictures, out = tmp_path / "pictures", tmp_path / "out"
         pictures.mkdir()
