@@ -21,8 +21,9 @@ def without_secrets(address: str) -> str:
     """Return an address without user, password, query and fragment, as it may be shown and stored; others as they are.
 
     Some cameras want the password in the path: ``rtsp://10.0.0.7/user=admin_password=1234_channel=1``, or both in a
-    part of it, ``rtsp://10.0.0.7/0/admin:1234/main``; of RTMP the last part is the key of the stream. A password may hold what it should not,
-    ``rtsp://admin:a/b@10.0.0.7``, and an address may lack its protocol: rather too much is hidden than too little.
+    part of it, ``rtsp://10.0.0.7/0/admin:1234/main``; of RTMP its last part is the key of the stream. A password may
+    hold what it should not, ``rtsp://admin:a/b@10.0.0.7``, and an address may lack its protocol: rather too much is
+    hidden than too little.
     """
     shown = re.sub(r"(?i)((?:pass[a-z]*|pwd|pw|token|key)=)[^/&]*", r"\1...", address)
     found = re.match(r"[^:/?#]+://", shown)

@@ -25,7 +25,7 @@ from datamodules.video import since_the_first, tells_times, to_rgb
 _HTTP = ("http", "https")
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # as FFmpeg calls it
 _PROTOCOLS = "rtp,srtp,tcp,tls,crypto,httpproxy,hls," + ",".join(SCHEMES)  # what a stream may open in its turn
-# Without a picture for so long a camera is gone, whatever else it sends. FFmpeg wants two of them to open JPEG pictures.
+# Without a picture for so long a camera is gone, whatever else it sends. To open JPEG pictures takes two intervals.
 _SILENCE_S = 30.0
 _JUMP_S = 10.0  # a clock that jumps so far tells nothing about when to show a picture
 _HASTE = 0.995  # a burst is given a little faster than it was taken, or a camera's fast clock would leave us behind

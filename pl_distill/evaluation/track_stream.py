@@ -72,8 +72,8 @@ def track_stream(
 ) -> TrackedStream:
     """Give every frame of a source to a tracker, and write tracks, masks, video, events and a record into `out`.
 
-    KeyboardInterrupt ends it as the end of the video does, with the state ``stopped``; the files are whole. The record is written
-    anew every `RECORD_S` seconds, so that a run that was killed still says how far it came.
+    KeyboardInterrupt ends it as the end of the video does, with the state ``stopped``; the files are whole. The record
+    is written anew every `RECORD_S` seconds, so that a run that was killed still says how far it came.
 
     Args:
         source: What to track.
