@@ -24,7 +24,7 @@ def encode_jpeg(image: Image, quality: int) -> bytes:
 
 
 def decode_image(data: bytes) -> Image:
-    """Decode a JPEG or PNG to RGB (H, W, 3). An orientation tag is not applied: annotations are on the stored pixels.
+    """Decode a JPEG or PNG to RGB (H, W, 3), turned as its EXIF orientation says: so labelling tools show it, too.
 
     Raises:
         ValueError: The bytes are no picture or end too early.
@@ -32,8 +32,7 @@ def decode_image(data: bytes) -> Image:
     # Neither marker can occur inside compressed data, where every 0xFF is followed by 0x00 or a restart marker.
     if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise ValueError("the JPEG ends before its last line")
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if pixels is None:
         raise ValueError("the bytes are no picture that can be decoded")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

@@ -5,7 +5,7 @@ has to match a system's FFmpeg or a torch release, and it encodes too. Not OpenC
 where a file is damaged.
 
 Frames are counted by demuxing, never taken from the header: headers lie, after an interrupted recording above all.
-A rotation flag in the container is not applied; annotations are made on the stored pixels.
+Pictures are given as players show them, turned where the file says so (`datamodules.orientation`).
 """
 
 import logging
@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from datamodules.clip import Image
 from datamodules.errors import ClipError
 from datamodules.files import sha256_of
+from datamodules.orientation import Orientation, orientation_of
 
 # By default libswscale rounds as the CPU's vector units like it. Interpolation concerns colour: nothing is resized.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -38,8 +39,8 @@ class VideoInfo:
     """What a video file holds.
 
     Args:
-        width: Pixels.
-        height: Pixels.
+        width: Pixels of a picture as it is shown.
+        height: The same.
         fps: Frames per second, on average over the file.
         num_frames: Pictures that decoding will give.
     """
@@ -51,7 +52,7 @@ class VideoInfo:
 
 
 def probe_video(path: str | Path, *, allow_damage: bool = False) -> VideoInfo:
-    """Read a video's size and rate and count its frames without decoding them.
+    """Read a video's size and rate and count its frames, of which only the first is decoded.
 
     Args:
         path: The video file.
@@ -62,8 +63,11 @@ def probe_video(path: str | Path, *, allow_damage: bool = False) -> VideoInfo:
     """
     path = Path(path)
     num_frames = damaged = 0
+    orientation: Orientation | None = None
     with _open_video(path) as (container, stream):
+        stream.codec_context.thread_count = 1  # more would want more packets before they give the first picture
         for packet in _whole_packets(path, container, stream, allow_damage=allow_damage):
+            orientation = orientation or _first_orientation(stream, packet)
             num_frames += not packet.is_discard
             damaged += packet.is_corrupt
         if damaged:
@@ -78,7 +82,17 @@ def probe_video(path: str | Path, *, allow_damage: bool = False) -> VideoInfo:
             )
         if num_frames == 0 or rate is None:
             raise _no_video(path, "holds no frames")
-        return VideoInfo(stream.codec_context.width, stream.codec_context.height, float(rate), num_frames)
+        orientation = orientation or _first_orientation(stream, None) or Orientation()
+        width, height = orientation.size(stream.codec_context.width, stream.codec_context.height)
+        return VideoInfo(width, height, float(rate), num_frames)
+
+
+def _first_orientation(stream: VideoStream, packet: "Packet[VideoStream] | None") -> Orientation | None:
+    """Return how the pictures of a packet, or those that the decoder kept back, are shown; None if there are none."""
+    try:
+        return next((orientation_of(frame) for frame in stream.decode(packet)), None)
+    except av.FFmpegError:  # a damaged picture: whoever wants it is told
+        return None
 
 
 @dataclass(frozen=True)
@@ -222,8 +236,9 @@ def _whole_packets(
 
 
 def to_rgb(frame: av.VideoFrame) -> Image:
-    """Convert a decoded picture to RGB (H, W, 3)."""
-    return frame.to_ndarray(format="rgb24", interpolation=EXACT, threads=1).astype(np.uint8, copy=False)
+    """Convert a decoded picture to RGB (H, W, 3), as it is shown."""
+    image = frame.to_ndarray(format="rgb24", interpolation=EXACT, threads=1).astype(np.uint8, copy=False)
+    return orientation_of(frame).turn(image)
 
 
 def _no_video(path: Path, found: str) -> ClipError:
