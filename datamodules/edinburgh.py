@@ -18,6 +18,7 @@ from datamodules.video import VideoFrames, probe_video
 DAY = re.compile(r"\d{4}_\d{2}_\d{2}")
 VIDEO = "color.mp4"
 LABELS = "output.json"
+MASKS = "masks.json"
 
 
 def find_edinburgh_clips(root: Path) -> list[Path]:
@@ -51,7 +52,7 @@ def read_edinburgh(root: str | Path) -> list[Clip]:
 
 def _read_clip(folder: Path) -> Clip:
     video = probe_video(folder / VIDEO)
-    labels, masks = folder / LABELS, folder / "masks.json"
+    labels, masks = folder / LABELS, folder / MASKS
     day = folder.parent.name
     return Clip(
         name=f"{day}/{folder.name}",
