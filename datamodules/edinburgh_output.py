@@ -12,7 +12,8 @@ Source: homepages.inf.ed.ac.uk/rbf/PIGDATA; Bergamini et al., VISAPP 2021. What 
   over hidden ones, then the later over the earlier. Two objects of one id are one animal, by the same rule.
 - `isGroundTruth` may be missing (then false), `visible` too (then true), and both may be true, 1 or "1".
 - An entry without `bbox` says nothing about where the animal is, and is passed over; the frame counts as labelled.
-- A box is cut at the picture's edge; an animal whose box is wholly outside is absent from that frame.
+- A box is cut at the picture's edge; an animal whose box is wholly outside is absent from that frame. Where that
+  happens to many, the labels are of another video: the clip is refused.
 """
 
 import json
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.boxes import Box, clip_box
+from datamodules.boxes import Box, BoxFitter
 from datamodules.clip import RLE, Annotation
 from datamodules.errors import AnnotationError
 from datamodules.json_values import is_number
@@ -81,12 +82,14 @@ def read_output(path: Path, video: VideoInfo, masks: Masks | None = None) -> dic
     """
     content = _load(path)
     steps: dict[int, dict[str, _Entry]] = {}
-    for object_id, step, entry in _entries(path, content, video):
+    fitter = BoxFitter(video.width, video.height)
+    for object_id, step, entry in _entries(path, content, fitter):
         animals = steps.setdefault(step, {})
         if object_id not in animals or _rank(entry) > _rank(animals[object_id]):
             animals[object_id] = entry
     if not steps:
         return {}
+    fitter.check(path)
     frames_per_step = _frames_per_step(path, content, video)
     last = max(steps)
     if last * frames_per_step >= video.num_frames:
@@ -185,7 +188,7 @@ def _frames_per_step(path: Path, content: dict[str, Any], video: VideoInfo) -> i
     return round(exact)
 
 
-def _entries(path: Path, content: dict[str, Any], video: VideoInfo) -> "list[tuple[str, int, _Entry]]":
+def _entries(path: Path, content: dict[str, Any], fitter: BoxFitter) -> "list[tuple[str, int, _Entry]]":
     entries: list[tuple[str, int, _Entry]] = []
     for number, item in enumerate(_list(path, "'objects'", content.get("objects"))):
         record = _mapping(path, f"object number {number}", item)
@@ -207,7 +210,7 @@ def _entries(path: Path, content: dict[str, Any], video: VideoInfo) -> "list[tup
                 ground_truth=_boolean(where, frame, "isGroundTruth", default=False),
                 visible=_boolean(where, frame, "visible", default=True),
                 position=len(entries),
-                box=_box(where, frame.get("bbox"), video),
+                box=_box(where, frame.get("bbox"), fitter),
                 behaviour=_behaviour(where, frame.get("behaviour")),
             )
             entries.append((str(object_id), int(step), entry))
@@ -241,7 +244,7 @@ def _animal_masks(
     return tuple(masks.get(animal, nothing) for animal in present)
 
 
-def _box(where: str, box: object, video: VideoInfo) -> Box | None:
+def _box(where: str, box: object, fitter: BoxFitter) -> Box | None:
     if box is None:
         return None
     values = [box.get(key) if isinstance(box, dict) else None for key in ("x", "y", "width", "height")]
@@ -257,7 +260,7 @@ def _box(where: str, box: object, video: VideoInfo) -> Box | None:
             "a positive width and height",
             "Draw this box again, or remove the entry.",
         )
-    return clip_box(left, top, width, height, width=video.width, height=video.height)
+    return fitter.cut(left, top, width, height)
 
 
 def _behaviour(where: str, label: object) -> str | None:

@@ -9,7 +9,8 @@ What is made of it:
   from 1, so one is subtracted from frame, left and top.
 - ``consider`` 0 marks a box that scores neither way, such as a reflection: it is left out. The class is not looked at:
   MOTChallenge marks everything but its target with 0, and farm data has one species.
-- ``visibility`` 0 means hidden. Boxes are cut at the picture's edge, those wholly outside are absent.
+- ``visibility`` 0 means hidden. Boxes are cut at the picture's edge, those wholly outside are absent;
+  where that happens to many, the labels are of other pictures: the sequence is refused.
 - With a `gt.txt` every frame is labelled, also those without a line: that is how MOTChallenge scores. Without, none is.
 - The day comes from a key that MOTChallenge lacks, ``day=2026_01_31`` in `seqinfo.ini`, or from a date in the
   sequence's name (``barn3-2026-01-31-cam2``, ``20260131_07``). Without a day a sequence cannot be split: it is refused.
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datamodules.boxes import Box, clip_box
+from datamodules.boxes import Box, BoxFitter
 from datamodules.clip import Annotation, Clip
 from datamodules.errors import AnnotationError, ClipError
 from datamodules.images import ImageFiles, read_image
@@ -153,6 +154,7 @@ def _day(path: Path, text: str) -> str:
 def _read_truth(path: Path, width: int, height: int, num_frames: int) -> dict[int, Annotation]:
     frames: list[dict[str, tuple[Box, bool]]] = [{} for _ in range(num_frames)]
     seen: set[tuple[int, str]] = set()
+    fitter = BoxFitter(width, height)
     for number, row in _rows(path):
         where = f"{path}, line {number}"
         frame, identity, values = _parse(where, row, num_frames)
@@ -171,9 +173,10 @@ def _read_truth(path: Path, width: int, height: int, num_frames: int) -> dict[in
                 "a positive width and height",
                 "Correct or remove this line.",
             )
-        box = clip_box(left - 1, top - 1, box_width, box_height, width=width, height=height)
+        box = fitter.cut(left - 1, top - 1, box_width, box_height)
         if box is not None:
             frames[frame - 1][identity] = (box, visibility != 0)
+    fitter.check(path)
     return {index: _annotation(animals) for index, animals in enumerate(frames)}
 
 
