@@ -2,11 +2,13 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from tqdm import tqdm
 
+from datamodules.clip import Clip
 from datamodules.layouts import Layout, read_clips
 from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
 from datamodules.shards import ShardManifest, verify_shards, write_shards
@@ -92,14 +94,19 @@ def shards(
             expected = "at least 1" if most is None else f"1 to {most}"
             raise ConfigError(f"--{option}", f"is {value}", expected, "Choose another value.")
     division = load_split(split)
+    found = read_clips(clips, layout)
     manifest = write_shards(
-        read_clips(clips, layout),
+        found,
         division,
         out,
         samples_per_shard=samples_per_shard,
         jpeg_quality=jpeg_quality,
     )
     print(summary(manifest))
+    for part in PARTS:
+        labels = [label_counts(clip) for clip in found if division.part_of(clip.day) == part]
+        print(f"{part:<6}{sum(one[0] for one in labels):>6} labelled frames, {sum(one[1] for one in labels)} boxes")
+    warn_of_empty_labels(found)
     for part in PARTS:
         if not manifest.num_samples(part):
             days = ", ".join(map(str, division.days(part))) or "no day"
@@ -138,9 +145,30 @@ def split(clips: Path, split: str = "edinburgh", layout: Layout = "auto") -> Non
         print(f"{part}: {', '.join(map(str, division.days(part))) or 'no day'}")
     for clip in found:
         part = division.part_of(clip.day)
-        print(f"{part:<6} {clip.name}  {clip.num_frames} frames, {len(clip.annotations)} of them labelled")
+        labelled, boxes, animals = label_counts(clip)
+        labels = f"{labelled} of them labelled" + (f", {boxes} boxes of {animals} animals" if labelled else "")
+        print(f"{part:<6} {clip.name}  {clip.num_frames} frames, {labels}")
     counts = Counter(division.part_of(clip.day) for clip in found)
     print(", ".join(f"{counts[part]} clips in {part}" for part in PARTS))
+    warn_of_empty_labels(found)
+
+
+def label_counts(clip: Clip) -> tuple[int, int, int]:
+    """Return how many frames are labelled, how many boxes they have, and of how many animals."""
+    frames = clip.annotations.values()
+    return len(frames), sum(map(len, frames)), len({name for animals in frames for name in animals.identities})
+
+
+def warn_of_empty_labels(clips: Sequence[Clip]) -> None:
+    """Say on stderr which clips are labelled without a single box: rarely are there no animals."""
+    for clip in clips:
+        labelled, boxes, _ = label_counts(clip)
+        if labelled and not boxes:
+            print(
+                f"warning: {clip.name} has {labelled} labelled frames and no box: whatever is found there counts as "
+                "false. If there are animals, export its labels again; if nobody labelled it, remove them",
+                file=sys.stderr,
+            )
 
 
 def expand_days(text: str) -> list[str]:

@@ -20,6 +20,12 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
     notes = []
     result = next(iter(models.values()))
     replays = [clip.replay for clip in result.clips.values() if clip.replay is not None]
+    judged, frames = result.overall.scored_frames, sum(replay.frames for replay in replays)
+    if judged and not result.overall.truth_boxes:
+        notes.append(
+            f"None of the {judged} labelled frames shows an animal: every box that was found counts as false. "
+            "If there are animals, the labels are empty: `pl-distill data split` says how many boxes each clip has."
+        )
     silent = [role for role, model in models.items() if model.overall.track_boxes == 0]
     if silent:
         notes.append(f"No {settings.prompt!r} was found in any judged frame by the {_and(silent)}.")
@@ -42,7 +48,6 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
         )
     if len(models) > 1:
         notes.append(one_seed(models))
-    judged, frames = result.overall.scored_frames, sum(replay.frames for replay in replays)
     if judged == 0:
         notes.append("No frame is labelled: there are no scores against truth.")
     elif judged < frames:

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 
+import cv2
+import numpy as np
 import pytest
 
 from datamodules.pen import EVALUATION_SEED
@@ -98,6 +100,7 @@ class TestShards:
         assert main(shard(pen, out)) == 0
         said = capsys.readouterr()
         assert "train      2 clips        6 frames     2 shards" in said.out
+        assert "train      6 labelled frames, 12 boxes\n" in said.out
         assert (
             f"next: pl-distill predict --config cache/pen.yaml --model.teacher TEACHER --data.shards {out}" in said.out
         )
@@ -155,8 +158,26 @@ class TestSplit:
         assert main(["data", "split", f"--clips={pen / 'clips'}", "--split=pen"]) == 0
         said = capsys.readouterr().out
         assert "train: 2025_01_01..2025_12_31, 2026_01_01..2026_01_20" in said
-        assert "test   2026_01_26/000000  3 frames, 3 of them labelled" in said
+        assert "test   2026_01_26/000000  3 frames, 3 of them labelled, 6 boxes of 2 animals" in said
         assert said.endswith("2 clips in train, 0 clips in val, 1 clips in test\n")
+
+    def test_labels_without_a_box_are_warned_of_and_a_clip_without_labels_is_not(self, tmp_path, capsys):
+        for name in ("empty-2026-01-01", "unlabelled-2026-01-02"):
+            (tmp_path / "clips" / name / "img1").mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / "clips" / name / "img1" / "000001.jpg"), np.zeros((8, 8, 3), np.uint8))
+            info = "[Sequence]\nframeRate=6\nseqLength=1\nimWidth=8\nimHeight=8\n"
+            (tmp_path / "clips" / name / "seqinfo.ini").write_text(info)
+        (tmp_path / "clips" / "empty-2026-01-01" / "gt").mkdir()
+        (tmp_path / "clips" / "empty-2026-01-01" / "gt" / "gt.txt").touch()
+        for words in (["data", "split", f"--clips={tmp_path / 'clips'}", "--split=pen"], shard(tmp_path, tmp_path / "s")):
+            assert main(words) == 0
+            said = capsys.readouterr()
+            warnings = [line for line in said.err.splitlines() if line.startswith("warning") and "no frame" not in line]
+            assert len(warnings) == 1
+            assert "warning: empty-2026-01-01 has 1 labelled frames and no box" in warnings[0]
+            if "split" in words:
+                assert "1 frames, 1 of them labelled, 0 boxes of 0 animals" in said.out
+                assert said.out.count("boxes") == 1
 
     def test_a_split_of_the_users_own_is_taken_by_its_path(self, pen, tmp_path, capsys):
         path = tmp_path / "mine.yaml"

@@ -137,6 +137,12 @@ def test_each_limit_is_said():
     assert "No frame is labelled" in caveats(settings(), {"model": model(0, boxes=0, judged=0, false=1)})[0]
 
 
+def test_labels_without_an_animal_are_the_first_to_be_said():
+    notes = caveats(settings(), {"model": model(0, boxes=0, judged=10, false=4)})
+    assert notes[0].startswith("None of the 10 labelled frames shows an animal: every box that was found counts as")
+    assert not any("No frame is labelled" in note for note in notes)
+
+
 def test_models_that_find_nothing_or_everything_are_named():
     notes = caveats(settings(), {"teacher": model(100), "student": model(50, false=60, large_boxes=80.0)})
     assert notes[0] == "No 'pig' was found in any judged frame by the teacher."
