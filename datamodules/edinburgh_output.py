@@ -2,8 +2,9 @@
 
 Source: homepages.inf.ed.ac.uk/rbf/PIGDATA; Bergamini et al., VISAPP 2021. What real files hold, and what is made of it:
 
-- `frameNumber` counts labelled steps. Video frame = frameNumber * k with k = fps * stepSize, fps taken from the video;
-  k must be a whole number, and the largest labelled frame must lie inside the video, otherwise the clip is refused.
+- `frameNumber` counts labelled steps. Video frame = round(frameNumber * stepSize * fps), fps taken from the video: what
+  is shown at that time. stepSize * fps must be nearly a whole number, and the largest labelled frame must lie inside the
+  video, otherwise the clip is refused. A whole step of 25 frames at 24.97 fps would be 4 frames late after 2 minutes.
 - A frame is labelled when any object has an entry for its step. A step without an entry is unlabelled, not empty:
   annotators skip hundreds of steps, and an empty `objects` list is an untouched clip. Counting such frames as a pen
   without animals would call every right detection a false one.
@@ -91,19 +92,19 @@ def read_output(path: Path, video: VideoInfo, masks: Masks | None = None) -> dic
         return {}
     fitter.check(path)
     frames_per_step = _frames_per_step(path, content, video)
+    indices = {step: round(step * frames_per_step) for step in sorted(steps)}
     last = max(steps)
-    if last * frames_per_step >= video.num_frames:
+    if indices[last] >= video.num_frames:
         raise AnnotationError(
             path,
             f"labels frameNumber {last} (of object {next(iter(steps[last]))!r}), which is video frame "
-            f"{last} * {frames_per_step} = {last * frames_per_step}",
+            f"{last} * {frames_per_step:g} = {indices[last]}",
             f"a frame below {video.num_frames}, the length of the video",
             "The video is cut short or belongs to another clip: put the right color.mp4 beside this file.",
         )
-    return {
-        step * frames_per_step: _annotation(path, step, animals, video, masks)
-        for step, animals in sorted(steps.items())
-    }
+    if len(set(indices.values())) < len(indices):
+        raise _no_whole_step(path, video, frames_per_step)
+    return {index: _annotation(path, step, steps[step], video, masks) for step, index in indices.items()}
 
 
 def _rank(entry: _Entry) -> tuple[bool | int, ...]:
@@ -168,7 +169,7 @@ def _bad_mask(where: str, found: str, size: list[int]) -> AnnotationError:
     return AnnotationError(where, found, f"a run-length mask of size {size}", "Draw or export the masks again.")
 
 
-def _frames_per_step(path: Path, content: dict[str, Any], video: VideoInfo) -> int:
+def _frames_per_step(path: Path, content: dict[str, Any], video: VideoInfo) -> float:
     config = content.get("config")
     step_s = content.get("stepSize")
     if step_s is None and isinstance(config, dict):
@@ -179,13 +180,18 @@ def _frames_per_step(path: Path, content: dict[str, Any], video: VideoInfo) -> i
         )
     exact = video.fps * step_s
     if round(exact) < 1 or abs(exact - round(exact)) > STEP_TOLERANCE:
-        raise _wrong(
-            path,
-            f"has stepSize {step_s:g} s, which at the video's {video.fps:g} frames per second is {exact:.3f} frames",
-            "a whole number of frames",
-            "Use the color.mp4 that was labelled, not one encoded again at another rate.",
-        )
-    return round(exact)
+        raise _no_whole_step(path, video, exact)
+    return float(exact)
+
+
+def _no_whole_step(path: Path, video: VideoInfo, exact: float) -> AnnotationError:
+    return _wrong(
+        path,
+        f"has stepSize {exact / video.fps:g} s, which at the video's {video.fps:g} frames per second is "
+        f"{exact:.3f} frames",
+        "a whole number of frames",
+        "Use the color.mp4 that was labelled, not one encoded again at another rate.",
+    )
 
 
 def _entries(path: Path, content: dict[str, Any], fitter: BoxFitter) -> "list[tuple[str, int, _Entry]]":

@@ -47,6 +47,14 @@ class TestSteps:
         assert list(fast.annotations) == [9]
         assert list(slow.annotations) == [3]
 
+    def test_labels_do_not_drift_where_a_step_is_not_quite_whole(self, read_objects, entry):
+        video = VideoInfo(64, 48, 24.97, 3000)
+        assert list(read_objects({"1": [entry(1), entry(119)]}, video, 1.0)) == [25, 2971]  # 119 s, not 119 x 25 frames
+
+    def test_two_steps_on_one_frame_are_refused(self, read_objects, entry, refused):
+        objects = {"1": [entry(12), entry(13)]}  # frames 11.52 and 12.48
+        refused(AnnotationError, lambda: read_objects(objects, VideoInfo(64, 48, 24.0, 100), 0.04), found="0.960 frames")
+
     def test_the_step_may_stand_in_the_config_only(self, read_objects, entry):
         assert list(read_objects({"1": [entry(2)]}, step_s=None, config={"stepSize": 0.5})) == [6]
 
