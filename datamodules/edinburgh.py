@@ -5,6 +5,7 @@ holds `masks.json`. Source: homepages.inf.ed.ac.uk/rbf/PIGDATA. Depth, `backgrou
 How the labels are understood is in `datamodules.edinburgh_output`.
 """
 
+import logging
 import re
 from pathlib import Path
 
@@ -20,6 +21,8 @@ VIDEO = "color.mp4"
 LABELS = "output.json"
 MASKS = "masks.json"
 
+logger = logging.getLogger(__name__)
+
 
 def find_edinburgh_clips(root: Path) -> list[Path]:
     """List the clip folders below `root`, sorted: those that hold a video or labels, below a folder named by a day."""
@@ -32,7 +35,8 @@ def find_edinburgh_clips(root: Path) -> list[Path]:
 def read_edinburgh(root: str | Path) -> list[Clip]:
     """Read every clip below `root`, in the order of days and numbers; pictures are decoded only when iterated.
 
-    Clips without `output.json` have no labelled frame. Videos are read through once to count their frames.
+    Clips without `output.json` have no labelled frame. Videos are read through once to count their frames; one whose
+    frames come unevenly is warned of, and refused where it is labelled.
 
     Raises:
         ClipError: There is no clip, or a video is missing or damaged.
@@ -54,6 +58,11 @@ def _read_clip(folder: Path) -> Clip:
     video = probe_video(folder / VIDEO)
     labels, masks = folder / LABELS, folder / MASKS
     day = folder.parent.name
+    annotations = {}
+    if labels.is_file():
+        annotations = read_output(labels, video, read_masks(masks, video) if masks.is_file() else None)
+    if not annotations and video.pace is not None and not video.pace.even:
+        logger.warning("%s: its frames come unevenly: %s. Speeds and other times are off", folder / VIDEO, video.pace)
     return Clip(
         name=f"{day}/{folder.name}",
         day=day,
@@ -62,7 +71,5 @@ def _read_clip(folder: Path) -> Clip:
         height=video.height,
         num_frames=video.num_frames,
         source=VideoFrames(folder / VIDEO),
-        annotations=read_output(labels, video, read_masks(masks, video) if masks.is_file() else None)
-        if labels.is_file()
-        else {},
+        annotations=annotations,
     )

@@ -91,6 +91,14 @@ def read_output(path: Path, video: VideoInfo, masks: Masks | None = None) -> dic
     if not steps:
         return {}
     fitter.check(path)
+    if video.pace is not None and not video.pace.even:
+        raise _wrong(
+            path,
+            f"labels a video whose frames come unevenly: {video.pace}",
+            "frames at an even rate, by which labels are counted",
+            f"Fill the pauses: ffmpeg -i color.mp4 -fps_mode cfr -r {video.pace.usual_fps:.4g} even.mp4, and put that in "
+            "its place.",
+        )
     frames_per_step = _frames_per_step(path, content, video)
     indices = {step: round(step * frames_per_step) for step in sorted(steps)}
     last = max(steps)

@@ -9,6 +9,7 @@ Pictures are given as players show them, turned where the file says so (`datamod
 """
 
 import logging
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from datamodules.clip import Image
 from datamodules.errors import ClipError
 from datamodules.files import sha256_of
 from datamodules.orientation import Orientation, orientation_of
+from datamodules.pace import Pace, pace_of
 
 # By default libswscale rounds as the CPU's vector units like it. Interpolation concerns colour: nothing is resized.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -43,12 +45,14 @@ class VideoInfo:
         height: The same.
         fps: Frames per second, on average over the file.
         num_frames: Pictures that decoding will give.
+        pace: How evenly they come; None where the file does not tell.
     """
 
     width: int
     height: int
     fps: float
     num_frames: int
+    pace: Pace | None = None
 
 
 def probe_video(path: str | Path, *, allow_damage: bool = False) -> VideoInfo:
@@ -64,12 +68,16 @@ def probe_video(path: str | Path, *, allow_damage: bool = False) -> VideoInfo:
     path = Path(path)
     num_frames = damaged = 0
     orientation: Orientation | None = None
+    shown = array("q")  # when, in the stream's unit of time
     with _open_video(path) as (container, stream):
         stream.codec_context.thread_count = 1  # more would want more packets before they give the first picture
         for packet in _whole_packets(path, container, stream, allow_damage=allow_damage):
             orientation = orientation or _first_orientation(stream, packet)
-            num_frames += not packet.is_discard
             damaged += packet.is_corrupt
+            if not packet.is_discard:
+                num_frames += 1
+                if packet.pts is not None:
+                    shown.append(packet.pts)
         if damaged:
             logger.warning("%s: %d of %d frames are damaged; what is missing is guessed", path, damaged, num_frames)
         rate = stream.average_rate or stream.guessed_rate
@@ -84,7 +92,9 @@ def probe_video(path: str | Path, *, allow_damage: bool = False) -> VideoInfo:
             raise _no_video(path, "holds no frames")
         orientation = orientation or _first_orientation(stream, None) or Orientation()
         width, height = orientation.size(stream.codec_context.width, stream.codec_context.height)
-        return VideoInfo(width, height, float(rate), num_frames)
+        told = tells_times(container) and stream.time_base is not None and len(shown) == num_frames
+        pace = pace_of(np.asarray(shown) * float(stream.time_base or 1), float(rate)) if told else None
+        return VideoInfo(width, height, float(rate), num_frames, pace)
 
 
 def _first_orientation(stream: VideoStream, packet: "Packet[VideoStream] | None") -> Orientation | None:
