@@ -123,7 +123,9 @@ def _number(path: Path, info: dict[str, str], key: str) -> float:
 
 
 def _images(folder: Path, extension: str) -> list[Path]:
-    images = sorted(path for path in folder.iterdir() if path.name.endswith(extension)) if folder.is_dir() else []
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    images = [path for path in found if path.name.endswith(extension) and not path.name.startswith(".")]  # ._1 of a Mac
+    images.sort(key=lambda path: (int(path.stem) if path.stem.isdecimal() else math.inf, path.name))
     if not images:
         raise ClipError(folder, f"holds no *{extension}", "the sequence's pictures", "Check imDir and imExt.")
     for number, image in enumerate(images, 1):

@@ -146,6 +146,27 @@ def test_a_gap_in_the_pictures_is_refused(tmp_path, write_mot_sequence, refused)
     refused(ClipError, lambda: read_mot(tmp_path), where=folder / "img1" / "000003.jpg", expected="000002.jpg")
 
 
+def test_pictures_come_by_their_numbers_however_these_are_written(tmp_path, write_mot_sequence, number_of):
+    folder = write_mot_sequence(tmp_path / NAME, frames=12) / "img1"
+    for number in range(1, 13):
+        (folder / f"{number:06d}.jpg").rename(folder / f"{number}.jpg")
+    assert [number_of(image) for image in read_mot(tmp_path)[0].source] == list(range(12))
+
+
+def test_hidden_files_are_no_pictures(tmp_path, write_mot_sequence):
+    folder = write_mot_sequence(tmp_path / NAME)
+    (folder / "img1" / "._000001.jpg").write_bytes(b"Mac OS X")
+    assert read_mot(tmp_path)[0].num_frames == 3
+
+
+@pytest.mark.parametrize(("name", "number"), [("2.jpg", 3), ("cow.jpg", 4)])
+def test_a_picture_that_is_numbered_twice_or_not_at_all_is_refused(tmp_path, write_mot_sequence, refused, name, number):
+    folder = write_mot_sequence(tmp_path / NAME)
+    (folder / "img1" / name).write_bytes((folder / "img1" / "000001.jpg").read_bytes())
+    expected = f"a name such as {number:06d}.jpg"
+    refused(ClipError, lambda: read_mot(tmp_path), where=folder / "img1" / name, expected=expected)
+
+
 def test_no_pictures_are_refused(tmp_path, write_mot_sequence, refused):
     folder = write_mot_sequence(tmp_path / NAME, imExt=".png")
     refused(ClipError, lambda: read_mot(tmp_path), where=folder / "img1", found="holds no *.png", fix="imExt")
