@@ -7,12 +7,16 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from datamodules.clip import Image
 from datamodules.errors import ClipError
+
+_SENSOR_BITS = 14  # more than those of a camera's sensor are used only by pictures that fill all 16
 
 
 def encode_jpeg(image: Image, quality: int) -> bytes:
@@ -26,16 +30,31 @@ def encode_jpeg(image: Image, quality: int) -> bytes:
 def decode_image(data: bytes) -> Image:
     """Decode a JPEG or PNG to RGB (H, W, 3), turned as its EXIF orientation says: so labelling tools show it, too.
 
+    Of 16 bits the upper eight are taken.
+
     Raises:
-        ValueError: The bytes are no picture or end too early.
+        ValueError: The bytes are no picture, end too early, or are of 16 bits whose upper ones are not used.
     """
     # Neither marker can occur inside compressed data, where every 0xFF is followed by 0x00 or a restart marker.
     if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise ValueError("the JPEG ends before its last line")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if pixels is None:
         raise ValueError("the bytes are no picture that can be decoded")
+    if pixels.dtype != np.uint8:
+        pixels = _eight_bits(pixels)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Take the upper half of 16 bits; a sensor's 10, 12 or 14 in the lower ones would become a black picture."""
+    if pixels.dtype != np.uint16:
+        raise ValueError(f"its pixels are {pixels.dtype}: convert it to 8 bits")
+    used = int(pixels.max()).bit_length()
+    if 0 < used <= _SENSOR_BITS:
+        raise ValueError(f"it is a 16-bit picture that uses {used} bits: convert it to 8 bits")
+    return (pixels >> 8).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -77,5 +96,5 @@ def read_image(path: Path) -> Image:
         ) from error
     except ValueError as error:
         raise ClipError(
-            path, f"cannot be decoded ({error})", "a whole JPEG or PNG", "Copy this picture again."
+            path, f"cannot be decoded ({error})", "a whole JPEG or PNG of 8 bits", "Copy or convert this picture again."
         ) from error

@@ -34,6 +34,22 @@ def test_a_grey_png_becomes_rgb(image):
     np.testing.assert_array_equal(decode_image(data.tobytes()), np.repeat(image[..., :1], 3, axis=2))
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_that_a_sensor_does_not_fill_are_refused_and_not_black(bits, channels):
+    ramp = np.linspace(0, 2**bits - 1, 30 * 40 * channels).reshape(30, 40, channels).astype(np.uint16)
+    _, data = cv2.imencode(".png", ramp)
+    with pytest.raises(ValueError, match=f"16-bit picture that uses {bits} bits: convert it to 8 bits"):
+        decode_image(data.tobytes())
+
+
+@pytest.mark.parametrize("brightest", [0, 65535])
+def test_sixteen_bits_that_are_filled_or_black_become_eight(brightest):
+    ramp = np.linspace(0, brightest, 30 * 40).reshape(30, 40).astype(np.uint16)
+    _, data = cv2.imencode(".png", ramp)
+    np.testing.assert_array_equal(decode_image(data.tobytes()), np.repeat(ramp[..., None] >> 8, 3, axis=2))
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_orientation_tag_turns_the_picture_as_viewers_do(image, form, orientation):
