@@ -20,7 +20,7 @@ from av.container import InputContainer
 from datamodules.addresses import SCHEMES, scheme_of, without_secrets
 from datamodules.clip import Frame, Image
 from datamodules.errors import ClipError
-from datamodules.video import since_the_first, tells_times, to_rgb
+from datamodules.video import main_video, since_the_first, tells_times, to_rgb
 
 _HTTP = ("http", "https")
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # as FFmpeg calls it
@@ -160,7 +160,8 @@ def _is_recording(address: str, container: InputContainer) -> bool:
     """
     if _has_size(address, container) and "jpeg" not in container.format.name:
         return True
-    told = container.format.name != _MP4 or container.streams.video[0].frames > 0
+    video = main_video(container)
+    told = container.format.name != _MP4 or (video is not None and video.frames > 0)
     return told and (container.duration or 0) > 0
 
 
@@ -178,12 +179,13 @@ class _Connection:
         self._container: InputContainer = av.open(
             address, format="v4l2" if device else None, options=options, timeout=_SILENCE_S
         )
-        if not self._container.streams.video:
+        video = main_video(self._container)
+        if video is None:
             self._container.close()
             raise OSError("it has no video")
+        self._video = video
         self.recorded = _is_recording(address, self._container)
         self._told = tells_times(self._container)
-        video = self._container.streams.video[0]
         self._fps = float(video.average_rate or video.guessed_rate or _FPS)
         # By HTTP whole segments come at once; RTSP, RTMP, SRT and UDP pass on what the camera sends when it sends it.
         self._bursts = scheme_of(address) in _HTTP and self._container.format.name in ("hls", "mpegts", _MP4)
@@ -229,7 +231,7 @@ class _Connection:
 
     def _read(self) -> None:
         """Decode until the stream ends or nobody wants its pictures; then close it, which only this thread may do."""
-        video = self._container.streams.video[0]
+        video = self._video
         try:
             for packet in self._container.demux():  # all streams: sound alone would keep PyAV from coming back
                 if self._abandoned:

@@ -19,6 +19,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
@@ -30,6 +31,7 @@ from datamodules.pace import Pace, pace_of
 
 # By default libswscale rounds as the CPU's vector units like it. Interpolation concerns colour: nothing is resized.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_STILLS = Disposition.attached_pic | Disposition.timed_thumbnails
 _ROUNDING_S = 1e-3  # Matroska's clock, the coarsest that is usual: a time so near to an even rate is that of the rate
 _PICTURES_LIKE_MP4 = (".avif", ".heic", ".heif")
 
@@ -178,6 +180,15 @@ def tells_times(container: InputContainer) -> bool:
     return container.format.name != "avi"
 
 
+def main_video(container: InputContainer) -> VideoStream | None:
+    """Return the stream with the largest pictures, the first of several; covers and thumbnails are none.
+
+    None also where FFmpeg does not know what the header names: there is no codec context then.
+    """
+    films = (one for one in container.streams.video if one.codec_context is not None and not one.disposition & _STILLS)
+    return max(films, key=lambda one: one.codec_context.width * one.codec_context.height, default=None)
+
+
 def since_the_first(timed: Iterable[tuple[Image, float | None]], fps: float) -> Iterator[tuple[float, Image]]:
     """Give the pictures of a file, each with the seconds since the first, which always grow.
 
@@ -200,16 +211,14 @@ def since_the_first(timed: Iterable[tuple[Image, float | None]], fps: float) -> 
 
 @contextmanager
 def _open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open the first video stream; FFmpeg's errors inside the block become a ClipError."""
+    """Open the main video stream; FFmpeg's errors inside the block become a ClipError."""
     if not path.is_file():
         raise ClipError(path, "is not there", "a video file", "Check the path, or copy the missing file.")
     try:
         # a file and nothing else: a playlist in it must not open addresses, and a name is never taken for a protocol
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
-            stream = next(iter(container.streams.video), None)
-            if (
-                stream is None or stream.codec_context is None
-            ):  # no context: the header names one that FFmpeg does not know
+            stream = main_video(container)
+            if stream is None:
                 raise _no_video(path, "holds no video stream that can be decoded")
             yield container, stream
     except av.FFmpegError as error:

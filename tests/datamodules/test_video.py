@@ -5,6 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from datamodules.errors import ClipError
 from datamodules.video import VideoFrames, probe_video
@@ -75,6 +76,31 @@ def test_a_video_that_was_cut_without_encoding_it_again_is_whole(tmp_path, pictu
                 target.mux(packet)
     assert probe_video(cut).num_frames == 12
     assert [number_of(image) for image in VideoFrames(cut)] == [number % 10 for number in range(18, 30)]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "disposition"),
+    [
+        ("cover.mp4", (640, 480), Disposition.attached_pic),
+        ("thumbnail.mp4", (32, 24), Disposition.default),
+        ("thumbnail.mkv", (32, 24), Disposition.default),
+    ],
+)
+def test_the_video_is_the_largest_that_is_no_cover(tmp_path, picture, number_of, name, size, disposition):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        still = container.add_stream("mjpeg", rate=6)
+        (still.width, still.height), still.pix_fmt, still.disposition = size, "yuvj420p", disposition
+        video = container.add_stream("libx264", rate=6)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        container.mux(still.encode(av.VideoFrame.from_ndarray(picture(30, *size), format="rgb24")))
+        container.mux(still.encode(None))
+        for number in range(6):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(video.encode(None))
+    info = probe_video(path)
+    assert (info.width, info.height, info.num_frames) == (64, 48, 6)
+    assert [number_of(image) for image in VideoFrames(path)] == list(range(6))
 
 
 def test_a_source_starts_again_with_every_iteration(tmp_path, write_video, number_of):
