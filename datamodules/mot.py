@@ -62,12 +62,12 @@ def read_mot(root: str | Path) -> list[Clip]:
 def _read_sequence(folder: Path, root: Path) -> Clip:
     info_path = folder / "seqinfo.ini"
     info = _sequence_info(info_path)
-    pictures = Path(info.get("imDir", "img1"))
+    pictures = Path(info.get("imdir", "img1"))
     if pictures.is_absolute() or ".." in pictures.parts:
         raise ClipError(
             info_path, f"has imDir {pictures}", "a folder inside the sequence, such as img1", "Correct imDir."
         )
-    images = _images(folder / pictures, info.get("imExt", ".jpg"))
+    images = _images(folder / pictures, info.get("imext", ".jpg"))
     claimed = _number(info_path, info, "seqLength")
     if claimed != len(images):
         raise ClipError(
@@ -80,7 +80,7 @@ def _read_sequence(folder: Path, root: Path) -> Clip:
     if (_number(info_path, info, "imWidth"), _number(info_path, info, "imHeight")) != (width, height):
         raise ClipError(
             info_path,
-            f"has imWidth {info['imWidth']} and imHeight {info['imHeight']}",
+            f"has imWidth {info['imwidth']} and imHeight {info['imheight']}",
             f"{width} and {height}, the size of {images[0].name}",
             "Boxes belong to one picture size: copy the pictures that were labelled, or correct seqinfo.ini.",
         )
@@ -98,8 +98,8 @@ def _read_sequence(folder: Path, root: Path) -> Clip:
 
 
 def _sequence_info(path: Path) -> dict[str, str]:
+    """Read the keys of a sequence, in lower case: exporters write seqLength and seqlength."""
     parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys keep their case, as configparser documents
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"))
         return dict(parser["Sequence"])
@@ -114,11 +114,11 @@ def _sequence_info(path: Path) -> dict[str, str]:
 
 def _number(path: Path, info: dict[str, str], key: str) -> float:
     try:
-        value = float(info[key])
+        value = float(info[key.lower()])
     except (KeyError, ValueError):
         value = math.nan
     if not 0 < value < math.inf:
-        raise ClipError(path, f"has {key} {info.get(key, 'missing')}", "a positive number", f"Write {key}=... there.")
+        raise ClipError(path, f"has {key} {info.get(key.lower(), 'missing')}", "a positive number", f"Write {key}=... there.")
     return value
 
 
@@ -183,12 +183,14 @@ def _read_truth(path: Path, width: int, height: int, num_frames: int) -> dict[in
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Give number and fields of every line that is not empty."""
+    """Give number and fields of every line that is not empty; a comma at its end begins no field."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file)
         try:
             for row in lines:
-                if row:
+                if row and not row[-1].strip():
+                    row.pop()
+                if any(field.strip() for field in row):
                     yield lines.line_num, row
         except (UnicodeDecodeError, csv.Error) as error:
             raise AnnotationError(

@@ -103,6 +103,25 @@ def test_a_wrong_line_is_refused_by_its_number(tmp_path, write_mot_sequence, ref
     refused(AnnotationError, lambda: read_mot(tmp_path), where=where, found=found, expected=expected)
 
 
+@pytest.mark.parametrize("end", ["   \n", ",\n", "\t", "\r\n\r\n"])
+@pytest.mark.parametrize("comma", ["", ",", ", "])
+def test_lines_may_end_in_a_comma_and_the_last_may_be_of_blanks(tmp_path, write_mot_sequence, end, comma):
+    lines = [f"1,1,1,1,5,5,1,1,0{comma}\n", f"1,2,1,1,5,5,1,-1,-1,-1{comma}\n"]
+    write_mot_sequence(tmp_path / NAME, "".join(lines) + end)
+    animals = read_mot(tmp_path)[0].annotations[0]
+    assert animals.identities == ("1", "2")
+    assert animals.visible.tolist() == [False, True]
+
+
+def test_keys_of_a_sequence_file_may_be_written_in_any_case(tmp_path, write_mot_sequence):
+    path = write_mot_sequence(tmp_path / "pen", day="2026_02_03") / "seqinfo.ini"
+    head, _, keys = path.read_text().partition("\n")
+    path.write_text(f"{head}\n{keys.lower()}")
+    assert (read_mot(tmp_path)[0].num_frames, read_mot(tmp_path)[0].day) == (3, "2026_02_03")
+    path.write_text(f"{head}\n{keys.upper().replace('.JPG', '.jpg').replace('IMG1', 'img1')}")
+    assert read_mot(tmp_path)[0].num_frames == 3
+
+
 @pytest.mark.parametrize(
     "damage",
     [b"\xff\xfe1\x00,\x001\x00", b"1,2,1,1,5,5,1,1,\xe9\n", b'"' + b"1" * 200_000 + b'"\n'],
