@@ -15,12 +15,12 @@ from transformers import Sam3VideoModel, Sam3VideoProcessor
 
 from datamodules.files import atomic_directory
 from pl_distill.errors import CheckpointError
-from pl_distill.models.prompts import TOKENS, embed_words, save_prompts
+from pl_distill.models.prompts import PROMPTS_FILE, TOKENS, embed_words, load_prompts, save_prompts
 from pl_distill.models.sam3_config import load_sam3_config, shipped_configs
 from pl_distill.models.sam3_initialise import initialise_detector
 from pl_distill.models.sam3_load import load_sam3
 from pl_distill.models.sam3_random import randomise, sam3_processor
-from pl_distill.models.sam3_source import check_source, quiet_transformers
+from pl_distill.models.sam3_source import check_source, quiet_transformers, shipped_models
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,18 @@ def open_sam3(source: str, *, attention: str = "sdpa") -> TrainableSam3:
     with quiet_transformers():
         model.set_attn_implementation(attention)
     return TrainableSam3(model, processor)
+
+
+def stored_words(source: str) -> list[str]:
+    """Return the words whose embeddings lie beside a model, sorted; none for a configuration or a hub name.
+
+    Raises:
+        CheckpointError: The file of words is damaged.
+    """
+    folder = Path(shipped_models().get(source, source))
+    if source in shipped_configs() or not (folder / PROMPTS_FILE).is_file():
+        return []
+    return sorted(load_prompts(folder))
 
 
 def save_sam3(opened: TrainableSam3, folder: Path, words: Sequence[str], *, dtype: torch.dtype = torch.float32) -> Path:

@@ -4,6 +4,7 @@ Source: SAM 2 (arXiv 2408.00714, section D.2) and facebookresearch/sam3; transfo
 the detector left it. Nothing here knows where the windows come from.
 """
 
+import logging
 import random
 from collections.abc import Sequence
 from functools import partial
@@ -18,11 +19,13 @@ from pl_distill.losses.masks import mask_iou
 from pl_distill.losses.tracking import TrackingLoss
 from pl_distill.models.sam3_initialise import initialise_tracker
 from pl_distill.models.sam3_tracker import tracker_features
-from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3
+from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3, stored_words
 from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
 from pl_distill.modules.exported import ExportedModule
 from pl_distill.modules.picture_size import check_picture_size
 from pl_distill.modules.tracking_unroll import ObjectWindow, Sloppiness, unroll
+
+logger = logging.getLogger(__name__)
 
 ADAMW = partial(torch.optim.AdamW, lr=4e-4, weight_decay=0.05)
 
@@ -38,7 +41,8 @@ class Sam3TrackerModule(ExportedModule):
     Args:
         sam3: Folder or hub name of the model to go on from: the detector's stage, or a finished SAM 3.
         fresh: Whether tracker and tracker neck start from scratch, the neck as a copy of the detector's.
-        animal: The first word whose embedding is stored with the exported model.
+        animal: The word for the animals whose embedding is stored with the exported model, with those of `things`; by
+            default the words that lie beside `sam3`, and "pig" where none do.
         things: Identities that are not tracked in training, and further words to store.
         objects: The most objects of a window that are followed.
         corrected: Chance that a frame's memory is corrected by a detection.
@@ -58,7 +62,7 @@ class Sam3TrackerModule(ExportedModule):
         self,
         sam3: str,
         fresh: bool = False,
-        animal: str = "pig",
+        animal: str | None = None,
         things: Sequence[str] = (),
         objects: int = 8,
         corrected: float = 0.3,
@@ -74,7 +78,7 @@ class Sam3TrackerModule(ExportedModule):
         super().__init__(optimizer, warmup, cooldown)
         self.sam3 = sam3
         self.fresh = fresh
-        self.words = [animal, *things]
+        self.animal = animal
         self.things = frozenset(things)
         self.objects = objects
         self.corrected = corrected
@@ -91,11 +95,21 @@ class Sam3TrackerModule(ExportedModule):
         opened = open_sam3(self.sam3, attention=self.attention)
         if self.fresh:
             initialise_tracker(opened.model)
+        self.words = self._words()
         opened.model.detector_model.requires_grad_(False)
         self._opened: list[TrainableSam3] = [opened]  # a list hides the detector from state_dict
         self._followed: dict[int, list[Tensor]] = {}  # time -> (objects, 2) of each window: overlap, the right animal
         self.tracker = opened.model.tracker_model
         self.tracker_neck = opened.model.tracker_neck
+
+    def _words(self) -> list[str]:
+        """Return what the exported model is to know: the tracker hears no word, and must not lose the detector's."""
+        if self.animal is not None:
+            words = [self.animal]
+        elif not (words := stored_words(self.sam3)):
+            words = ["pig"]
+            logger.warning("%s stores no words: the exported model will know 'pig'; see --model.animal", self.sam3)
+        return list(dict.fromkeys([*words, *sorted(self.things)]))
 
     def on_fit_start(self) -> None:
         """Refuse pictures of another size than the model's, and move the detector beside the tracker."""

@@ -1,4 +1,5 @@
 import random
+import shutil
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from datamodules.sampling import EpochSampler
 from datamodules.tracking import TrackingDataModule
 from datamodules.views import FrameTruth
 from datamodules.windows import collate
+from pl_distill.models.prompts import compute_prompts, load_prompts, save_prompts
 from pl_distill.models.sam3 import load_sam3, write_random_sam3
 from pl_distill.models.sam3_config import load_sam3_config
 from pl_distill.models.sam3_tracker import tracker_features
@@ -63,6 +65,30 @@ def test_a_run_trains_the_tracker_alone_exports_and_resumes(teacher, squares, tm
     second = trainer(tmp_path, 4)
     second.fit(module(teacher), data(squares), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert second.global_step == 4
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "expected"),
+    [
+        (["cow"], None, ["cow", "feeder"]),
+        (["cow", "feeder", "toy"], None, ["cow", "feeder", "toy"]),
+        (["cow"], "heifer", ["feeder", "heifer"]),
+        ([], None, ["feeder", "pig"]),
+    ],
+)
+def test_the_export_knows_the_words_it_came_with_unless_told_another(
+    teacher, tmp_path, caplog, stored, given, expected
+):
+    folder = tmp_path / "detector"
+    shutil.copytree(teacher, folder)
+    (folder / "prompts.safetensors").unlink()
+    if stored:
+        save_prompts(folder, compute_prompts(folder, stored))
+    task = module(str(folder), animal=given)
+    task.configure_model()
+    assert sorted(load_prompts(task.save_pretrained(tmp_path / "tracker"))) == expected
+    warned = [message for message in caplog.messages if "stores no words" in message]
+    assert len(warned) == (not stored)
 
 
 def test_windows_that_fill_a_ranks_share_up_are_not_scored(teacher, squares, tmp_path, monkeypatch):
