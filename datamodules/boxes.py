@@ -82,4 +82,6 @@ class BoxFitter:
                 "way; if the boxes are meant to lie there, cut them at the edges.",
             )
         if self._outside:
-            logger.warning("%s: %d of %d boxes are outside of the picture and left out", path, self._outside, self._boxes)
+            logger.warning(
+                "%s: %d of %d boxes are outside of the picture and left out", path, self._outside, self._boxes
+            )

@@ -3,8 +3,8 @@
 Source: homepages.inf.ed.ac.uk/rbf/PIGDATA; Bergamini et al., VISAPP 2021. What real files hold, and what is made of it:
 
 - `frameNumber` counts labelled steps. Video frame = round(frameNumber * stepSize * fps), fps taken from the video: what
-  is shown at that time. stepSize * fps must be nearly a whole number, and the largest labelled frame must lie inside the
-  video, otherwise the clip is refused. A whole step of 25 frames at 24.97 fps would be 4 frames late after 2 minutes.
+  is shown at that time; whole steps would be late by frames in the end. stepSize * fps must be nearly a whole number,
+  and the largest labelled frame must lie inside the video, otherwise the clip is refused.
 - A frame is labelled when any object has an entry for its step. A step without an entry is unlabelled, not empty:
   annotators skip hundreds of steps, and an empty `objects` list is an untouched clip. Counting such frames as a pen
   without animals would call every right detection a false one.
@@ -91,14 +91,8 @@ def read_output(path: Path, video: VideoInfo, masks: Masks | None = None) -> dic
     if not steps:
         return {}
     fitter.check(path)
-    if video.pace is not None and not video.pace.even:
-        raise _wrong(
-            path,
-            f"labels a video whose frames come unevenly: {video.pace}",
-            "frames at an even rate, by which labels are counted",
-            f"Fill the pauses: ffmpeg -i color.mp4 -fps_mode cfr -r {video.pace.usual_fps:.4g} even.mp4, and put that in "
-            "its place.",
-        )
+    if video.pace is not None:
+        video.pace.check(path)
     frames_per_step = _frames_per_step(path, content, video)
     indices = {step: round(step * frames_per_step) for step in sorted(steps)}
     last = max(steps)
@@ -128,11 +122,15 @@ def read_masks(path: Path, video: VideoInfo) -> Masks:
     """
     content = _load(path)
     if content.get("schema") != 1:
-        raise _wrong(path, f"has schema {content.get('schema')!r}", "schema 1", "Draw the pen again with this version.")
+        raise AnnotationError(
+            path, f"has schema {content.get('schema')!r}", "schema 1", "Draw the pen again with this version."
+        )
     masks: dict[int, dict[str, RLE]] = {}
     for step, animals in _mapping(path, "frames", content.get("frames")).items():
         if not step.isdecimal():
-            raise _wrong(path, f"names frame {step!r}", "a whole number", "Write the frameNumber of output.json there.")
+            raise AnnotationError(
+                path, f"names frame {step!r}", "a whole number", "Write the frameNumber of output.json there."
+            )
         masks[int(step)] = {
             animal: _mask(f"{path}, frame {step}, animal {animal!r}", mask, video)
             for animal, mask in _mapping(path, f"frame {step}", animals).items()
@@ -144,7 +142,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number or a nesting beyond all measure
-        raise _wrong(
+        raise AnnotationError(
             path, f"is not JSON ({error})", "what the labelling tool writes", "Copy or export this file again."
         ) from error
     return _mapping(path, "the file", content)
@@ -152,13 +150,13 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _mapping(path: Path, what: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _wrong(path, f"{what} is {_kind(value)}", "a JSON object", "Export this file again.")
+        raise AnnotationError(path, f"{what} is {_kind(value)}", "a JSON object", "Export this file again.")
     return value
 
 
 def _list(path: Path, what: str, value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise _wrong(path, f"{what} is {_kind(value)}", "a JSON list", "Export this file again.")
+        raise AnnotationError(path, f"{what} is {_kind(value)}", "a JSON list", "Export this file again.")
     return value
 
 
@@ -183,7 +181,7 @@ def _frames_per_step(path: Path, content: dict[str, Any], video: VideoInfo) -> f
     if step_s is None and isinstance(config, dict):
         step_s = config.get("stepSize")
     if not is_number(step_s) or step_s <= 0:
-        raise _wrong(
+        raise AnnotationError(
             path, f"has stepSize {step_s!r}", "seconds between labelled frames", "Take it from the labelling tool."
         )
     exact = video.fps * step_s
@@ -193,7 +191,7 @@ def _frames_per_step(path: Path, content: dict[str, Any], video: VideoInfo) -> f
 
 
 def _no_whole_step(path: Path, video: VideoInfo, exact: float) -> AnnotationError:
-    return _wrong(
+    return AnnotationError(
         path,
         f"has stepSize {exact / video.fps:g} s, which at the video's {video.fps:g} frames per second is "
         f"{exact:.3f} frames",
@@ -208,12 +206,14 @@ def _entries(path: Path, content: dict[str, Any], fitter: BoxFitter) -> "list[tu
         record = _mapping(path, f"object number {number}", item)
         object_id = record.get("id")
         if not isinstance(object_id, str | int) or isinstance(object_id, bool):
-            raise _wrong(path, f"object number {number} has id {object_id!r}", "a string", "Give every object an id.")
+            raise AnnotationError(
+                path, f"object number {number} has id {object_id!r}", "a string", "Give every object an id."
+            )
         for raw in _list(path, f"'frames' of object {object_id!r}", record.get("frames")):
             frame = _mapping(path, f"a frame of object {object_id!r}", raw)
             step = frame.get("frameNumber")
             if not is_number(step) or step < 0 or step != int(step):
-                raise _wrong(
+                raise AnnotationError(
                     path,
                     f"object {object_id!r} has frameNumber {step!r}",
                     "a whole number from 0",
@@ -303,7 +303,3 @@ def _boolean(where: str, frame: dict[str, Any], key: str, *, default: bool) -> b
 
 def _kind(value: object) -> str:
     return "missing" if value is None else f"a {type(value).__name__}"
-
-
-def _wrong(path: Path, found: str, expected: str, fix: str) -> AnnotationError:
-    return AnnotationError(path, found, expected, fix)

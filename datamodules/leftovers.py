@@ -1,4 +1,4 @@
-"""What looks like a recording or its labels and is read as neither, because a name or a place is not that of the layout.
+"""What looks like a recording or its labels and is read as neither, for its name or place is not that of the layout.
 
 A folder of 30 clips of which one is called `color.MP4` is read as 29 without an error; here the thirtieth is named.
 """

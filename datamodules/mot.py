@@ -118,7 +118,9 @@ def _number(path: Path, info: dict[str, str], key: str) -> float:
     except (KeyError, ValueError):
         value = math.nan
     if not 0 < value < math.inf:
-        raise ClipError(path, f"has {key} {info.get(key.lower(), 'missing')}", "a positive number", f"Write {key}=... there.")
+        raise ClipError(
+            path, f"has {key} {info.get(key.lower(), 'missing')}", "a positive number", f"Write {key}=... there."
+        )
     return value
 
 

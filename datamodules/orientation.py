@@ -6,6 +6,7 @@ picture, so that labels are on the turned one. Matrices of other than quarter tu
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
@@ -42,7 +43,7 @@ class Orientation:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Read how a decoded picture is to be shown; as it is stored where nothing is told."""
-    told = frame.side_data.get("DISPLAYMATRIX")
+    told: Any = frame.side_data.get("DISPLAYMATRIX")
     if told is None:
         return Orientation()
     # what is stored at (x, y) is shown at (a x + c y, b x + d y), but for a shift

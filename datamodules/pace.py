@@ -4,10 +4,13 @@ Phones, and recorders whose disk or network was busy, store frames when they com
 rate. Labels made by time lie on other frames then, and speeds are wrong.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from datamodules.errors import AnnotationError
 
 _AWAY_S, _AWAY_FRAMES = 0.2, 2.0
 """Uneven is what is further from its place than both: an animal hardly moves meanwhile, and clocks are rounded."""
@@ -37,8 +40,23 @@ class Pace:
         longest = f", the longest of {self.longest_s:.1f} s" if self.pauses else ""
         return f"{pauses}{longest}, and a frame is up to {self.away_s:.1f} s from where its number puts it"
 
+    def check(self, labels: Path) -> None:
+        """Refuse labels, which count frames, of a video whose frames come unevenly.
 
-def pace_of(times_s: Sequence[float], fps: float) -> Pace:
+        Raises:
+            AnnotationError: It is not even.
+        """
+        if not self.even:
+            raise AnnotationError(
+                labels,
+                f"labels a video whose frames come unevenly: {self}",
+                "frames at an even rate, by which labels are counted",
+                f"Fill the pauses and take the new video: ffmpeg -i color.mp4 -fps_mode cfr -r {self.usual_fps:.4g} "
+                "even.mp4.",
+            )
+
+
+def pace_of(times_s: ArrayLike, fps: float) -> Pace:
     """Compare the times at which frames are shown with an even rate.
 
     Args:

@@ -14,13 +14,14 @@ from torch import Tensor
 from transformers import Sam3VideoModel, Sam3VideoProcessor
 
 from datamodules.files import atomic_directory
+from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError
 from pl_distill.models.prompts import PROMPTS_FILE, TOKENS, embed_words, load_prompts, save_prompts
 from pl_distill.models.sam3_config import load_sam3_config, shipped_configs
 from pl_distill.models.sam3_initialise import initialise_detector
 from pl_distill.models.sam3_load import load_sam3
 from pl_distill.models.sam3_random import randomise, sam3_processor
-from pl_distill.models.sam3_source import check_source, quiet_transformers, shipped_models
+from pl_distill.models.sam3_source import check_source, quiet_transformers
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,7 @@ class TestLabelsOfAnotherPicture:
                     for number, (x, y, width, height) in enumerate(boxes)
                 ]
                 return write_mot_sequence(tmp_path / "a-2026-01-05", "".join(lines)) / "gt" / "gt.txt"
-            entries = {
-                str(number): [entry(step, *box) for step in range(3)] for number, box in enumerate(boxes)
-            }
+            entries = {str(number): [entry(step, *box) for step in range(3)] for number, box in enumerate(boxes)}
             return write_edinburgh_clip(tmp_path, objects=entries) / "output.json"
 
         return write

@@ -53,7 +53,9 @@ class TestSteps:
 
     def test_two_steps_on_one_frame_are_refused(self, read_objects, entry, refused):
         objects = {"1": [entry(12), entry(13)]}  # frames 11.52 and 12.48
-        refused(AnnotationError, lambda: read_objects(objects, VideoInfo(64, 48, 24.0, 100), 0.04), found="0.960 frames")
+        refused(
+            AnnotationError, lambda: read_objects(objects, VideoInfo(64, 48, 24.0, 100), 0.04), found="0.960 frames"
+        )
 
     def test_the_step_may_stand_in_the_config_only(self, read_objects, entry):
         assert list(read_objects({"1": [entry(2)]}, step_s=None, config={"stepSize": 0.5})) == [6]

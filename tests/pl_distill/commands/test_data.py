@@ -169,7 +169,10 @@ class TestSplit:
             (tmp_path / "clips" / name / "seqinfo.ini").write_text(info)
         (tmp_path / "clips" / "empty-2026-01-01" / "gt").mkdir()
         (tmp_path / "clips" / "empty-2026-01-01" / "gt" / "gt.txt").touch()
-        for words in (["data", "split", f"--clips={tmp_path / 'clips'}", "--split=pen"], shard(tmp_path, tmp_path / "s")):
+        for words in (
+            ["data", "split", f"--clips={tmp_path / 'clips'}", "--split=pen"],
+            shard(tmp_path, tmp_path / "s"),
+        ):
             assert main(words) == 0
             said = capsys.readouterr()
             warnings = [line for line in said.err.splitlines() if line.startswith("warning") and "no frame" not in line]
