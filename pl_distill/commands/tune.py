@@ -51,9 +51,9 @@ def tune(
         out: Folder of everything that is made, a folder for each combination.
         grid: Name of a number in config.json -> values to try, such as new_det_thresh, high_conf_thresh,
             high_iou_thresh, score_threshold_detection, det_nms_thresh, recondition_every_nth_frame.
-        switches: Whether to run without each of the policy's switches, too: retirement, appearance (where
-            the policy has it), suppress_duplicates, fill_holes, one_to_one, protect_memories, full_window, skip_blank;
-            and without any, as transformers alone does if the policy is otherwise the default.
+        switches: Whether to run without each of the policy's switches, too: retirement, appearance and
+            fuse_boxes (where the policy has them), suppress_duplicates, fill_holes, one_to_one, protect_memories,
+            full_window, skip_blank; and without any, as transformers alone does if the policy is otherwise the default.
         prompt: What to look for.
         split: Part of the shards to score; not the one on which the model is judged afterwards.
         max_frames: Only the first so many frames of each clip.

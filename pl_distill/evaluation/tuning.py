@@ -28,7 +28,7 @@ WITHOUT = "without-"
 
 SWITCHES = (
     "retirement", "appearance", "suppress_duplicates", "fill_holes", "one_to_one", "protect_memories", "full_window",
-    "skip_blank",
+    "fuse_boxes", "skip_blank",
 )  # fmt: skip
 """What a policy mends and transformers does not."""
 

@@ -134,6 +134,8 @@ class PruningPolicy:
             them again and replaces their newest memory by that of an unsuppressed, binarised mask.
         full_window: Weigh pointers from the first frame on as in a whole video. transformers' own streaming counts the
             frames so far, and differs from its own result on the whole video for about 15 frames.
+        fuse_boxes: A track's box is the mean of that around its mask and that of the detection that confirms it in this
+            frame; the two err apart. SAM 3's is the first alone. Nothing is kept of it: the next frame is the same.
         skip_blank: A picture of one colour, as a camera sends that lost its signal, is not shown to the model: seven of
             them would wipe out every memory but the conditioning frames.
         window_frames: Keep only the last so many frames of each animal, and so many of its conditioning frames, where
@@ -158,6 +160,7 @@ class PruningPolicy:
     one_to_one: bool = True
     protect_memories: bool = True
     full_window: bool = True
+    fuse_boxes: bool = False
     skip_blank: bool = True
     window_frames: int | None = None
     lean_necks: bool = True

@@ -6,15 +6,21 @@ differs: boxes end at the right and lower edge of the last pixel, not at its num
 this frame instead of the detection's at birth.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+NOTHING: Mapping[int, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +31,7 @@ class Tracks:
         ids: One per animal, the same from frame to frame, and of nobody else before or after; where animals are
             recognised by their looks (`Appearance`), as far as these are told apart.
         boxes_xyxy: Shape (N, 4), float32, pixels of the frame: left, top, right, bottom; around the whole mask, also
-            where another animal's covers it.
+            where another animal's covers it, or the mean of that and of the detection's (`fuse_boxes`).
         scores: Shape (N,), float32, 0-1: how sure the tracker is that it sees the animal in this frame; for a new
             animal the detector's score.
         masks: Shape (N, H, W), bool, without overlap: a pixel belongs to the animal with the higher score.
@@ -48,7 +54,9 @@ class Tracks:
         return cls((), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), empty)
 
 
-def to_tracks(output: Any, height: int, width: int, hidden: Collection[int] = ()) -> Tracks:
+def to_tracks(
+    output: Any, height: int, width: int, hidden: Collection[int] = (), detected: Mapping[int, Tensor] = NOTHING
+) -> Tracks:
     """Turn the model's output for one frame into tracks; animals without a pixel are left out.
 
     Args:
@@ -56,6 +64,7 @@ def to_tracks(output: Any, height: int, width: int, hidden: Collection[int] = ()
         height: Of the frame, in pixels.
         width: Of the frame, in pixels.
         hidden: Ids of tracks that are not to be shown, beside those that the model suppresses.
+        detected: Track -> box of a detection (4,), 0-1, which is averaged with that around its mask.
     """
     ids, boxes, scores, masks = [], [], [], []
     for track in sorted(output.obj_id_to_mask.keys() - _suppressed(output) - set(hidden)):
@@ -63,7 +72,7 @@ def to_tracks(output: Any, height: int, width: int, hidden: Collection[int] = ()
         box = box_around(mask)
         if box is not None:
             ids.append(track)
-            boxes.append(box)
+            boxes.append(mean_box(box, detected[track], height, width) if track in detected else box)
             scores.append(float(output.obj_id_to_tracker_score.get(track, 0.0)))
             masks.append(mask)
     if not ids:
@@ -83,12 +92,20 @@ def at_frame_size(logits: Tensor, height: int, width: int) -> Tensor:
     return resized[0, 0] > 0
 
 
-def box_around(mask: Tensor) -> tuple[float, float, float, float] | None:
+def box_around(mask: Tensor) -> Box | None:
     """Return left, top, right, bottom of a mask (H, W); None where it has no pixel."""
     columns, rows = mask.any(0).nonzero(), mask.any(1).nonzero()
     if len(rows) == 0:
         return None
     return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
+
+
+def mean_box(box: Box, detected: Tensor, height: int, width: int) -> Box:
+    """Return the mean of a box in pixels of a frame and a detection's, (4,) as parts of it, which may reach beyond."""
+    left, top, right, bottom = detected.float().clamp(0, 1).tolist()
+    theirs = (left * width, top * height, right * width, bottom * height)
+    mean = ((one + other) / 2 for one, other in zip(box, theirs, strict=True))
+    return cast(Box, tuple(mean))
 
 
 def without_overlap(masks: Iterable[Tensor], scores: list[float]) -> list[Tensor]:

@@ -51,6 +51,8 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
 
     policy: PruningPolicy
     evidence: Evidence
+    detected: dict[int, Tensor]
+    """Track -> box of the detection that confirms or begins it in the newest frame: left, top, right, bottom, 0-1."""
     _at_limit: bool
 
     @classmethod
@@ -60,6 +62,7 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
         view.__class__ = cls
         view.policy = policy
         view.evidence = Evidence()
+        view.detected = {}
         view.max_num_objects = min(model.max_num_objects, policy.max_objects)
         view._at_limit = False
         if policy.lean_necks:
@@ -92,10 +95,14 @@ class Sam3Stream(Sam3VideoModel):  # type: ignore[misc]  # transformers is untyp
         propagate = _propagate_filled if self.policy.fill_holes else Sam3VideoModel.run_tracker_propagation
         return propagate(self, *given, **named)
 
-    def build_outputs(self, *given: Any, **named: Any) -> Any:
-        """Gather the masks of a frame, without holes."""
+    def build_outputs(self, *, det_out: dict[str, Tensor], tracker_update_plan: dict[str, Any], **named: Any) -> Any:
+        """Gather the masks of a frame, without holes, and note the boxes of their detections."""
+        confirmed = tracker_update_plan["det_to_matched_trk_obj_ids"].items()
+        begun = zip(tracker_update_plan["new_det_obj_ids"], tracker_update_plan["new_det_out_inds"], strict=True)
+        pairs = [*((track, number) for number, tracks in confirmed for track in tracks), *begun]
+        self.detected = {int(track): det_out["bbox"][number] for track, number in pairs}
         build = _build_filled if self.policy.fill_holes else Sam3VideoModel.build_outputs
-        return build(self, *given, **named)
+        return build(self, det_out=det_out, tracker_update_plan=tracker_update_plan, **named)
 
     # the same numbers as transformers' own mask_iou, in a hundredth of the memory
     _get_objects_to_suppress_based_on_most_recently_occluded = rebound(

@@ -91,7 +91,8 @@ class StreamingTracker:
         with torch.inference_mode():
             pixels = self.preprocessing(frame)
             output = self.model(inference_session=self.session, frame=pixels, frame_idx=self.frames)
-            tracks = to_tracks(output, frame.shape[0], frame.shape[1], hidden=self._retire(number))
+            detected = self.model.detected if self.policy.fuse_boxes else {}
+            tracks = to_tracks(output, frame.shape[0], frame.shape[1], self._retire(number), detected)
             self.session.prune(self.frames)
         self.frames += 1
         if self._recognition is None:

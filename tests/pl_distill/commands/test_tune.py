@@ -68,7 +68,7 @@ def test_each_switch_of_the_policy_has_a_row(words, tmp_path):
 
 def test_without_any_switch_the_rest_of_the_policy_stays():
     given = {"mode": "bounded", "window_frames": 3, "encode_singly": True, "max_objects": 9, "skip_blank": False}
-    policy = PruningPolicy(**given, appearance=Appearance())
+    policy = PruningPolicy(**given, appearance=Appearance(), fuse_boxes=True)
     arms = without_switches(policy)
     assert set(arms) == {f"without-{name}" for name in (*SWITCHES, "any")} - {"without-skip_blank"}
     for name, arm in arms.items():

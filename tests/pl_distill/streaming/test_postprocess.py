@@ -31,6 +31,14 @@ def test_masks_and_boxes_are_in_pixels_of_the_frame():
     assert tracks.masks[0].astype(int).tolist() == [[0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
+def test_a_detection_pulls_the_box_of_its_track_half_the_way_and_never_out_of_the_frame():
+    masks = {3: logits(slice(0, 2), slice(1, 4)), 5: logits(slice(2, 4), slice(0, 1))}
+    detected = {3: torch.tensor([0.0, 0.25, 1.2, 1.0]), 8: torch.zeros(4)}  # 8 has no mask
+    tracks = to_tracks(output(masks, {3: 0.75, 5: 0.5}), height=4, width=4, detected=detected)
+    assert tracks.boxes_xyxy.tolist() == [[0.5, 0.5, 4, 3], [0, 2, 1, 4]]
+    assert tracks.masks.sum(axis=(1, 2)).tolist() == [6, 2]
+
+
 def test_a_frame_of_another_aspect_gets_masks_of_its_size():
     tracks = to_tracks(output({0: torch.ones(1, 4, 4)}, {0: 1.0}), height=30, width=50)
     assert tracks.masks.shape == (1, 30, 50)

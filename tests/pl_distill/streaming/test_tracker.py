@@ -137,6 +137,27 @@ def test_a_track_that_nothing_confirms_is_hidden_and_comes_back_under_its_id(mod
     assert all(shown[0] <= tracks for tracks in alive)
 
 
+def test_fused_boxes_lie_between_mask_and_detection_and_nothing_else_changes(model, prompt, preprocessing, clip):
+    plain, fused = (
+        StreamingTracker(model, prompt, preprocessing, PruningPolicy(retirement=None, fuse_boxes=fuse))
+        for fuse in (False, True)
+    )
+    pulled = 0
+    for index, picture in enumerate(clip(6)):
+        before, after = (tracker.update(picture, index / 10) for tracker in (plain, fused))
+        assert (before.ids, before.scores.tolist()) == (after.ids, after.scores.tolist())
+        assert np.array_equal(before.masks, after.masks)
+        height, width = picture.shape[:2]
+        size = np.array([width, height, width, height])
+        for track, box, mean in zip(before.ids, before.boxes_xyxy, after.boxes_xyxy, strict=True):
+            found = fused.model.detected.get(track)
+            detection = box if found is None else found.clamp(0, 1).numpy() * size
+            np.testing.assert_allclose(mean, (box + detection) / 2, atol=1e-4)
+            pulled += found is not None
+        assert set(fused.model.detected) <= set(fused.session.obj_ids)
+    assert pulled > 6
+
+
 @pytest.mark.parametrize("one_to_one", [True, False])
 def test_the_only_detection_of_two_tracks_on_one_animal_confirms_the_better(model, one_to_one):
     stream = Sam3Stream.of(model, PruningPolicy(one_to_one=one_to_one))
