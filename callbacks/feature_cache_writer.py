@@ -115,7 +115,7 @@ class FeatureCacheWriter(Callback):
         """Delete a shard that was limited away; write the manifest if no other job has shards to make."""
         self._stop()
         assert self._data is not None
-        # No rank waits for another: their shares may end hours apart, and a barrier gives up after half an hour.
+        # No barrier: shares may end hours apart, and it gives up after half an hour. The command waits for processes.
         manifest = finish_cache(self._data.cache, self._data.images, self._data.splits)
         said = f"{self._data.cache} is not finished: another rank, job or run has shards to make"
         if manifest is not None:

@@ -130,6 +130,23 @@ class RecipeCLI(LightningCLI):
                 "Give its path, or with --trainer.default_root_dir the folder of the run.",
             )
 
+    def after_predict(self) -> None:
+        """Wait for the processes that Lightning started: shares of a cache end at different times.
+
+        Raises:
+            UserError: One of them has failed.
+        """
+        # empty where another program has started the ranks, and in those that Lightning started
+        processes = getattr(self.trainer.strategy.launcher, "procs", [])
+        for rank, code in [(rank, process.wait()) for rank, process in enumerate(processes, start=1)]:
+            if code != 0:
+                raise UserError(
+                    "predict",
+                    f"process {rank} of this machine ended with exit code {code}",
+                    "0 of every process",
+                    "Its own error stands above. The same command goes on with the shards that are missing.",
+                )
+
     def _check_checkpoint(self, verb: TrainerFn) -> Path | None:
         """Return the checkpoint that Lightning is about to read, None without one."""
         given = self.config[str(self.subcommand)].ckpt_path

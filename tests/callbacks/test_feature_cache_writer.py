@@ -147,19 +147,43 @@ def test_a_number_out_of_range_gets_one_line_on_the_command_line(teacher, pen, c
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: data.batch_size: is 0, expected at least 1.")
 
 
-@pytest.mark.smoke
-def test_two_ranks_fill_one_cache_though_one_has_nothing_to_do(teacher, pen, whole, tmp_path, contents):
+@pytest.fixture
+def two_ranks(teacher, whole, tmp_path):
+    """Run `predict` in two processes over a cache that lacks the second rank's shards; the first has nothing to do."""
     cache = tmp_path / "cache"
     shutil.copytree(whole, cache)
     (cache / "manifest.json").unlink()
     (cache / "train/train-000001.tar").unlink()
-    (cache / "val/val-000000.tar").unlink()  # both are the second rank's
-    words = f"predict --config cache/pen.yaml --model.teacher {teacher} --data.shards {pen.folder} --data.cache {cache}"
-    words += " --data.batch_size 1 --trainer.accelerator cpu --trainer.devices 2 --trainer.strategy ddp"
-    run = subprocess.run(
-        [sys.executable, "-m", "pl_distill.cli", *words.split()], capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr
-    assert "2 of 2 shards" in run.stderr
-    assert f"{cache} holds the maps of 9 frames" in run.stderr
-    assert contents(cache) == contents(whole)
+    (cache / "val/val-000000.tar").unlink()
+
+    def run(shards):
+        words = f"predict --config cache/pen.yaml --model.teacher {teacher} --data.shards {shards} --data.cache {cache}"
+        words += " --data.batch_size 1 --trainer.accelerator cpu --trainer.devices 2 --trainer.strategy ddp"
+        log = tmp_path / "log"
+        with log.open("w") as said:  # not a pipe, which the second rank would hold open
+            command = [sys.executable, "-m", "pl_distill.cli", *words.split()]
+            code = subprocess.run(command, stderr=said, stdout=said, timeout=300).returncode
+        return code, log.read_text(), cache
+
+    return run
+
+
+@pytest.mark.smoke
+def test_two_ranks_fill_one_cache_before_the_command_ends_though_one_has_nothing_to_do(pen, whole, two_ranks, contents):
+    code, said, cache = two_ranks(pen.folder)
+    found = contents(cache)
+    assert code == 0, said
+    assert found == contents(whole)
+    assert "2 of 2 shards" in said
+    assert f"{cache} holds the maps of 9 frames" in said
+
+
+@pytest.mark.smoke
+def test_a_rank_that_fails_fails_the_command(pen, tmp_path, two_ranks):
+    shutil.copytree(pen.folder, tmp_path / "pen")
+    shard = tmp_path / "pen/val/val-000000.tar"
+    damaged = shard.read_bytes()
+    shard.write_bytes(damaged[:600] + bytes(400) + damaged[1000:])  # in the first picture
+    code, said, _ = two_ranks(tmp_path / "pen")
+    assert code == 1, said
+    assert "predict: process 1 of this machine ended with exit code 1, expected 0 of every process" in said
