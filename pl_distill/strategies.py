@@ -5,6 +5,8 @@ DeepSpeed has a CPU accelerator. What differs: CPU devices are numbered, the ref
 DeepSpeed's shared-memory op, which it would compile at the first start, is left out, so that no compiler is needed;
 gloo does its work.
 
+With `accumulate_grad_batches` Lightning divides each batch's loss by their number, and DeepSpeed would do it again.
+
 Checkpoints are written beside their name and renamed, and one of another number of processes is refused by name.
 """
 
@@ -19,6 +21,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 from datamodules.files import partial_directory, replace_directory
 from pl_distill.errors import CheckpointError
@@ -68,6 +71,10 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
             assert self.model is not None
             self.model = self._layer_sync.apply(self.model)
         super().setup(trainer)
+
+    def backward(self, closure_loss: Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Compute gradients, of a loss that Lightning has divided by the batches of a step already."""
+        return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
     @contextmanager
     def model_sharded_context(self) -> Iterator[None]:

@@ -1,8 +1,12 @@
 """What needs no second process; a fit of two is in tests/smoke/test_deepspeed.py."""
 
+import os
+from unittest import mock
+
+import deepspeed
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
@@ -43,6 +47,51 @@ def test_autocast_is_deepspeeds_own():
     assert strategy.config["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
     assert strategy.config["zero_optimization"]["stage"] == 2
     assert "torch_autocast" not in CPUDeepSpeedStrategy(stage=2).config
+
+
+class Slope(LightningModule):
+    """A loss whose gradient is the batch: with a learning rate of 1 a step goes down by what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.layer.weight)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch).sum()
+
+    def on_train_end(self):
+        with deepspeed.zero.GatheredParameters([self.layer.weight]):  # where stage 3 has divided it
+            self.went = -self.layer.weight.item()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+@pytest.fixture
+def own_group():
+    """A process group of one, and an environment, that the test leaves behind for nobody."""
+    with mock.patch.dict(os.environ):
+        yield
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def test_a_step_over_several_batches_takes_the_mean_of_their_gradients(own_group, tmp_path):
+    def step(batches, clip, strategy):
+        module = Slope()
+        trainer = Trainer(
+            accelerator="cpu", devices=1, strategy=strategy, max_steps=1, accumulate_grad_batches=batches,
+            gradient_clip_val=clip, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, default_root_dir=tmp_path,
+        )  # fmt: skip
+        trainer.fit(module, torch.utils.data.DataLoader(torch.tensor([[1.0], [3.0], [5.0], [7.0]]), batch_size=1))
+        return module.went
+
+    for stage in (2, 3):
+        for batches, mean in ((1, 1.0), (2, 2.0), (4, 4.0)):
+            assert step(batches, None, CPUDeepSpeedStrategy(stage=stage)) == step(batches, None, "auto") == mean
+        assert step(4, 3.0, CPUDeepSpeedStrategy(stage=stage)) == pytest.approx(3.0, rel=1e-4), "clipped"
 
 
 def test_an_option_that_deepspeed_does_not_know_is_refused():
