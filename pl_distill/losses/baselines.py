@@ -116,7 +116,7 @@ class RelationalLoss(Baseline):
         )  # (B, C)
         return {
             "between": self._divergence(global_ours @ references.T, global_theirs @ references.T),
-            "within": self._divergence(ours @ ours.mT, theirs @ theirs.mT),
+            "within": self._divergence(_to_others(ours @ ours.mT), _to_others(theirs @ theirs.mT)),
         }
 
     def _spread(self, features: Tensor) -> Tensor:
@@ -128,3 +128,11 @@ class RelationalLoss(Baseline):
         """Mean over all but the last dimension of the KL divergence of the softmax of similarities (..., n)."""
         ours, theirs = ((one / self.temperature).log_softmax(dim=-1).flatten(0, -2) for one in (student, teacher))
         return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def _to_others(similarities: Tensor) -> Tensor:
+    """Leave the diagonal out, (B, n, n) to (B, n, n - 1): each to itself is 1 and would take most of the softmax."""
+    batch, count, _ = similarities.shape
+    # without the first value every row of n + 1 ends in one of the diagonal
+    rows = similarities.flatten(1)[:, 1:].unflatten(1, (count - 1, count + 1))
+    return rows[..., :-1].reshape(batch, count, count - 1)

@@ -42,10 +42,11 @@ def test_efficientsam3_sums_over_channels_and_adds_the_cosine():
 
 
 def test_relations_within_a_picture_by_hand():
-    student, teacher = vectors([2, 0], [0, 5]), vectors([3, 0], [1, 0])  # orthogonal; the same direction
+    student, teacher = vectors([2, 0], [0, 5], [0, 1]), vectors([3, 0], [1, 0], [0, 4])
     terms = RelationalLoss(temperature=0.5)(student, teacher)
-    apart, alike = softmax(2, 0), softmax(2, 2)
-    assert terms["within"].item() == pytest.approx(kl(alike, apart), rel=1e-4)
+    like_one, like_the_other, alike = softmax(2, 0), softmax(0, 2), softmax(0, 0)  # of the two other locations
+    rows = [kl(like_one, alike), kl(like_one, like_the_other), kl(alike, like_the_other)]
+    assert terms["within"].item() == pytest.approx(sum(rows) / 3, rel=1e-4)
 
 
 def test_relations_between_pictures_look_at_the_teachers_vectors():
