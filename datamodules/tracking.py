@@ -8,7 +8,7 @@ from torch.utils.data import Subset
 from datamodules.errors import UserError
 from datamodules.preprocessing import Preprocessing
 from datamodules.resumption import ResumableDataLoader, resume_point
-from datamodules.sampling import EpochSampler
+from datamodules.sampling import EpochSampler, TicketSampler
 from datamodules.splits import Part
 from datamodules.windows import ShardWindows, Variety, collate
 
@@ -27,7 +27,7 @@ class TrackingDataModule(LightningDataModule):
         val_offsets: The frames of a window of the validation part.
         val_every: Every how many labelled frames a window of the validation part starts.
         val_batch_size: Windows per validation step.
-        seed: Of the order.
+        seed: Of the order, and of what varies.
 
     Raises:
         UserError: A number is not positive.
@@ -79,11 +79,12 @@ class TrackingDataModule(LightningDataModule):
         return self._loader(chosen, self._sampler([len(chosen)], self.val_batch_size, training=False))
 
     def _windows(self, part: Part, offsets: Sequence[Sequence[int]], variety: Variety | None) -> ShardWindows:
-        return ShardWindows(self.shards, part, self.preprocessing, self.mask_size, offsets, variety)
+        return ShardWindows(self.shards, part, self.preprocessing, self.mask_size, offsets, variety, self.seed)
 
     def _sampler(self, sizes: Sequence[int], batch_size: int, *, training: bool) -> EpochSampler:
         assert self.trainer is not None
-        return EpochSampler(
+        kind = TicketSampler if training else EpochSampler
+        return kind(
             sizes,
             batch_size=batch_size,
             rank=self.trainer.global_rank,

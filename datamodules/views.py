@@ -35,14 +35,15 @@ class View:
     mirror_y: bool = False
 
     @classmethod
-    def random(cls, *, zoom: float, mirror_y: bool) -> "View":
-        """Draw a view from torch's generator.
+    def random(cls, rng: np.random.Generator, *, zoom: float, mirror_y: bool) -> "View":
+        """Draw a view.
 
         Args:
+            rng: Decides.
             zoom: The smallest side of the rectangle; half of the views are the whole picture.
             mirror_y: Whether half of the views are upside down, as for a camera that looks straight down.
         """
-        chance, width, height, x, y, flip_x, flip_y = torch.rand(7).tolist()
+        chance, width, height, x, y, flip_x, flip_y = rng.random(7).tolist()
         if chance < 0.5:
             width = height = 1.0
         else:
@@ -142,17 +143,18 @@ class Weather:
     noise: float
 
     @classmethod
-    def random(cls, strength: float) -> "Weather":
-        """Draw from torch's generator; `strength` is the largest relative change of brightness, 0 for none."""
-        common, offset, noise = (2 * torch.rand(3) - 1).tolist()
-        channels = (2 * torch.rand(3, 1, 1) - 1) * strength / 3
+    def random(cls, rng: np.random.Generator, strength: float) -> "Weather":
+        """Draw one; `strength` is the largest relative change of brightness, 0 for none."""
+        common, offset, noise = rng.uniform(-1, 1, 3).tolist()
+        channels = torch.from_numpy(rng.uniform(-1, 1, (3, 1, 1)).astype(np.float32)) * strength / 3
         return cls((1 + strength * common) * (1 + channels), strength * offset / 2, strength * max(noise, 0) / 10)
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Map pixels (3, S, S), normalised to about -1 to 1."""
+    def __call__(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+        """Map pixels (3, S, S), normalised to about -1 to 1; `rng` draws the noise."""
         changed = (pixels + 1) * self.gain - 1 + self.offset
         if self.noise > 0:
-            changed = changed + self.noise * torch.randn_like(pixels)
+            drawn = rng.standard_normal(tuple(pixels.shape), np.float32)
+            changed = changed + self.noise * torch.from_numpy(drawn)
         return changed
 
 

@@ -7,6 +7,7 @@ them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -85,6 +86,8 @@ class Variety:
 class ShardWindows(Dataset[Window]):
     """Windows over the labelled frames of one part of image shards, by the number of their first frame.
 
+    A number beyond the last is one of a later epoch, see `TicketSampler`: what is drawn hangs on seed, epoch and frame.
+
     Args:
         shards: What `write_shards` wrote.
         part: ``train``, ``val`` or ``test``.
@@ -94,6 +97,7 @@ class ShardWindows(Dataset[Window]):
             ``[[0, 1, 2], [0, 9, 10]]``; rising, of one length. A window that would leave its clip runs backwards in
             time instead; one that fits neither way starts as far from the clip's end as it needs.
         variety: How views differ; None shows every picture whole and as it is, with the first pattern.
+        seed: Of what is drawn.
 
     Raises:
         UserError: The patterns do not start at 0, differ in length, or are longer than a clip.
@@ -108,6 +112,7 @@ class ShardWindows(Dataset[Window]):
         mask_size: int,
         offsets: Sequence[Sequence[int]] = ((0,),),
         variety: Variety | None = None,
+        seed: int = 0,
     ) -> None:
         if len({len(pattern) for pattern in offsets}) != 1 or any(pattern[0] != 0 for pattern in offsets):
             fix = "Correct data.offsets and data.val_offsets."
@@ -117,6 +122,7 @@ class ShardWindows(Dataset[Window]):
         self.mask_size = mask_size
         self.offsets = [tuple(pattern) for pattern in offsets]
         self.variety = variety
+        self.seed = seed
         self._shards = [IndexedShard(manifest.path(entry)) for entry in manifest.splits[part]]
         self._samples: list[tuple[IndexedShard, int]] = []
         self._clips: list[range] = []  # the samples of each clip: frames of a clip lie together
@@ -154,15 +160,17 @@ class ShardWindows(Dataset[Window]):
     def __len__(self) -> int:
         return len(self._clip_of)
 
-    def __getitem__(self, number: int) -> Window:
+    def __getitem__(self, ticket: int) -> Window:
+        epoch, number = divmod(ticket, len(self))
+        rng = np.random.default_rng([self.seed, epoch, number])
         pattern = self.offsets[0]
         view, weather = View(), None
         if self.variety is not None:
-            pattern = self.offsets[int(torch.randint(len(self.offsets), ()))]
-            view = View.random(zoom=self.variety.zoom, mirror_y=self.variety.mirror_y)
-            weather = Weather.random(self.variety.weather)
+            pattern = self.offsets[int(rng.integers(len(self.offsets)))]
+            view = View.random(rng, zoom=self.variety.zoom, mirror_y=self.variety.mirror_y)
+            weather = Weather.random(rng, self.variety.weather)
         frames = place(pattern, number, self._clips[self._clip_of[number]])
-        parts = [self._frame(frame, view, weather) for frame in frames]
+        parts = [self._frame(frame, view, weather, rng) for frame in frames]
         return Window(
             tuple(key for key, _, _ in parts),
             tuple(abs(frame - frames[0]) for frame in frames),
@@ -170,14 +178,16 @@ class ShardWindows(Dataset[Window]):
             tuple(truth for _, _, truth in parts),
         )
 
-    def _frame(self, number: int, view: View, weather: Weather | None) -> tuple[str, Tensor, FrameTruth]:
+    def _frame(
+        self, number: int, view: View, weather: Weather | None, rng: np.random.Generator
+    ) -> tuple[str, Tensor, FrameTruth]:
         shard, within = self._samples[number]
         sample = shard[within]
         assert sample.annotation is not None  # only labelled samples are numbered
         height, width = sample.image.shape[:2]
         truth = truth_of(sample.annotation, view, width=width, height=height, mask_size=self.mask_size)
         pixels = self.preprocessing(view.of_image(sample.image))
-        return sample.key, pixels if weather is None else weather(pixels), truth
+        return sample.key, pixels if weather is None else weather(pixels, rng), truth
 
 
 def place(pattern: Sequence[int], first: int, clip: range) -> list[int]:

@@ -3,6 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 
 from datamodules.clip import Annotation, Clip
 from datamodules.errors import ShardError, UserError
@@ -108,12 +111,23 @@ def test_numbers_out_of_range_are_refused(name):
 
 
 def test_views_vary_but_agree_within_a_window(shards):
-    torch.manual_seed(0)
     found = windows(shards, offsets=[[0, 1]], variety=Variety(zoom=0.5))
-    drawn = [found[0] for _ in range(12)]
+    drawn = [found[epoch * len(found)] for epoch in range(12)]
     assert len({tuple(window.truth[0].boxes.flatten().tolist()) for window in drawn}) > 3
     for window in drawn:
         torch.testing.assert_close(window.truth[0].boxes, window.truth[1].boxes)
+
+
+def test_what_is_drawn_hangs_on_seed_epoch_and_sample_alone(shards):
+    def drawn(ticket, seed=3):
+        found = windows(shards, offsets=[[0, 1], [0, 2]], variety=Variety(zoom=0.5), seed=seed)
+        return [found[ticket].images for _ in range(2)]  # twice: nothing is carried on
+
+    ours = drawn(15 + 4)
+    torch.manual_seed(1)
+    assert all(torch.equal(images, ours[0]) for images in (*ours, *drawn(15 + 4)))
+    for others in (drawn(4), drawn(15 + 5), drawn(15 + 4, seed=4)):
+        assert not torch.equal(others[0], ours[0])
 
 
 def test_a_batch_keeps_windows_apart(shards):
@@ -145,3 +159,48 @@ def test_the_data_module_shuffles_training_and_thins_validation_out(shards):
     }
     (validation,) = list(data.val_dataloader())
     assert [keys[0][-7:] for keys in validation.keys] == ["f000000", "f000002"]
+
+
+class Watcher(LightningModule):
+    """Remembers what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch.images)
+        return self.factor * batch.images.mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class PowerCut(Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 6:
+            raise KeyError("power cut")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_training_is_shown_what_it_would_have_been_shown(shards, workers, tmp_path):
+    def fit(*callbacks, ckpt_path=None):
+        torch.manual_seed(7)  # a start seeds, and knows nothing of the draws of the one before
+        module = Watcher()
+        data = TrackingDataModule(shards, 8, 8, batch_size=4, num_workers=workers, offsets=[[0, 1], [0, 3]])
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=3, limit_val_batches=0, callbacks=list(callbacks), logger=False,
+            enable_checkpointing=bool(callbacks), enable_progress_bar=False, enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+        return module.seen
+
+    whole = fit()
+    assert len(whole) == 12  # four batches an epoch
+    with pytest.raises(KeyError, match="power cut"):
+        fit(PowerCut(), ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1))
+    resumed = fit(ckpt_path=tmp_path / "step=6.ckpt")
+    assert len(resumed) == 6
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(resumed, whole[6:], strict=True))
