@@ -189,9 +189,10 @@ class BehaviourModule(ExportedModule):
                 train, judged, names, self.data.window, self.class_weights(), self.baseline_steps, columns
             )
         stage = "baseline" if part == "val" else f"baseline_{part}"
+        drawn = self.trainer.state.fn == TrainerFn.FITTING and self.trainer.ckpt_path is not None  # by the first start
         for name, scores in self.baselines.items():
             rank_zero_info(f"baseline {name:<20} top-1 {scores.top1:5.1f} %  macro-F1 {scores.macro_f1:5.1f} %")
-            if self.logger is not None:
+            if self.logger is not None and not drawn:
                 tags = {f"{stage}/{name}_top1": scores.top1, f"{stage}/{name}_macro_f1": scores.macro_f1}
                 self.logger.log_metrics(tags, 0)
 

@@ -216,6 +216,24 @@ def test_the_test_part_has_a_name_of_its_own_and_the_step_of_its_checkpoint(tmp_
     assert (found["stage"], found["part"], found["step"]) == ("test", "test", 4)
 
 
+def test_a_run_that_goes_on_draws_its_baselines_once(tmp_path, capsys):
+    separable(tmp_path / "features")
+    words = [
+        *("fit", "--config", "behaviour/pen.yaml", "--data.features", str(tmp_path / "features")),
+        *("--trainer.default_root_dir", str(tmp_path / "run"), "--model.head", "frame", "--model.baseline_steps", "2"),
+        *("--trainer.val_check_interval", "2", "--trainer.callbacks", "lightning.pytorch.callbacks.ModelCheckpoint"),
+        *("--trainer.callbacks.save_last", "true", "--trainer.callbacks.every_n_train_steps", "2"),
+        *("--trainer.callbacks+", "callbacks.sam3_export.Sam3Export"),
+        *("--trainer.callbacks.folder", str(tmp_path / "model"), "--ckpt_path", "last"),
+    ]
+    assert main([*words, "--trainer.max_steps", "2"]) == 0
+    assert main([*words, "--trainer.max_steps", "4"]) == 0
+    assert capsys.readouterr().out.count("baseline majority") == 2, "printed by each start"
+    board = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert [one.step for one in board.Scalars("val/top1")] == [1, 3]
+    assert [one.step for one in board.Scalars("baseline/majority_top1")] == [0]
+
+
 def test_scores_by_hand():
     targets = torch.tensor([0, 0, 0, 1])
     said = torch.tensor([0, 0, 1, 1])
