@@ -34,8 +34,10 @@ from pl_distill.modules.training_identity import (
     is_plain,
     loss_settings,
     optimizer_settings,
+    require_average,
     require_same_student,
     require_same_training,
+    trainer_settings,
 )
 
 log = logging.getLogger(__name__)
@@ -149,9 +151,9 @@ class DistillationModule(LightningModule):
 
     @property
     def training_identity(self) -> Identity:
-        """What decides what is learned, apart from the student: data, loss, and the optimiser once it is built."""
+        """What decides what is learned, apart from the student: data, loss, clipping, and the optimiser once built."""
         data = data_settings(getattr(self._trainer, "datamodule", None))
-        return {"data": data, **self._settings}
+        return {"data": data, "trainer": trainer_settings(self._trainer), **self._settings}
 
     def forward(self, images: Tensor) -> Tensor | Pyramids:
         """Map images (B, 3, S, S) to the student's map (B, C, h, w) or its pyramids."""
@@ -266,7 +268,7 @@ class DistillationModule(LightningModule):
 
         Raises:
             CheckpointError: It is of another student.
-            ConfigError: A fit would go on with other data, another loss or optimiser.
+            ConfigError: A fit would go on with other data, another loss, optimiser or clipping, or without the average.
         """
         if self._trainer is None:
             return
@@ -274,6 +276,7 @@ class DistillationModule(LightningModule):
             check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
         require_same_student(checkpoint.get("student", {}), self.student.describe(), str(self._trainer.ckpt_path))
         if self._trainer.state.fn == TrainerFn.FITTING:
+            require_average(checkpoint, self._trainer)
             self._resumed = checkpoint.get("training_identity", {})
             self._require_same_training()
 

@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -36,6 +38,36 @@ def data_settings(datamodule: Any) -> dict[str, Any]:
     told = {"trunk_sha256": getattr(datamodule, "teacher_trunk_sha256", None)}
     told |= getattr(datamodule, "data_identity", None) or {}
     return _plain_ones({name: value for name, value in told.items() if value is not None and value != {}})
+
+
+def trainer_settings(trainer: Trainer | None) -> dict[str, Any]:
+    """Return how a trainer clips gradients; nothing without one."""
+    if trainer is None:
+        return {}
+    by = trainer.gradient_clip_algorithm or "norm"
+    return _plain_ones({"gradient_clip_val": trainer.gradient_clip_val, "gradient_clip_algorithm": by})
+
+
+def require_average(checkpoint: Mapping[str, Any], trainer: Trainer) -> None:
+    """Refuse to train an average further as if it were the weights: the optimiser's moments are those of the weights.
+
+    A run without an average may go on with one.
+
+    Args:
+        checkpoint: Its content.
+        trainer: Is about to train.
+
+    Raises:
+        ConfigError: The checkpoint holds both, and the trainer has no callback that keeps an average.
+    """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # is set at run time
+    if "current_model_state" in checkpoint and not any(isinstance(one, WeightAveraging) for one in callbacks):
+        raise ConfigError(
+            str(trainer.ckpt_path),
+            "is of weights and of their average",
+            "StudentAverage among the callbacks, as in that run",
+            "Add --config distill/options/average.yaml as the last.",
+        )
 
 
 def require_same_student(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: str) -> None:

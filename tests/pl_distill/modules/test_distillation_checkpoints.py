@@ -5,6 +5,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from callbacks.student_average import StudentAverage
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.models.student_io import load_student
@@ -97,6 +98,28 @@ def test_a_run_goes_on_only_as_the_training_that_it_was(changes, codec, found, e
     assert found in caught.value.found
     assert expected in caught.value.expected
     assert "Go on with the old values" in caught.value.fix
+
+
+def test_gradients_are_clipped_as_before(teacher, stopped, tmp_path):
+    options = {"data": told_of("float16"), "gradient_clip_val": 0.5, "max_steps": 3}
+    with pytest.raises(ConfigError, match=r"with trainer gradient_clip_val None, expected .* 0\.5 as in this run"):
+        fit(teacher, tmp_path, ckpt_path=stopped, **options)
+    checkpoint = torch.load(stopped, weights_only=True)
+    del checkpoint["training_identity"]["trainer"]  # of a version that did not tell
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    module, _ = fit(teacher, tmp_path, ckpt_path=tmp_path / "old.ckpt", **options)
+    assert module.global_step == 3
+
+
+def test_a_run_whose_weights_are_averaged_goes_on_with_an_average(teacher, tmp_path):
+    keep = ModelCheckpoint(tmp_path, save_last=True)
+    fit(teacher, tmp_path, max_steps=2, callbacks=[StudentAverage(), keep])
+    last = tmp_path / "last.ckpt"
+    with pytest.raises(ConfigError, match=r"of their average, expected StudentAverage .*options/average\.yaml"):
+        fit(teacher, tmp_path, max_steps=3, ckpt_path=last)
+    module, _ = fit(teacher, tmp_path, max_steps=3, ckpt_path=last, callbacks=[StudentAverage()])
+    assert module.global_step == 3
+    assert trainer(tmp_path).validate(build(teacher), datamodule=Maps(), ckpt_path=last, verbose=False)
 
 
 def test_steps_schedule_and_what_only_computes_otherwise_may_change(teacher, stopped, tmp_path):
