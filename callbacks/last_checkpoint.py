@@ -15,12 +15,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 class LastCheckpoint(Checkpoint):
     """Bring ``last.ckpt`` of every `ModelCheckpoint` with `save_last` up to the step of each validation and of the end.
 
-    Without frames to validate on it is written as often as there would be a validation. It is a `Checkpoint` so
-    that Lightning calls it after the other callbacks, and after a `ModelCheckpoint` listed before it.
+    Without frames to validate on it is written as often as there would be a validation, at the end of a step. It is a
+    `Checkpoint` so that Lightning calls it after the other callbacks, and after a `ModelCheckpoint` listed before it.
     """
 
     def __init__(self) -> None:
         self._saved_step = -1
+        self._due = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note what is written already."""
@@ -30,10 +31,13 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write it where a validation is due and there is nothing to validate on."""
-        every = trainer.val_check_interval
-        due = isinstance(every, int) and trainer.global_step % every == 0
-        if due and not any(trainer.num_val_batches) and not trainer.fit_loop.epoch_loop._should_accumulate():
-            self._bring_up(trainer)
+        loop, every = trainer.fit_loop.epoch_loop, trainer.val_check_interval
+        if isinstance(every, int) and (loop.total_batch_idx + 1) % every == 0:  # batches, as Lightning counts them
+            self._due = True
+        if self._due and not loop._should_accumulate():
+            self._due = False
+            if not any(trainer.num_val_batches):
+                self._bring_up(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it where the validation found no new best."""

@@ -24,16 +24,17 @@ def step_of(path):
     return torch.load(path, weights_only=True)["global_step"]
 
 
-def fit(folder, steps, module=None, monitor=None, callbacks=(), **options):
+def fit(folder, steps, module=None, monitor=None, callbacks=(), batches=1, every=4, **options):
     torch.manual_seed(0)
     module = BoringModel() if module is None else module
     best = ModelCheckpoint(folder, filename="best", monitor=monitor, save_last=True, enable_version_counter=False)
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
+        accumulate_grad_batches=batches,
         limit_val_batches=1,
         check_val_every_n_epoch=None,
-        val_check_interval=4,
+        val_check_interval=every,
         callbacks=[best, LastCheckpoint(), *callbacks],
         logger=False,
         enable_progress_bar=False,
@@ -61,11 +62,19 @@ def test_a_finished_training_goes_on_from_its_last_step(tmp_path):
     assert resumed.global_step == whole.global_step == 10
 
 
-def test_a_run_without_anything_to_validate_on_is_saved_all_the_same(tmp_path):
-    class Blind(BoringModel):
-        def val_dataloader(self):
-            return []
+class Blind(BoringModel):
+    def val_dataloader(self):
+        return []
 
+
+@pytest.mark.parametrize(("every", "saved"), [(8, 8), (6, 9), (3, 11)])  # batches; two of them are a step
+def test_without_anything_to_validate_on_batches_are_counted_as_a_validation_counts_them(every, saved, tmp_path):
+    with pytest.raises(KeyError, match="power cut"):
+        fit(tmp_path, 20, Blind(), monitor="val/loss", callbacks=[Killed()], batches=2, every=every)
+    assert step_of(tmp_path / "last.ckpt") == saved
+
+
+def test_a_run_without_anything_to_validate_on_is_saved_all_the_same(tmp_path):
     with pytest.raises(KeyError, match="power cut"):
         fit(tmp_path, 20, Blind(), monitor="val/loss", callbacks=[Killed()])
     assert step_of(tmp_path / "last.ckpt") == 8
