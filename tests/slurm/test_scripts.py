@@ -1,5 +1,6 @@
 """The job scripts without a SLURM: syntax, what their README names, and what becomes of a job by its exit code."""
 
+import functools
 import os
 import re
 import shlex
@@ -14,6 +15,8 @@ import yaml
 
 from datamodules.files import write_json
 from datamodules.splits import format_day, load_split
+from pl_distill.cli import main
+from pl_distill.commands import evaluate
 from pl_distill.commands.lightning import RecipeCLI, run_lightning
 from pl_distill.commands.parsing import find_recipe
 
@@ -83,9 +86,20 @@ def test_a_fit_of_the_whole_archive_validates_on_a_part_of_it(monkeypatch):
     check_rate(config, gpus(line))
 
 
-def test_the_cache_of_the_whole_archive_can_be_asked_for(monkeypatch):
-    (line,) = commands(ARCHIVE, "cache")
-    assert parsed(line, "predict", monkeypatch)["data"]["init_args"]["codec"] == "int8"
+@pytest.mark.parametrize(("page", "codec"), [(README, "float16"), (ARCHIVE, "int8")])
+def test_a_cache_of_the_pages_can_be_asked_for(page, codec, monkeypatch):
+    (line,) = commands(page, "cache")
+    assert parsed(line, "predict", monkeypatch)["data"]["init_args"]["codec"] == codec
+
+
+def test_an_evaluation_of_the_readme_can_be_asked_for(monkeypatch):
+    (line,) = commands(README, "evaluate")
+    _, folder, *words = shlex.split(line[line.index("slurm/evaluate.sbatch") :])
+    asked = []
+    stub = functools.wraps(evaluate.evaluate)(lambda *_, **options: asked.append(options))
+    monkeypatch.setattr(evaluate, "evaluate", stub)
+    assert main(["evaluate", *words, f"--out={folder}", "--task=0", "--tasks=4"]) == 0  # as the script adds
+    assert asked[0]["tasks"] == 4
 
 
 def test_the_split_of_the_whole_archive_tests_on_no_day_that_is_learned_from(tmp_path):
