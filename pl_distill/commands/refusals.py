@@ -3,10 +3,12 @@
 Its messages are matched as text, since its exceptions hold nothing else; one that no pattern knows is passed on.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pydoc import locate
 
 from datamodules.addresses import without_secrets
 from pl_distill.errors import ConfigError
@@ -21,6 +23,9 @@ RECIPES = {
 _KEY = re.compile(r'Parser key "([^"]+)":')
 _PATH = re.compile(r"- Expected a path but \S+ either not accessible or invalid(?: -)? ")  # any value could be a file
 _GIVEN = re.compile(r"(?:Got|Given) value: (.*?)(?: - Expected a | Given value type: |$)")
+_OF_CLASS = re.compile(
+    r"class_path '([\w.]+)': Option '\w+' is not accepted|is not accepted\. Got value: Namespace\(class_path='([\w.]+)'"
+)
 _NESTED = re.compile(r".*NestedArg\(key='([^']+)', val='?(.*?)'?\)$")
 
 
@@ -104,7 +109,18 @@ def _unknown(found: re.Match[str], said: _Said) -> ConfigError:
 
 def _not_taken(found: re.Match[str], said: _Said) -> ConfigError:
     whole = said.key if said.key.rpartition(".")[2] == found[1] else f"{said.key}.{found[1]}".lstrip(".")
-    return ConfigError(said.command, f"does not take --{whole}", KNOWN, said.see)
+    near = get_close_matches(found[1], _parameters_of_the_class(found.string), 1, 0.75)
+    fix = f"Is --{whole.removesuffix(found[1])}{near[0]} meant? {said.see}" if near else said.see
+    return ConfigError(said.command, f"does not take --{whole}", KNOWN, fix)
+
+
+def _parameters_of_the_class(reason: str) -> set[str]:
+    """Return what the class takes that refused an option; nothing where the reason names none."""
+    named = _OF_CLASS.search(reason)
+    owner = locate(named[1] or named[2]) if named else None
+    if not inspect.isclass(owner):
+        return set()
+    return {name for base in owner.__mro__ for name in inspect.signature(base.__init__).parameters}
 
 
 def _beside(found: re.Match[str], said: _Said) -> ConfigError:

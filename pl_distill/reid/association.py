@@ -126,7 +126,7 @@ def associate(
         seed: Of the permutations.
 
     Raises:
-        ConfigError: Too few animals or outcomes for any answer; says how many it takes.
+        ConfigError: Too few animals or outcomes for any answer; says how many it takes. Or all have grown alike.
     """
     listed = [one for one in outcomes if one.kind == kind]
     mine = sorted((one for one in listed if one.is_case), key=lambda one: one.day, reverse=kind == "growth")
@@ -135,6 +135,9 @@ def associate(
     cases = chosen.cases
     if len(cases) < (MIN_VALUES if kind == "growth" else MIN_CASES):
         raise _too_few(chosen, kind, level, sound)
+    if all(abs(one.weight) < 0.5 for one in cases):  # in standard deviations: one of some values is 1 away or more
+        found = f"has the same value for all {len(cases)} animals"
+        raise ConfigError(f"kind '{kind}'", found, "values that differ", "Correct --outcomes.")
     herd = len(table.animals)
     receivers, taken = deal(cases, herd, permutations, kind, np.random.default_rng(seed))
     raw, shift, unit = effects_of(cases, receivers, None if kind == "growth" else taken)  # (Q, 1 + B) twice, (Q,)

@@ -35,6 +35,20 @@ def test_an_error_below_a_class_path_names_the_whole_option_and_does_not_quote_t
     assert said.startswith("error: --trainer.callbacks: is 'callbacks.nothing.X' (module 'callbacks' has no attribute")
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("model.student.init_args.fpn_chanels", "--model.student.fpn_channels"),
+        ("model.loss.pyramid_shares", "--model.loss.pyramid_share"),
+        ("data.batch_sise", "--data.batch_size"),
+    ],
+)
+def test_an_option_of_a_class_that_is_nearly_one_is_told_the_one_that_is_meant(given, meant, capsys):
+    said = refusal(capsys, "--model.teacher=none", f"--{given}=3")
+    assert said.endswith(f"arguments that the command knows. Is {meant} meant? See `pl-distill fit --help`.")
+    assert "meant" not in refusal(capsys, "--model.teacher=none", f"--{given.rpartition('.')[0]}.zzz=3")
+
+
 def test_a_wrong_value_in_a_recipe_is_told_with_its_option(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("data:\n  init_args:\n    batch_size: many\ntrainer:\n  max_steps: 3\n")
     said = refusal(capsys, "--model.teacher=none", "--config", str(tmp_path / "mine.yaml"))
