@@ -134,5 +134,5 @@ def _to_others(similarities: Tensor) -> Tensor:
     """Leave the diagonal out, (B, n, n) to (B, n, n - 1): each to itself is 1 and would take most of the softmax."""
     batch, count, _ = similarities.shape
     # without the first value every row of n + 1 ends in one of the diagonal
-    rows = similarities.flatten(1)[:, 1:].unflatten(1, (count - 1, count + 1))
+    rows = similarities.flatten(1)[:, 1:].reshape(batch, count - 1, count + 1)
     return rows[..., :-1].reshape(batch, count, count - 1)
