@@ -1,7 +1,7 @@
 """Many students, one table: each arm of an ablation beside a reference, paired over days and seeds.
 
 A cell is one arm trained with one seed. Whatever is measured is kept as part and whole of each clip, so that scores are
-pooled from counts, and drawn and exchanged by recording day as in `pl_distill.evaluation.statistics`.
+pooled from counts, and compared by recording day and by seed as in `pl_distill.evaluation.statistics`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ class Entry:
         difference: Less that of the reference; None for the reference itself.
         low: Lower end of the 95 % interval of the difference; None with a single day.
         high: Upper end.
-        p_value: Share of exchanges with the reference, day by day, with a difference at least as large.
+        p_value: Probability of a difference at least as large by chance, of days or of seeds, whichever is greater.
     """
 
     mean: float | None
@@ -214,8 +214,8 @@ def format_markdown(table: AblationTable) -> str:
     lines += [
         "",
         f"Mean over seeds {', '.join(map(str, table.seeds))}; in brackets the difference to `{table.reference}` and "
-        "its 95 % interval, paired over days and seeds (bootstrap). An interval that excludes 0 is marked *; with many "
-        "arms some do so by chance.",
+        "its 95 % interval, paired over days and seeds: that of a bootstrap, or of Student's t over the seeds where it "
+        "reaches further. An interval that excludes 0 is marked *; with many arms some do so by chance.",
         f"{rests}.",
         "",
         *(f"- {name}: {value}" for name, value in table.settings.items()),

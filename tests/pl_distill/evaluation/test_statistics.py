@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy.stats import t
 
+from pl_distill.evaluation import statistics
 from pl_distill.evaluation.mot import TrackingCounts
 from pl_distill.evaluation.results import ClipReplay, ClipResult, ModelIdentity, ModelResult, Results, Settings
 from pl_distill.evaluation.statistics import (
@@ -77,7 +80,33 @@ def test_seeds_are_drawn_too():
     mota, _ = compare_models(runs)
     assert mota.difference == pytest.approx(-2)
     assert mota.seeds == 3
-    assert (mota.low, mota.high) == pytest.approx((-4, 0))  # within a seed all clips agree: only seeds spread
+    # Within a seed all clips agree, so that only seeds spread, by 2: days alone would say p = 2 / 8.
+    half = t.ppf(0.975, 2) * 2 / np.sqrt(3)
+    assert (mota.low, mota.high) == pytest.approx((-2 - half, -2 + half))
+    assert mota.p_value == pytest.approx(max(2 / 8, 2 * t.sf(2 / (2 / np.sqrt(3)), 2)))
+
+
+def test_days_that_spread_more_than_seeds_keep_the_interval_of_the_draws():
+    alone = compare_models([results([10] * 6, [2, 18, 6, 22, 4, 26])])[0]
+    runs = [results([10] * 6, [2 + seed, 18 + seed, 6 + seed, 22 + seed, 4 + seed, 26 + seed]) for seed in (-1, 0, 1)]
+    three = compare_models(runs)[0]
+    half = t.ppf(0.975, 2) * 1 / np.sqrt(3)
+    assert three.low < three.difference - half
+    assert three.high > three.difference + half
+    assert three.p_value == alone.p_value
+
+
+@pytest.mark.parametrize(("of_seeds", "of_days"), [(3.0, 1.0), (2.0, 2.0)])
+def test_students_that_differ_by_seed_alone_are_hardly_ever_called_established(monkeypatch, of_seeds, of_days):
+    """Nothing is there: three seeds and six days move the student, whatever it is, around its teacher."""
+    monkeypatch.setattr(statistics, "DRAWS", 200)
+    rng = np.random.default_rng(0)
+    called, tables = 0, 150
+    for _ in range(tables):
+        moved = of_seeds * rng.standard_normal((3, 1)) + of_days * rng.standard_normal((1, 6))
+        runs = [results([50] * 6, [50 + round(one) for one in seed]) for seed in moved]
+        called += compare_models(runs)[0].established
+    assert called / tables <= 0.09  # 0.05 and two standard errors
 
 
 def test_many_days_are_sampled_and_agree_with_the_binomial():
