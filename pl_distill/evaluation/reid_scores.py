@@ -134,6 +134,16 @@ def idf1(truth: NDArray[np.int64], found: NDArray[np.int64], pens: NDArray[np.in
     return Share(200 * float(right.sum() / asked.sum()), 200 * float(low), 200 * float(high))
 
 
+def idf1_floors(visits: int) -> tuple[float, float]:
+    """Give the IDF1 in percent of so many visits where nobody is ever recognised.
+
+    Returns:
+        Where everybody is new at each visit, 100 / n; where all are named at the first one and nobody is sure of
+        anybody later, 200 / (n + 1): what is not named is no false name, so that caution has the higher floor.
+    """
+    return 100 / visits, 200 / (visits + 1)
+
+
 def link_days(
     days: Sequence[int],
     tracklets: Callable[[int], tuple[NDArray[np.int64], list[Vectors]]],

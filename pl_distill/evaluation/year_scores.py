@@ -18,6 +18,7 @@ from pl_distill.evaluation.reid_scores import (
     Share,
     average_precision,
     idf1,
+    idf1_floors,
     link_days,
     open_set,
     share_of,
@@ -40,7 +41,7 @@ METHODS = ("sightings", "recent", "mean")
 _DECAYS = (0.0, 0.0003, 0.001, 0.003)
 _HALF_LIVES = (7.0, 30.0, 90.0)
 _MOST_RANKED = 4000  # vectors that a query's average precision ranks: the gallery, thinned evenly
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,10 @@ class GapScores:
         gap_days: Days from the last one that the gallery knows to the one that is asked about.
         queries: How many.
         gallery: Vectors in it, on the last day that is asked about.
-        visits: Days on which IDF1 names everybody, each at least `gap_days` after the one before. Where nobody is
-            ever recognised, IDF1 is 1 / visits.
+        visits: Days on which IDF1 names everybody, each at least `gap_days` after the one before.
+        idf1_if_new: IDF1 in percent of that many visits where everybody is taken for new each time: 100 / visits.
+        idf1_if_unsure: The same where all are named at the first visit and nobody later: 200 / (visits + 1). Below it
+            whoever names nobody scores better.
         rank1: Queries whose best match is their animal.
         mean_ap: Mean average precision.
         known_or_new: What threshold and margin make of them.
@@ -87,6 +90,8 @@ class GapScores:
     queries: int
     gallery: int
     visits: int
+    idf1_if_new: float
+    idf1_if_unsure: float
     rank1: Share
     mean_ap: Share
     known_or_new: OpenSet
@@ -165,6 +170,7 @@ def score_year(year: DrawnYear, how: YearScoring) -> YearScores:
                     len(truth),
                     galleries.size(days[-1] - gap),
                     visits,
+                    *idf1_floors(visits),
                     share_of(scores.argmax(1) == truth, truth, year.pens),
                     share_of(precision, truth, year.pens),
                     open_set(scores, truth, policies[method], year.pens),

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pl_distill.evaluation.reid_scores import average_precision, idf1, link_days, open_set, share_of
+from pl_distill.evaluation.reid_scores import average_precision, idf1, idf1_floors, link_days, open_set, share_of
 from pl_distill.evaluation.simulated_year import Archive, DrawnYear, YearPlan, sampling_days
 from pl_distill.evaluation.year_scores import YearScoring, format_year, score_year
 from pl_distill.reid.gallery import BoundedGallery
@@ -105,6 +105,29 @@ def test_animals_are_named_day_by_day_without_being_told():
     assert len(set(found.tolist())) == 5
 
 
+@pytest.mark.parametrize("visits", [2, 3, 6])
+def test_who_recognises_nobody_has_the_idf1_of_the_floors(visits):
+    year = make_year(noise=0.15)
+
+    def name_by(policy):
+        held = BoundedGallery()
+
+        def learn(name, day, vectors):
+            held.add(name, np.full(len(vectors), day * 86_400.0), vectors)
+
+        def tracklets(day):
+            return np.arange(5), [year.vectors[(year.days == day) & (year.animals == animal)] for animal in range(5)]
+
+        def score(vectors):
+            return held.gallery.scores(vectors), held.gallery.animals
+
+        truth, found = link_days(range(0, 10 * visits, 10), tracklets, score, learn, policy)
+        return idf1(truth, found).percent
+
+    never_alike, never_sure = MatchPolicy(threshold=1.0, margin=0.0), MatchPolicy(threshold=-1.0, margin=2.0)
+    assert idf1_floors(visits) == pytest.approx((name_by(never_alike), name_by(never_sure)))
+
+
 def test_an_archive_shows_only_what_was_drawn_and_never_a_view_that_is_asked():
     year = make_year(noise=0.0)
     archive = Archive(year)
@@ -127,6 +150,7 @@ def test_idf1_is_of_days_that_had_no_part_in_the_choice_of_thresholds():
     rows = score_year(replace(year, animals=other), how).rows
     assert [row.idf1.percent for row in rows] == [100] * 9
     assert {row.gap_days: row.visits for row in rows} == {1: 10, 10: 5, 30: 2}  # of days 50, 51, 60, 61 and so on
+    assert {(row.idf1_if_new, row.idf1_if_unsure) for row in rows if row.visits == 2} == {idf1_floors(2)}
 
 
 @pytest.mark.parametrize("bounded", [None, 20])
