@@ -28,15 +28,37 @@ def test_idf1_has_an_interval_over_animals():
     # Animal 0 has its name always; animal 1 once in three: a wrong name of it and one without a name are its own.
     share = idf1(np.array([0, 0, 0, 1, 1, 1]), np.array([5, 5, 5, 6, 5, -1]))
     assert share.percent == pytest.approx(100 * 2 * 4 / (6 + 5))
-    assert share.low == pytest.approx(100 * 2 * 2 / (6 + 4))  # twice animal 1
-    assert share.high == pytest.approx(100)  # twice animal 0
+    assert (share.low, share.high) == (0, 100)  # of two animals nothing follows
+    many = idf1(np.repeat(np.arange(40), 3), np.repeat(np.arange(40), 3) * np.tile([1, 1, 0, 1, -1, -1], 20))
+    assert 50 < many.low < many.percent < many.high < 80
     alike = idf1(np.repeat([0, 1, 2], 2), np.array([7, 7, 8, 8, 9, 9]))
-    assert (alike.low, alike.high) == (100, 100)
+    assert (alike.low, alike.high) == (pytest.approx(100 * 0.05 ** (1 / 3)), 100)
 
 
 def test_nobody_named_is_an_idf1_of_0():
     share = idf1(np.array([0, 1]), np.array([-1, -1]))
-    assert (share.percent, share.low, share.high) == (0, 0, 0)
+    assert (share.percent, share.low) == (0, 0)
+    assert share.high == pytest.approx(100 * (1 - 0.05**0.5))
+
+
+def test_what_no_animal_shows_has_a_bound_and_no_interval_of_nothing():
+    """Of eight animals none would show what 31 % of all do with a probability of 5 %."""
+    never, always = share_of(np.zeros(80), np.arange(80) % 8), share_of(np.ones(80), np.arange(80) % 8)
+    assert (str(never), str(always)) == ("0.0 (at most 31.2)", "100.0 (at least 68.8)")
+    assert (never.low, never.high) == (0, pytest.approx(100 * (1 - 0.05 ** (1 / 8))))
+    alike = share_of(np.arange(80) < 40, np.arange(80) % 8)  # half of each: what others would do is not known
+    assert (alike.low, alike.high) == pytest.approx((50 * 0.05 ** (1 / 8), 100 - 50 * 0.05 ** (1 / 8)))
+    single = share_of(np.ones(9), np.zeros(9, int))
+    assert (single.low, single.high) == (0, 100)
+
+
+def test_intervals_of_eight_animals_hold_the_truth_in_95_of_100_herds():
+    rng, held, herds = np.random.default_rng(0), 0, 600
+    for _ in range(herds):
+        rates = rng.beta(6, 4, size=8)
+        share = share_of(rng.random((24, 8)) < rates, np.tile(np.arange(8), (24, 1)))
+        held += share.low <= 60 <= share.high
+    assert 0.92 <= held / herds <= 0.98
 
 
 def test_a_share_is_a_mean_over_animals_not_over_queries():
