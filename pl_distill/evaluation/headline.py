@@ -45,10 +45,19 @@ _SCORES = (
     _Quantity("false positives", "false_positives", 0, False, "Tracks without an animal, counted per frame."),
     _Quantity("fragmentations", "fragmentations", 0, False, "How often an animal is lost and found again."),
 )
-_BEHAVIOUR = (
-    ("behaviour top-1 %", "top1", "Part of the animals that a track covers whose behaviour is named right."),
+_BEHAVIOUR_OF_ALL = (
+    (
+        "behaviour right of all %",
+        "right_of_all",
+        "Part of all animals whose behaviour is named right; one without a track is wrong.",
+    ),
+    ("behaviour, animals covered %", "covered", "Part of these animals that a track covers by half."),
+)
+_BEHAVIOUR_OF_COVERED = (
+    ("behaviour top-1 %", "top1", "Part of the animals that its own tracks cover whose behaviour is named right."),
     ("behaviour macro-F1 %", "macro_f1", "Mean F1 over the behaviours, of the same animals."),
 )
+_OF_OTHERS = " A tracker that loses the hard ones scores better here: two are not compared."
 _NONE = "-"
 
 
@@ -66,9 +75,14 @@ def headline(results: Results) -> list[Row]:
     rows[3:3] = _mask_rows(results)
     named = [model.behaviour for model in models]
     if any(behaviour is not None for behaviour in named):
-        for label, name, text in _BEHAVIOUR:
-            values = [None if one is None else getattr(one.tracks, name) for one in named]
+        for label, name, text in _BEHAVIOUR_OF_ALL:
+            values = [None if one is None else getattr(one, name) for one in named]
             rows.append(_plain_row(label, values, "{:.2f}", True, text))
+        for label, name, text in _BEHAVIOUR_OF_COVERED:
+            values = [None if one is None else getattr(one.tracks, name) for one in named]
+            shown = tuple(_show(value, "{:.2f}") for value in values)
+            alone = len(values) == 1
+            rows.append(Row(label, shown if alone else (*shown, _NONE, ""), None, text if alone else text + _OF_OTHERS))
     rows.append(
         _plain_row(
             "frames per second",

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from pl_distill.evaluation.behaviour_scoring import Named, summarise
 from pl_distill.evaluation.caveats import caveats
 from pl_distill.evaluation.headline import (
     baseline_rows,
@@ -61,6 +62,18 @@ def test_masks_have_a_row_of_their_own():
     two = replace(two, student_vs_teacher=Comparison(model(1).overall, {}, mask_overlap=90.0))
     assert rows(two)["mask overlap %"] == (("80.00", "75.50", "-4.50", "90.00"), False)
     assert rows(results(model=model(1)))["mask overlap %"] == (("-",), None)
+
+
+def test_a_tracker_that_loses_the_hard_animals_names_no_behaviour_better():
+    """Eight animals walk; teacher and student name six of them right, but the student has lost the two others."""
+    all_of_them = summarise([Named("walk", "walk", "walk")] * 6 + [Named("walk", "walk", "lie")] * 2, ("walk", "lie"))
+    easy_ones = summarise([Named("walk", "walk", "walk")] * 6 + [Named("walk", "walk", None)] * 2, ("walk", "lie"))
+    found = rows(results(teacher=model(0, behaviour=all_of_them), student=model(2, behaviour=easy_ones)))
+    assert found["behaviour right of all %"] == (("75.00", "75.00", "+0.00", ""), None)
+    assert found["behaviour, animals covered %"] == (("100.00", "75.00", "-25.00", ""), False)
+    assert found["behaviour top-1 %"] == (("75.00", "100.00", "-", ""), None)  # of other animals: no difference
+    assert found["behaviour macro-F1 %"][0][2:] == ("-", "")
+    assert rows(results(model=model(0, behaviour=easy_ones)))["behaviour right of all %"] == (("75.00",), None)
 
 
 def test_fewer_errors_are_better():
