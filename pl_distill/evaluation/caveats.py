@@ -21,12 +21,14 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
     result = next(iter(models.values()))
     replays = [clip.replay for clip in result.clips.values() if clip.replay is not None]
     judged, frames = result.overall.scored_frames, sum(replay.frames for replay in replays)
-    if judged and not result.overall.truth_boxes:
+    if judged == 0:
+        notes.append("No frame is labelled: there are no scores against truth.")
+    elif not result.overall.truth_boxes:
         notes.append(
             f"None of the {judged} labelled frames shows an animal: every box that was found counts as false. "
             "If there are animals, the labels are empty: `pl-distill data split` says how many boxes each clip has."
         )
-    silent = [role for role, model in models.items() if model.overall.track_boxes == 0]
+    silent = [role for role, model in models.items() if judged and model.overall.track_boxes == 0]
     if silent:
         notes.append(f"No {settings.prompt!r} was found in any judged frame by the {_and(silent)}.")
     hopeless = [
@@ -48,9 +50,7 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
         )
     if len(models) > 1:
         notes.append(one_seed(models))
-    if judged == 0:
-        notes.append("No frame is labelled: there are no scores against truth.")
-    elif judged < frames:
+    if 0 < judged < frames:
         notes.append(f"{judged} of {frames} frames are labelled and judged; the tracker saw all of them.")
     if appearance := settings.policy.get("appearance"):
         notes.append(

@@ -156,6 +156,12 @@ def test_labels_without_an_animal_are_the_first_to_be_said():
     assert not any("No frame is labelled" in note for note in notes)
 
 
+def test_without_labels_nobody_is_said_to_have_found_nothing():
+    notes = caveats(settings(), {role: model(0, boxes=0, judged=0) for role in ("teacher", "student")})
+    assert notes[0] == "No frame is labelled: there are no scores against truth."
+    assert not any("was found in any judged frame" in note for note in notes)
+
+
 def test_models_that_find_nothing_or_everything_are_named():
     notes = caveats(settings(), {"teacher": model(100), "student": model(50, false=60, large_boxes=80.0)})
     assert notes[0] == "No 'pig' was found in any judged frame by the teacher."
