@@ -4,7 +4,6 @@ Days are what is held apart: neighbouring frames are near copies, and the animal
 A random division of frames exists to be shown beside it, under its own name, and never instead.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,8 @@ from datamodules.behaviour_windows import (
     Window,
     check_classes,
     class_indices,
+    common_rate,
+    repeats_of,
     step_of,
     window_rows,
 )
@@ -88,21 +89,23 @@ class BehaviourDataModule(LightningDataModule):
         """Read the features and divide them, once.
 
         Raises:
-            CacheError: There are none, they are damaged or of several embedders, two folders hold the same clip, or a
-                part that is needed is empty.
+            CacheError: There are none, they are damaged or of several embedders, two folders hold the same clip, two
+                clips have another rate, or a part that is needed is empty.
         """
         if self._sets:
             return
         manifests = read_manifests(self.features)
         self.embedder = dict(manifests[0]["embedder"])
         self.feature_size = int(self.embedder["features"])
-        clips = [
-            read_clip(folder, name, entry, self.window)
+        read = {
+            f"{folder}, clip {name}": read_clip(folder, name, entry, self.window)
             for folder, manifest in zip(self.features, manifests, strict=True)
             for name, entry in manifest["clips"].items()
-        ]
-        rates = Counter(round(clip.fps, 3) for clip in clips)
-        self.fps = rates.most_common(1)[0][0] if rates else 0.0
+        }
+        clips = list(read.values())
+        # of a clip in which hardly anybody is seen twice in a row the rate is a guess
+        sure = {name: clip.fps for name, clip in read.items() if clip.repeats >= self.window.length}
+        self.fps = common_rate(sure or {name: clip.fps for name, clip in read.items()}) if read else 0.0
         rng = np.random.default_rng([self.seed, 1])
         chosen: dict[Part, list[NDArray[np.bool_]]] = {part: [] for part in PARTS}
         for clip in clips:
@@ -160,6 +163,7 @@ class ClipWindows:
     Args:
         day: Its recording day.
         fps: Observations per second.
+        repeats: How many observations follow another of their animal at this rate.
         behaviour: Raw labels, (M,), int16.
         features: What the embedder gave, (M, F), float16.
         motion: What boxes and masks tell, (M, len(MOTION)), float32.
@@ -170,12 +174,13 @@ class ClipWindows:
         self,
         day: str,
         fps: float,
+        repeats: int,
         behaviour: NDArray[np.int16],
         features: NDArray[np.float16],
         motion: NDArray[np.float32],
         rows: NDArray[np.int64],
     ) -> None:
-        self.day, self.fps = day, fps
+        self.day, self.fps, self.repeats = day, fps, repeats
         self.behaviour, self.features, self.motion, self.rows = behaviour, features, motion, rows
 
 
@@ -221,7 +226,8 @@ def read_clip(folder: Path, name: str, entry: Mapping[str, object], window: Wind
         height=stored.height,
     )
     rows = window_rows(stored.frame, stored.animal, window, step)
-    return ClipWindows(stored.day, stored.fps / step, stored.behaviour, stored.features, motion, rows)
+    repeats = repeats_of(stored.frame, stored.animal, step)
+    return ClipWindows(stored.day, stored.fps / step, repeats, stored.behaviour, stored.features, motion, rows)
 
 
 class BehaviourWindows(Dataset[int]):

@@ -1,5 +1,6 @@
 """Short times around a moment: what a behaviour head looks at, the same in training and live."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.edinburgh_output import BEHAVIOURS
-from datamodules.errors import DataError
+from datamodules.errors import CacheError, DataError
+
+RATE_TOLERANCE = 0.01
+"""So far two clips' observations a second may lie apart, as a share: 29.97 is 30."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,31 @@ def step_of(frame: NDArray[np.int32], animal: NDArray[np.int32]) -> int:
     """Return how many video frames lie between two observations: the most frequent distance, 1 if there is none."""
     gaps = np.diff(frame)[np.diff(animal) == 0]
     return int(np.bincount(gaps[gaps > 0]).argmax()) if (gaps > 0).any() else 1
+
+
+def repeats_of(frame: NDArray[np.int32], animal: NDArray[np.int32], step: int) -> int:
+    """Count how often an animal was seen so many video frames after it was seen before: what a clip's rate rests on."""
+    return int((np.diff(frame)[np.diff(animal) == 0] == step).sum())
+
+
+def common_rate(rates: Mapping[str, float]) -> float:
+    """Give the observations per second that all clips have: a window of as many is as long in each of them.
+
+    Args:
+        rates: Of each clip, under the name that a user knows it by.
+
+    Raises:
+        CacheError: Two differ by more than `RATE_TOLERANCE`.
+    """
+    usual = Counter(round(rate, 3) for rate in rates.values()).most_common(1)[0][0]
+    like = next(name for name, rate in rates.items() if round(rate, 3) == usual)
+    for name, rate in rates.items():
+        if abs(rate - usual) > RATE_TOLERANCE * usual:
+            raise CacheError(
+                name, f"has {rate:.3g} observations a second", f"{usual:.3g}, as {like} has",
+                "A window would be of another length in either: embed both from labels, or videos, of one rate.",
+            )  # fmt: skip
+    return usual
 
 
 def window_rows(frame: NDArray[np.int32], animal: NDArray[np.int32], window: Window, step: int) -> NDArray[np.int64]:

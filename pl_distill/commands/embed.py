@@ -35,7 +35,8 @@ def embed(
         embedder: A shipped one, a folder, a hub name, or a DINOv3 of timm.
         layout: edinburgh, mot, or auto to see which one it is.
         tracks: Folder of `pl-distill evaluate` over the same clips: its tracks stand for the boxes and identities of
-            the truth, whose behaviours they take over where they cover an animal by half.
+            the truth, whose behaviours they take over where they cover an animal by half. Of a clip with labels only
+            frames at their rate are described, as of the truth.
         role: Of the model in that folder: student, teacher or model.
         max_frames: Only the first so many frames of each clip.
         device: cpu, cuda, cuda:1, or auto.

@@ -1,6 +1,6 @@
 """Give an embedder every animal of some clips: from the boxes of truth, or from the tracks of an evaluation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -60,8 +60,28 @@ def animals_of_truth(frame: Frame) -> Animals | None:
     )
 
 
-def animals_of_tracks(files: ClipFiles) -> Finder:
+def labelled_moments(annotations: Collection[int], num_frames: int) -> Collection[int]:
+    """Give the frames at the rate of a clip's labels, those without a label among them; all of a clip without any.
+
+    A head takes its windows from them: between two frames of the truth lies as much time as between two of the tracks.
+
+    Args:
+        annotations: Numbers of the labelled frames.
+        num_frames: Of the clip.
+    """
+    if len(annotations) < 2:
+        return range(num_frames)
+    labelled = np.array(sorted(annotations))
+    step = int(np.bincount(np.diff(labelled)).argmax())
+    return {*annotations, *range(int(labelled[0]) % step, num_frames, step)}
+
+
+def animals_of_tracks(files: ClipFiles, moments: Collection[int]) -> Finder:
     """Give the tracks of an evaluation, each with the behaviour of the animal that it covers.
+
+    Args:
+        files: Where the evaluation has what it found in the clip.
+        moments: The frames to look at; in others nobody is known.
 
     Raises:
         AnnotationError: The evaluation has no tracks of the clip, or its masks are of other tracks.
@@ -72,7 +92,7 @@ def animals_of_tracks(files: ClipFiles) -> Finder:
 
     def find(frame: Frame) -> Animals | None:
         found = tracks.get(frame.index)
-        if found is None:
+        if found is None or frame.index not in moments:
             return None
         masks = all_masks.get(frame.index, [])
         if len(masks) != len(found.ids):
@@ -171,14 +191,18 @@ def describe_clips(
         embedder: Gives the features.
         source: What the embedder is called.
         out: The folder.
-        tracks: Folder of `pl-distill evaluate`, whose tracks stand for truth; None takes the truth.
+        tracks: Folder of `pl-distill evaluate`, whose tracks stand for truth, at the rate of its labels; None takes the
+            truth.
         role: Of the model whose tracks these are.
         max_frames: Only the first so many frames of each.
         progress: Is called after every frame.
     """
     entries = {}
     for clip in clips:
-        find = animals_of_truth if tracks is None else animals_of_tracks(ClipFiles(tracks, role, clip.name))
+        find = animals_of_truth
+        if tracks is not None:
+            moments = labelled_moments(clip.annotations.keys(), clip.num_frames)
+            find = animals_of_tracks(ClipFiles(tracks, role, clip.name), moments)
         described = describe_clip(clip, embedder, find, max_frames=max_frames, progress=progress)
         entries[clip.name] = write_features(out, described)
     header = {

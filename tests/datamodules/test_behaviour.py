@@ -14,15 +14,15 @@ MAPPING = dict.fromkeys(BEHAVIOURS) | {"walk": "moving", "run": "moving", "stand
 DAYS = ("2026_01_01", "2026_01_02", "2026_01_21", "2026_01_26")
 
 
-def clip_of(name: str, day: str, frames: int = 8) -> AnimalFeatures:
+def clip_of(name: str, day: str, frames: int = 8, fps: float = 6.0, step: int = 1) -> AnimalFeatures:
     """Two animals; the first walks, the second stands, and their features say which row of which animal they are."""
-    frame = np.tile(np.arange(frames, dtype=np.int32), 2)
+    frame = np.tile(np.arange(0, frames * step, step, dtype=np.int32), 2)
     animal = np.repeat(np.array((0, 1), np.int32), frames)
     boxes = np.stack([10 + frame, 10 + 30 * animal, 30 + frame, 20 + 30 * animal], 1).astype(np.float32)
     behaviour = np.where(animal == 0, BEHAVIOURS.index("walk"), BEHAVIOURS.index("standing")).astype(np.int16)
     features = np.stack([animal, frame], 1).astype(np.float16)
     lies = lies_of(boxes).astype(np.float32)
-    return AnimalFeatures(name, day, 6.0, 200, 100, ("a", "b"), frame, animal, boxes, lies, behaviour, features)
+    return AnimalFeatures(name, day, fps, 200, 100, ("a", "b"), frame, animal, boxes, lies, behaviour, features)
 
 
 @pytest.fixture
@@ -125,3 +125,19 @@ def test_folders_are_one_set_if_they_are_alike_and_have_no_clip_in_common(folder
     assert trained(folder, more("tracked", "2026_01_01", boxes="tracks")) == trained(folder) + 18  # a second view
     with pytest.raises(CacheError, match="names no folder"):
         trained()
+
+
+def test_clips_of_another_rate_are_refused_with_both_and_what_tells_nothing_of_its_rate_is_not(folder, tmp_path):
+    def setup(*more):
+        entries = {one.clip: write_features(tmp_path / "more", one) for one in more}
+        embedder = {"source": "e", "identity": "abc", "dimension": 1, "features": 2}
+        write_manifest(tmp_path / "more", {"embedder": embedder, "boxes": "tracks"}, entries)
+        data = BehaviourDataModule([str(folder), str(tmp_path / "more")], MAPPING)
+        data.setup("fit")
+        return data
+
+    assert setup(clip_of("close", "2026_01_01", 9, fps=5.97), clip_of("few", "2026_01_02", 2, step=3)).fps == 6
+    expected = r"more, clip slow: has 2 observations a second, expected 6, as .*, clip 2026_01_01 has"
+    with pytest.raises(CacheError, match=expected):
+        setup(clip_of("slow", "2026_01_03", step=3))
+    assert setup(clip_of("labels", "2026_01_03", fps=18.0, step=3)).fps == 6
