@@ -56,8 +56,11 @@ class HourTally:
             if row[f"{place}_visits"] is not None:  # else it was not in the picture then
                 self.visits[place], self.at_s[place] = row[f"{place}_visits"], row[f"{place}_s"]
         self.neighbour_s = row["neighbours"] * row["seen_s"]
-        nearest = row.get("nearest_as") or row["nearest"]
-        self.nearest_s = {nearest: row["nearest_s"]} if nearest is not None else {}
+        nearest, each = row.get("nearest_as") or row["nearest"], row.get("nearest_each")
+        if each is not None:
+            self.nearest_s = {one["animal"]: one["seconds"] for one in each}
+        else:  # an older row knows of one alone
+            self.nearest_s = {nearest: row["nearest_s"]} if nearest is not None else {}
         self.behaviour_s = {one: row.get(behaviour_column(one)) or 0.0 for one in behaviours}
         self.base_embeddings, self.base_drift = row["embeddings"], row["drift"]
         self.tracks = {(one["session"], one["number"]): one["seen_s"] for one in row.get("tracks") or ()}
@@ -110,5 +113,6 @@ class HourTally:
                 for (session, number), seconds in self.tracks.items()
             ],
             "began_in": self.began_in,
+            "nearest_each": [{"animal": other, "seconds": seconds} for other, seconds in self.nearest_s.items()],
             **{behaviour_column(one): self.behaviour_s.get(one, 0.0) for one in behaviours},
         }

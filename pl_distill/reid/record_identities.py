@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 from datamodules.files import atomic_path
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import HOURS, RecordError, read_file, written_as
-from pl_distill.reid.record_schema import ORIGIN
 from pl_distill.reid.track_book import UNKNOWN
 
 log = logging.getLogger(__name__)
+
+_NEEDED = ("tracked_as", "nearest_as", "tracks")
+"""Columns that tell whose a row is; the oldest records have none of them."""
 
 
 def follow_identities(record: Path, pool: EmbeddingPool) -> int:
@@ -51,9 +53,9 @@ def follow_identities(record: Path, pool: EmbeddingPool) -> int:
 
 def _renamed(table: pa.Table, pool: EmbeddingPool) -> pa.Table:
     """Name the animals of a camera's day as the pool does, and those that were nearest to them."""
-    if not set(ORIGIN) <= set(table.schema.names):
+    if not set(_NEEDED) <= set(table.schema.names):
         return table
-    rows = table.select(["animal", "hour", "camera", "nearest", *ORIGIN]).to_pylist()
+    rows = table.select(["animal", "hour", "camera", "nearest", *_NEEDED]).to_pylist()
     owners = [_owner(pool, row["camera"], row["tracks"] or ()) for row in rows]
     animals = [row["animal"] if owner is None else owner for row, owner in zip(rows, owners, strict=True)]
     now = {(row["hour"], written_as(row)): animal for row, animal in zip(rows, animals, strict=True)}

@@ -211,6 +211,15 @@ def test_rows_whose_tracks_the_pool_does_not_hold_keep_their_names(herd, record,
     assert rows(record) == [(9, "berta", "nobody", 8)]
 
 
+def test_rows_that_know_only_one_who_was_nearest_follow_the_pool_as_well(herd, record):
+    watch(herd, {0: 30, 2: 10})
+    path = day_file(record, "cam", date(2026, 3, 1))
+    pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["nearest_each"]), path)
+    merge(herd, "rosa", into="sow-17")
+    assert follow_identities(record, herd) == 1
+    assert rows(record) == [(9, "emma", "sow-17", 10), (9, "sow-17", "emma", 30)]
+
+
 def test_building_again_replaces_rows_of_a_version_that_remembered_no_tracks(record):
     def build():
         with RecordWriter(record, "cam", resume=False) as writer:
