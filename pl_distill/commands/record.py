@@ -68,7 +68,7 @@ def build(
                 raise ClipError(clip.name, found_out, expected, "Number them from 0, or give their --clip_minutes.")
             day = parse_day(clip.name, clip.day)
             begin = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=hours)
-            writer.check(begin)
+            writer.check(begin, begin + timedelta(seconds=clip.num_frames / clip.fps))
             drop_rows(day_file(out, camera, day), f"{clip.name}:")
             for index, animals in sorted(clip.annotations.items()):
                 sightings = [

@@ -5,10 +5,11 @@ neighbours, drift of the embedding. The running hour is written when an animal i
 seconds too, and taken up again after a restart.
 """
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from pl_distill.reid.hour_tally import HourTally
 from pl_distill.reid.pace import PaceWatch
 from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.record_files import (
+    HOUR_S,
+    RecordError,
     begin_of_hour,
     day_file,
     require_behaviours,
@@ -28,6 +31,8 @@ from pl_distill.reid.record_files import (
 )
 from pl_distill.reid.record_schema import BEHAVIOURS, record_schema
 from pl_distill.reid.storage import Vectors
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,8 @@ class RecordWriter:
         self._tallies: dict[str, HourTally] = {}
         self._memory: dict[str, _Memory] = {}
         self._flushed_s = -np.inf
+        self._day: date | None = None
+        self._is_left_out = False
         self._pace = PaceWatch(camera, self._pen.max_gap_s)
 
     def __enter__(self) -> "RecordWriter":
@@ -133,7 +140,7 @@ class RecordWriter:
         """Take the animals of one frame; two sightings of one animal count once.
 
         Args:
-            time_s: Seconds since 1970 (UTC), rising.
+            time_s: Seconds since 1970 (UTC), rising; a step over a full hour is divided between both rows.
             sightings: The recognised animals.
             strangers: Boxes, (4,) in pixels, of those that are not recognised yet: they are neighbours without a name.
         """
@@ -143,11 +150,13 @@ class RecordWriter:
         unnamed = [self._pen.centre_m(box) for box in strangers]
         hour = begin_of_hour(time_s)
         if any(tally.hour != hour for tally in self._tallies.values()):
-            self.flush()
-            for name, tally in self._tallies.items():
-                if (direction := tally.direction()) is not None:
-                    self._references.setdefault(name, direction)
-            self._tallies.clear()
+            for name in seen.keys() & self._tallies.keys():
+                tally, last_s = self._tallies[name], self._memory[name].time_s
+                if 0 <= time_s - last_s <= self._pen.max_gap_s:  # what lies before the full hour is the old row's
+                    step_s = tally.hour.timestamp() + HOUR_S - last_s
+                    self._count(tally, seen[name], centres, unnamed, step_s)
+            self._end_hour()
+        self._enter(hour.date())
         is_due = not seen.keys() <= self._tallies.keys()
         for name, one in seen.items():
             tally = self._tallies.get(name) or self._take_up(name, hour)
@@ -166,22 +175,28 @@ class RecordWriter:
             if unseen or one.is_renamed:
                 memory.begin_anew(centres[name])
             memory.time_s = time_s
-            self._add(tally, memory, one, centres, unnamed, step_s, time_s)
+            self._count(tally, one, centres, unnamed, min(step_s, time_s - hour.timestamp()))
+            self._follow(tally, memory, one, centres[name], step_s, time_s)
         if is_due or time_s - self._flushed_s >= self._flush_s:
             self.flush()
             self._flushed_s = time_s
 
-    def check(self, begin: datetime) -> None:
+    def check(self, begin: datetime, end: datetime | None = None) -> None:
         """Refuse what could not be written, before a frame is tracked.
 
         Args:
             begin: Of the run.
+            end: The moment after its last frame; None where nobody knows, as of a camera.
 
         Raises:
-            RecordError: The camera's name is no name of a folder, or the file of that day names other behaviours.
+            RecordError: The camera's name is no name of a folder, or the file of a day that the run touches names other
+                behaviours or is damaged.
         """
-        day = begin_of_hour(begin.timestamp()).date()
-        require_behaviours(day_file(self._record, self._camera, day), self._behaviours)
+        last_s = begin.timestamp() if end is None else max(begin.timestamp(), end.timestamp() - 1e-3)
+        day, last = begin_of_hour(begin.timestamp()).date(), begin_of_hour(last_s).date()
+        while day <= last:
+            require_behaviours(day_file(self._record, self._camera, day), self._behaviours)
+            day += timedelta(days=1)
 
     def flush(self) -> None:
         """Write the running hour as far as it is known."""
@@ -190,7 +205,7 @@ class RecordWriter:
             for name, tally in self._tallies.items()
             if tally.seen_s or tally.embeddings
         ]
-        if rows:
+        if rows and not self._is_left_out:
             upsert(self._record, rows, self._behaviours)
 
     def close(self) -> None:
@@ -198,36 +213,48 @@ class RecordWriter:
         self.flush()
         self._tallies.clear()
 
-    def _add(
+    def _enter(self, day: date) -> None:
+        """Look whether a day that begins in mid-run can be written: a run must not end at midnight.
+
+        The day is left out, with an error in the log, where it cannot; a writer's first day is refused elsewhere.
+        """
+        if day == self._day:
+            return
+        self._is_left_out = False
+        if self._day is not None:
+            try:
+                require_behaviours(day_file(self._record, self._camera, day), self._behaviours)
+            except RecordError as error:
+                self._is_left_out = True
+                log.error("camera '%s' goes on without a record of %s: %s", self._camera, day, error)
+        self._day = day
+
+    def _end_hour(self) -> None:
+        """Write the hours that are over; who was first seen in one of them drifts from it."""
+        self.flush()
+        for name, tally in self._tallies.items():
+            if (direction := tally.direction()) is not None:
+                self._references.setdefault(name, direction)
+        self._tallies.clear()
+
+    def _count(
         self,
         tally: HourTally,
-        memory: _Memory,
         one: Sighting,
         centres: Mapping[str, NDArray[np.float64]],
         unnamed: Sequence[NDArray[np.float64]],
         step_s: float,
-        time_s: float,
     ) -> None:
+        """Add a stretch of time that ends with this sighting."""
         pen, here = self._pen, centres[one.animal]
         tally.seen_s += step_s
         if one.number is not None:
             track = (self._session, one.number)
             tally.tracks[track] = tally.tracks.get(track, 0.0) + step_s
-        place_m = memory.settle(time_s, here)
-        moved = float(np.hypot(*(place_m - memory.anchor_m)))
-        if moved > pen.step_m + pen.max_speed_m_s * step_s:  # the track went over to another animal, or came back
-            memory.anchor_m = place_m
-        elif moved >= pen.step_m:
-            tally.distance_m += moved
-            memory.anchor_m = place_m
         if one.behaviour in self._behaviours:
             tally.behaviour_s[str(one.behaviour)] = tally.behaviour_s.get(str(one.behaviour), 0.0) + step_s
-        for place in tally.visits:
+        for place in tally.at_s:
             if pen.is_at(place, one.box_xyxy):
-                # between frames that lie further apart than a visit's pause, nobody saw the animal leave
-                if time_s - memory.last_at_s.get(place, -np.inf) > max(pen.visit_gap_s, pen.max_gap_s):
-                    tally.visits[place] += 1
-                memory.last_at_s[place] = time_s
                 tally.at_s[place] += step_s
         away = {name: float(np.hypot(*(there - here))) for name, there in centres.items() if name != one.animal}
         others = [float(np.hypot(*(there - here))) for there in unnamed]
@@ -235,14 +262,33 @@ class RecordWriter:
         nearest = min(away, key=lambda name: away[name], default=None)
         if nearest is not None and away[nearest] <= min(others, default=np.inf):
             tally.nearest_s[nearest] = tally.nearest_s.get(nearest, 0.0) + step_s
+
+    def _follow(
+        self, tally: HourTally, memory: _Memory, one: Sighting, here: NDArray[np.float64], step_s: float, time_s: float
+    ) -> None:
+        """Add what happens at a moment: a way that was made, a visit that begins, an embedding."""
+        pen = self._pen
+        place_m = memory.settle(time_s, here)
+        moved = float(np.hypot(*(place_m - memory.anchor_m)))
+        if moved > pen.step_m + pen.max_speed_m_s * step_s:  # the track went over to another animal, or came back
+            memory.anchor_m = place_m
+        elif moved >= pen.step_m:
+            tally.distance_m += moved
+            memory.anchor_m = place_m
+        for place in tally.visits:
+            if pen.is_at(place, one.box_xyxy):
+                # between frames that lie further apart than a visit's pause, nobody saw the animal leave
+                if time_s - memory.last_at_s.get(place, -np.inf) > max(pen.visit_gap_s, pen.max_gap_s):
+                    tally.visits[place] += 1
+                memory.last_at_s[place] = time_s
         if one.embedding is not None:
             tally.add_embedding(one.embedding)
 
     def _take_up(self, name: str, hour: datetime) -> HourTally:
         """Begin an hour, or go on with the one that a writer before this left."""
-        places = self._pen.places
+        places, may_resume = self._pen.places, self._resume and not self._is_left_out
         tally = HourTally(hour, self._session, visits=dict.fromkeys(places, 0), at_s=dict.fromkeys(places, 0.0))
-        for row in rows_of_hour(self._record, self._camera, hour) if self._resume else ():
+        for row in rows_of_hour(self._record, self._camera, hour) if may_resume else ():
             if name == written_as(row) == row["animal"]:  # else it is another animal's by now
                 tally.resume(row, self._behaviours)
         self._tallies[name] = tally

@@ -25,6 +25,7 @@ RECORD = "record"
 """Folder of the record beside the pool that names its animals."""
 
 HOURS = "hours"
+HOUR_S = 3600
 Row = dict[str, Any]
 
 
@@ -167,7 +168,7 @@ def query(record: Path, sql: str) -> pd.DataFrame:
 
 def begin_of_hour(time_s: float) -> datetime:
     """Give the hour (UTC) that a time in seconds since 1970 lies in."""
-    return datetime.fromtimestamp(time_s // 3600 * 3600, UTC)
+    return datetime.fromtimestamp(time_s // HOUR_S * HOUR_S, UTC)
 
 
 def read_file(path: Path) -> pa.Table:

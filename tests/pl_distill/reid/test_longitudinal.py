@@ -2,10 +2,11 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pl_distill.errors import ConfigError
@@ -203,6 +204,31 @@ def test_hours_and_days_get_rows_of_their_own(tmp_path):
     ]
 
 
+def test_a_step_over_the_full_hour_is_divided_so_that_no_hour_has_more_than_3600_seconds(tmp_path):
+    """A sight every 1.6 s, of which one lies 0.8 s before ten o'clock; who is seen again after a pause gets nothing."""
+    with RecordWriter(tmp_path, "cam", PEN) as writer:
+        for number in range(3 * 2250 + 1):
+            both = [Sighting("rosa", box(350 + 20 * (number % 2), 25), "eat", None, 7), Sighting("emma", box(350, 30))]
+            writer.observe(NINE + 0.8 + 1.6 * number, both)
+            if number == 2248:  # at 3597.6 s
+                writer.observe(NINE + 3598.2, [*both, Sighting("lisa", box(900, 900))])
+            if number == 2250:  # at 3600.8 s
+                writer.observe(NINE + 3601.0, [*both, Sighting("lisa", box(900, 900))])
+    hours = read_hours(tmp_path)
+    rosa = hours[hours["animal"] == "rosa"]
+    for column in ("seen_s", "eat_s", "feeder_s", "nearest_s"):
+        assert rosa[column].tolist() == pytest.approx([3599.2, 3600, 3600, 0.8]), column
+    assert rosa["neighbours"].tolist() == pytest.approx([1, 1, 1, 1])
+    assert rosa["feeder_visits"].tolist() == [1, 0, 0, 0]
+    tracks = [row["tracks"] for hour in range(9, 13) for row in rows_at(tmp_path, hour) if row["animal"] == "rosa"]
+    assert [one["seen_s"] for (one,) in tracks] == pytest.approx([3599.2, 3600, 3600, 0.8])
+    assert hours[hours["animal"] == "lisa"]["seen_s"].sum() == 0
+
+
+def rows_at(folder, hour):
+    return rows_of_hour(folder, "cam", datetime(2026, 3, 1, hour, tzinfo=UTC))
+
+
 def test_drift_is_measured_from_the_first_hour_or_the_given_day(tmp_path):
     along, aside = np.float32([1, 0]), np.float32([0, 1])
     with RecordWriter(tmp_path, "cam", PEN, references={"emma": aside}) as writer:
@@ -244,6 +270,28 @@ def test_a_restart_within_an_hour_goes_on_with_its_row(tmp_path):
     assert (row["seen_s"], row["distance_m"], row["walk_s"]) == pytest.approx((8, 4, 8))
     write(tmp_path, frames, start=NINE + 120, resume=False)
     assert row_of(tmp_path)["seen_s"] == pytest.approx(4)
+
+
+def test_after_a_restart_the_nearest_is_who_was_it_for_longest_of_the_whole_hour(tmp_path):
+    """Emma for six seconds, lisa for eight, emma for five more. A file of before knows lisa's seconds alone."""
+    near, far = box(100, 150), box(100, 400)
+    rosa = Sighting("rosa", box(100, 100))
+
+    def frames(emma_s, lisa_s):
+        first = [rosa, Sighting("emma", near), Sighting("lisa", far)]
+        then = [rosa, Sighting("emma", far), Sighting("lisa", near)]
+        return [first] * (1 + emma_s) + [then] * lisa_s
+
+    for folder in (tmp_path / "now", tmp_path / "before"):
+        write(folder, frames(6, 8))
+        if folder.name == "before":
+            path = day_file(folder, "cam", date(2026, 3, 1))
+            pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["nearest_each"]), path)
+        write(folder, frames(5, 0), start=NINE + 60)
+    now, before = row_of(tmp_path / "now"), row_of(tmp_path / "before")
+    assert (now["nearest"], now["nearest_s"]) == ("emma", pytest.approx(11))
+    assert (before["nearest"], before["nearest_s"]) == ("lisa", pytest.approx(8))
+    assert "nearest_each" not in now
 
 
 def test_a_restart_in_the_middle_of_a_visit_is_no_second_one(tmp_path):
@@ -316,12 +364,12 @@ def test_a_kill_finds_a_row_of_everybody_who_was_seen_in_the_hour(tmp_path):
         writer.observe(NINE + second, [rosa, emma])
     assert rows() == [(9, "emma", pytest.approx(60)), (9, "rosa", pytest.approx(61))]
     writer.observe(NINE + 3600, [rosa])
-    assert rows() == [(9, "emma", 98), (9, "rosa", 99), (10, "rosa", 1)]
+    assert rows() == [(9, "emma", 98), (9, "rosa", 100), (10, "rosa", 0)]
     for second in range(3601, 3660):
         writer.observe(NINE + second, [rosa])
-    assert rows()[2:] == [(10, "rosa", 1)]
+    assert rows()[2:] == [(10, "rosa", 0)]
     writer.observe(NINE + 3660, [rosa])
-    assert rows()[2:] == [(10, "rosa", 61)]
+    assert rows()[2:] == [(10, "rosa", 60)]
 
 
 @pytest.mark.parametrize("heads", [((), ("eat", "walk")), (("eat", "walk"), ()), (("walk",), ("eat", "walk"))])
@@ -375,6 +423,43 @@ def test_a_truncated_day_is_refused_by_name_and_left_alone(tmp_path):
         with pytest.raises(RecordError, match=r"2026_03_01.parquet: is truncated or damaged"):
             action()
     assert path.read_bytes() == half
+
+
+def write_next_day(folder, kind):
+    """Give the second of March a file that this head cannot write to."""
+    write(folder, [[Sighting("emma", box(1, 1))]] * 3, start=NINE + 86_400, behaviours=("sleep",))
+    path = day_file(folder, "cam", date(2026, 3, 2))
+    if kind == "damaged":
+        path.write_bytes(path.read_bytes()[:200])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["of another head", "damaged"])
+def test_every_day_that_a_recording_touches_is_asked_before_a_frame_is_tracked(tmp_path, kind):
+    write_next_day(tmp_path, kind)
+    begin = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
+    with RecordWriter(tmp_path, "cam", PEN) as writer:
+        writer.check(begin, begin + timedelta(minutes=30))
+        with pytest.raises(RecordError, match=r"2026_03_02.parquet: (names the behaviours|is truncated)"):
+            writer.check(begin, begin + timedelta(minutes=31))
+
+
+@pytest.mark.parametrize("kind", ["of another head", "damaged"])
+def test_a_day_that_cannot_be_written_is_left_out_by_a_camera_that_runs_into_it(tmp_path, caplog, kind):
+    path = write_next_day(tmp_path, kind)
+    before = path.read_bytes()
+    rosa = [Sighting("rosa", box(1, 1), "sleep")]
+    with RecordWriter(tmp_path, "cam", PEN) as writer:
+        for start in (0, 54_000, 54_003, 54_006, 140_400):  # 9:00, three times midnight, the midnight after it
+            for second in range(3):
+                writer.observe(NINE + start + second, rosa)
+    assert path.read_bytes() == before
+    (message,) = caplog.messages
+    assert "camera 'cam' goes on without a record of 2026-03-02" in message
+    assert "2026_03_02.parquet" in message
+    path.unlink()
+    hours = read_hours(tmp_path)
+    assert [f"{hour:%d %H}" for hour in hours["hour"]] == ["01 09", "03 00"]
 
 
 def test_what_cannot_be_a_record_is_refused(tmp_path):
