@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from pl_distill.models.behaviour_head import MODEL_TYPE, PEN_BEHAVIOUR, Behaviou
 from pl_distill.models.embedder import Embedder
 from pl_distill.monitor import Observation
 from pl_distill.reid.by_animal import vectors_by_animal
-from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identifier import Identifier
 from pl_distill.reid.identify_policy import IdentifierPolicy
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
@@ -21,6 +20,7 @@ from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import RECORD
 from pl_distill.reid.record_identities import follow_identities
+from pl_distill.reid.recordings import require_new, session_of
 from pl_distill.reid.sampling import SamplingPolicy
 from pl_distill.reid.storage import Vectors
 from pl_distill.reid.thumbnails import Thumbnails
@@ -140,6 +140,7 @@ def open_pool(
     place: PenMap,
     identify: IdentifierPolicy,
     sampling: SamplingPolicy | None = None,
+    end: datetime | None = None,
 ) -> Iterator[PoolSink]:
     """Open a pool with the record beside it, for one run of one camera.
 
@@ -152,42 +153,24 @@ def open_pool(
         place: Where things are in the picture.
         identify: When a track is asked about, and with what it is compared.
         sampling: Which embeddings are kept; None keeps to that of the pool, or to the default for a new one.
+        end: When the recording ends; None of a camera that runs.
 
     Raises:
-        PoolError: The pool is of another embedder, damaged, in use, or holds this very run already.
-        RecordError: The camera's name is no name of a folder, or the day's record names other behaviours.
+        PoolError: The pool is of another embedder, damaged, in use, or holds this recording, or one of the same time.
+        RecordError: The camera's name is no name of a folder, or the record of a day that the recording touches names
+            other behaviours.
     """
     classes = () if behaviour is None else behaviour.classes
-    session = _session(started)
+    session = session_of(started)
     with (
         EmbeddingPool(folder, embedder.identity, embedder.dimension, sampling) as pool,
         Identifier(pool, camera, session, identify) as identifier,
     ):
-        runs = {name for own, name, _ in pool.track_names().values() if own == camera}
-        if session in map(_in_utc, runs):
-            raise PoolError(
-                f"camera '{camera}'", f"has a run in the pool that began at {session}", "each recording once",
-                "Its tracks would take the names of that run's, and its hours would count twice. Where it is another "
-                "recording, give another --camera or --began. Where the run was killed, use a video tool to cut off "
-                "the frames that its run.json counts, and give the rest its own --began; or take another --pool.",
-            )  # fmt: skip
+        require_new(pool, camera, started, end)
         follow_identities(folder / RECORD, pool)  # a `reid merge` may have been killed before it was done
         record = RecordWriter(folder / RECORD, camera, place, classes, first_days(pool), session=session)
-        record.check(started)
+        record.check(started, end)
         yield PoolSink(identifier, record, started.timestamp(), Thumbnails(folder))
-
-
-def _session(started: datetime) -> str:
-    """Name a run after its instant: the same in every time zone."""
-    return started.astimezone(UTC).isoformat(timespec="milliseconds")
-
-
-def _in_utc(session: str) -> str:
-    """Name a session as today: older pools kept the time zone that was given."""
-    try:
-        return _session(datetime.fromisoformat(session))
-    except ValueError:  # named by other means than `track`
-        return session
 
 
 def first_days(pool: EmbeddingPool) -> dict[str, Vectors]:

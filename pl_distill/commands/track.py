@@ -2,14 +2,14 @@
 
 import math
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from datamodules.locks import held
-from datamodules.sources import PictureFiles, Source, begun, open_source
+from datamodules.sources import PictureFiles, Source, VideoFiles, begun, open_source
 from pl_distill.commands.stopping import sigterm_as_ctrl_c
 from pl_distill.deploy.envelope import check, load_envelope
 from pl_distill.errors import ConfigError
@@ -132,6 +132,8 @@ def track(
             f"at most --policy.retirement.pause_s ({pause_s:g} s), above which every track ends",
             "Raise --policy.retirement.pause_s, or switch it off with 0.",
         )  # fmt: skip
+    if pool is not None and began is None and source.num_frames is not None:
+        print("note: without --began the recording counts as one that begins now: hours of the record are of today")
     opened = open_model(planned, prompt, choose_device(device), DTYPES[precision])
     for note in opened.notes:
         print(f"note: {note}")
@@ -147,8 +149,10 @@ def track(
             head = open_behaviour(behaviour, model_of_animals)
             if pool is not None:
                 started = given or datetime.now(UTC)  # a camera's first frame comes when all is loaded
+                length_s = _length_s(source, max_frames)
+                end = None if length_s is None else started + timedelta(seconds=length_s)
                 keeper = stack.enter_context(
-                    open_pool(pool, model_of_animals, head, camera, started, place, identify, sampling)
+                    open_pool(pool, model_of_animals, head, camera, started, place, identify, sampling, end)
                 )
         if not stack.enter_context(held(out / ".lock", wait=False)):
             raise ConfigError(
@@ -216,6 +220,17 @@ def _refuse_own_input(out: Path, source: Source) -> None:
                 f"--out {out}", f"would write over {path}, which is to be tracked",
                 "a folder apart from what is tracked", "Name another folder, or narrow the pattern.",
             )  # fmt: skip
+
+
+def _length_s(source: Source, max_frames: int | None) -> float | None:
+    """Give the seconds that a recording takes, None of a camera; less where its files leave pauses out."""
+    if source.num_frames is None or not source.fps:
+        return None
+    if max_frames is not None and max_frames < source.num_frames:
+        return max_frames / source.fps
+    if isinstance(source, VideoFiles):
+        return sum(info.num_frames / info.fps for info in source.infos) + source.pause_s * (len(source.infos) - 1)
+    return source.num_frames / source.fps
 
 
 def _read_time(began: str) -> datetime:

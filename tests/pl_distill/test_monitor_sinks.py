@@ -16,9 +16,12 @@ from pl_distill.monitor_sinks import open_pool
 from pl_distill.reid.errors import PoolError
 from pl_distill.reid.identify_policy import IdentifierPolicy
 from pl_distill.reid.identities import link, merge
+from pl_distill.reid.longitudinal import RecordWriter, Sighting
 from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.pool import EmbeddingPool
-from pl_distill.reid.record_files import read_hours
+from pl_distill.reid.record_files import RecordError, read_hours
+from pl_distill.reid.recordings import session_of
+from pl_distill.reid.samples import Sample
 from pl_distill.reid.thumbnails import Thumbnails
 from pl_distill.streaming.postprocess import Tracks
 
@@ -52,8 +55,9 @@ def watch(embedder, tmp_path):
     From the frame `changed` on the first two are called by each other's number, and change places.
     """
 
-    def run(started, numbers, colours, frames=10, changed=None):
-        with open_pool(tmp_path / "pool", embedder, None, "cam", started, PenMap(), IdentifierPolicy(), None) as keeper:
+    def run(started, numbers, colours, frames=10, changed=None, end=None):
+        own = (PenMap(), IdentifierPolicy(), None, end)
+        with open_pool(tmp_path / "pool", embedder, None, "cam", started, *own) as keeper:
             monitor = Monitor(embedder, None, [keeper])
             for frame in range(frames):
                 image = np.full((60, 120, 3), 128, np.uint8)
@@ -123,3 +127,49 @@ def test_a_recording_of_an_older_pool_is_known_by_its_instant(watch, embedder, t
     with pytest.raises(PoolError, match="each recording once"):
         watch(MORNING, (1,), (0,))
     watch(LATER, (1,), (0,))
+
+
+@pytest.fixture
+def watched(embedder, tmp_path):
+    """A pool with a recording of the camera from eight to nine, of which it has seven embeddings, and another's."""
+    with EmbeddingPool(tmp_path / "pool", embedder.identity, embedder.dimension) as pool:
+        look = np.eye(1, embedder.dimension, dtype=np.float32)[0]
+        for camera, began in (("cam", MORNING), ("other", LATER)):
+            times_s = began.timestamp() + 514 * np.arange(7)
+            pool.append([Sample(camera, session_of(began), 0, time_s, look, 1.0) for time_s in times_s])
+            link(pool, [pool.find_track(camera, session_of(began), 0)], "rosa")
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"), [(10, 40), (10, 100), (-30, 10), (-30, 100)], ids=["within", "after", "before", "around"]
+)
+def test_a_recording_of_the_same_time_is_refused_and_a_camera_whose_clock_says_so_is_warned(
+    watch, watched, tmp_path, caplog, begin, end
+):
+    start, stop = (MORNING + timedelta(minutes=minutes) for minutes in (begin, end))
+    with pytest.raises(
+        PoolError, match=r"camera 'cam': .*08:00:00.000\+00:00 to 2026-01-26T08:51:24.000\+00:00, .*--began"
+    ):
+        watch(start, (1,), (0,), end=stop)
+    assert not (tmp_path / "pool" / "record").exists()
+    assert "counts twice" not in caplog.text
+    watch(start, (1,), (0,))
+    assert caplog.text.count("counts twice") == 1
+
+
+@pytest.mark.parametrize(("begin", "end"), [(51, 80), (60, 180), (-60, 0.5)], ids=["cut", "beside another's", "before"])
+def test_what_follows_or_goes_before_is_no_recording_of_the_same_time(watch, watched, caplog, begin, end):
+    """The rest of a recording whose run was killed begins a little before its last sight."""
+    start, stop = (MORNING + timedelta(minutes=minutes) for minutes in (begin, end))
+    watch(start, (1,), (0,), end=stop)
+    assert "counts twice" not in caplog.text
+
+
+def test_a_recording_into_a_day_of_another_head_is_refused_before_it_begins(watch, tmp_path):
+    midnight = datetime(2026, 1, 27, tzinfo=UTC)
+    with RecordWriter(tmp_path / "pool" / "record", "cam", behaviours=("sleep",)) as writer:
+        for second in range(3):
+            writer.observe(midnight.timestamp() + second, [Sighting("rosa", np.zeros(4))])
+    with pytest.raises(RecordError, match=r"2026_01_27.parquet: names the behaviours"):
+        watch(midnight - timedelta(minutes=5), (1,), (0,), end=midnight + timedelta(minutes=5))
+    watch(midnight - timedelta(minutes=5), (1,), (0,), end=midnight)

@@ -1,6 +1,7 @@
 """`pl-distill track --pool`: the live chain from the command line, over a restart, and its mistakes."""
 
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pl_distill.models.embedder_load import load_embedder
 from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import read_hours
+from pl_distill.reid.samples import Sample
 
 FRAMES = 6
 
@@ -98,6 +100,26 @@ def test_a_recording_is_taken_once(model, video, tmp_path, capsys):
     assert "has a run in the pool that began at 2026-01-26T08:00:00.000" in capsys.readouterr().err
     assert [path.read_bytes() for path in record] == before
     assert track(video, model, tmp_path / "c", *options, "--camera=other") == 0
+
+
+def test_a_recording_of_another_ones_time_is_refused_and_one_without_a_time_told_of(model, video, tmp_path, capsys):
+    embedder = load_embedder()
+    began = datetime(2026, 1, 26, 8, tzinfo=UTC).timestamp()
+    look = np.eye(1, embedder.dimension, dtype=np.float32)[0]
+    with EmbeddingPool(tmp_path / "pool", embedder.identity, embedder.dimension) as pool:
+        pool.append([Sample("camera", "by hand", 0, began + 600 * number, look) for number in range(7)])
+    rarely = ("--picture_fps=0.02", "--place.max_gap_s=60", "--policy.retirement.pause_s=60")  # 50 s apart
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        (pictures / f"{number}.jpg").write_bytes(encode_jpeg(np.zeros((48, 64, 3), np.uint8), 80))
+    options = (f"--pool={tmp_path / 'pool'}", *rarely)
+    assert track(str(pictures), model, tmp_path / "a", *options, "--began=2026-01-26T08:30:00") == 1
+    told = capsys.readouterr()
+    assert "this recording from 2026-01-26T08:30:00.000+00:00 to 2026-01-26T08:32:30.000+00:00" in told.err
+    assert "without --began" not in told.out
+    assert track(str(pictures), model, tmp_path / "b", *options) == 0
+    assert "note: without --began the recording counts as one that begins now" in capsys.readouterr().out
 
 
 def test_a_pool_keeps_the_sampling_that_it_was_made_for(model, video, tmp_path, capsys):
