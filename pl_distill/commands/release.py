@@ -77,11 +77,21 @@ def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores:
             raise ConfigError(f"{card}, animal", "is missing", "the word for the animals", "Add it to the card.")
         words = _ask_words(source, text, scores[0] / next(iter(results)) / "clips")
     recipes = {recipe: Path(find_recipe(recipe)) for recipe in text.recipes}
-    shown = ModelCard(text.name, text.summary, text.data, text.training, recipes, own, words, text.limits)
+    recognisers = recognisers_of(results)
+    shown = ModelCard(text.name, text.summary, text.data, text.training, recipes, own, words, text.limits, recognisers)
     written = (write_student if student else write_model)(source, out, shown)
     size_mb = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     print(shown.text())
     print(f"model     {written}, {size_mb:.1f} MB")
+
+
+def recognisers_of(results: Mapping[str, Results]) -> dict[str, str | None]:
+    """Give, for each evaluation, the embedder by which animals were recognised by their looks; None where none was."""
+    found: dict[str, str | None] = {}
+    for name, result in results.items():
+        appearance = result.settings.policy.get("appearance")
+        found[name] = str(appearance["embedder"]) if appearance else None
+    return found
 
 
 def _of_source(source: str, results: Mapping[str, Results]) -> dict[str, ModelResult]:

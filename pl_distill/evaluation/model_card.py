@@ -4,7 +4,7 @@ The form follows Hugging Face's model cards: a README.md beside the weights.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,6 +33,7 @@ class ModelCard:
         scores: The model's results by name of their data; the first is the main one.
         words: What single words find, or None.
         limits: What it cannot do, one sentence each.
+        recognisers: By name of the data, the embedder by which animals were recognised; None where they were not.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ModelCard:
     scores: Mapping[str, ModelResult]
     words: WordScores | None
     limits: Sequence[str]
+    recognisers: Mapping[str, str | None] = field(default_factory=dict)
 
     def text(self) -> str:
         """Return the card as Markdown."""
@@ -63,8 +65,14 @@ class ModelCard:
         lines += [f"- `{name}`, SHA-256 {sha256_of(file)}" for name, file in self.recipes.items()]
         if self.scores:
             lines += ["", "## Scores", "", "Percentages, against truth at IoU 0.5, streamed frame by frame.", ""]
-            lines += ["| data | MOTA | IDF1 | mask overlap | identity switches | frames |", "|---|---|---|---|---|---|"]
+            lines += ["| data | MOTA | IDF1 | mask overlap | identity switches | clips x frames |"]
+            lines += ["|---|---|---|---|---|---|"]
             lines += [_row(name, result) for name, result in self.scores.items()]
+            lines += ["", self._recognition()]
+            if (
+                len({_extent(result) for result in self.scores.values()}) > 1
+            ):  # who is seen for longer is lost more often
+                lines += ["Rows compare where their clips x frames are the same."]
         if self.words is not None:
             found = ", ".join(f"{word} {value:.1f}" for word, value in self.words.ap50.items())
             lines += ["", f"AP50 of words on {self.words.pictures} pictures: {found}."]
@@ -73,6 +81,18 @@ class ModelCard:
             lines += [f"Pictures in which words for nothing give {detection}, in percent: {alarms}."]
         lines += ["", "## Limits", "", *(f"- {limit}" for limit in self.limits), ""]
         return "\n".join(lines)
+
+    def _recognition(self) -> str:
+        """Say whose the identities are."""
+        embedders = {name: self.recognisers.get(name) for name in self.scores}
+        with_looks = [name for name, embedder in embedders.items() if embedder is not None]
+        if not with_looks:
+            return "Identities are SAM 3's own: no animal is recognised by its looks."
+        by = ", ".join(f"`{one}`" for one in dict.fromkeys(embedders[name] for name in with_looks))
+        where, rest = "", ""
+        if len(with_looks) < len(embedders):
+            where, rest = f" in {', '.join(with_looks)}", "; elsewhere they are SAM 3's own"
+        return f"Animals are recognised by their looks{where}, by {by}: identities are of tracker and embedder{rest}."
 
 
 def write_model(source: str | Path, out: Path, card: ModelCard) -> Path:
@@ -130,4 +150,12 @@ def _row(name: str, model: ModelResult) -> str:
     overall = model.overall
     numbers = [overall.mota, overall.idf1, model.mask_overlap]
     shown = ["-" if number is None else f"{number:.1f}" for number in numbers]
-    return f"| {name} | {' | '.join(shown)} | {overall.id_switches} | {overall.scored_frames} |"
+    return f"| {name} | {' | '.join(shown)} | {overall.id_switches} | {_extent(model)} |"
+
+
+def _extent(model: ModelResult) -> str:
+    """Say how many clips a row is of, and how many frames of each were judged."""
+    frames = sorted(clip.scores.scored_frames for clip in model.clips.values())
+    if not frames:
+        return "0"
+    return f"{len(frames)} x {frames[0]}" + (f" to {frames[-1]}" if frames[-1] > frames[0] else "")

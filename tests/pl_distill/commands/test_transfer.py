@@ -115,6 +115,8 @@ def test_the_card_of_a_release_shows_scores_and_words(scored, capsys):
     text = (out / "README.md").read_text()
     assert "| near |" in text
     assert "| far |" in text
+    assert "| clips x frames |" in text
+    assert "Identities are SAM 3's own: no animal is recognised by its looks." in text
     assert "cow " in text
     assert "AP50 of words on 2 pictures" in text  # the first frame of either clip
     assert f"model     {out}" in capsys.readouterr().out

@@ -1,10 +1,12 @@
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from pl_distill.commands.release import recognisers_of
 from pl_distill.errors import CheckpointError
 from pl_distill.evaluation.model_card import ModelCard, write_model, write_student
 from pl_distill.evaluation.words import WordScores
@@ -47,11 +49,51 @@ def test_the_card_says_what_was_made_from_what(card):
     assert "## Scores" not in text
 
 
-def test_every_domain_has_a_row(card):
-    overall = SimpleNamespace(mota=91.25, idf1=None, id_switches=7, scored_frames=300)
-    result = SimpleNamespace(overall=overall, mask_overlap=82.04)
-    lines = replace(card, scores={"day": result}).text().splitlines()
-    assert "| day | 91.2 | - | 82.0 | 7 | 300 |" in lines
+def result_of(*frames):
+    """Scores of clips of so many judged frames."""
+    overall = SimpleNamespace(mota=91.25, idf1=None, id_switches=7, scored_frames=sum(frames))
+    clips = {str(n): SimpleNamespace(scores=SimpleNamespace(scored_frames=one)) for n, one in enumerate(frames)}
+    return SimpleNamespace(overall=overall, mask_overlap=82.04, clips=clips)
+
+
+def test_every_domain_has_a_row_with_the_clips_that_it_is_of(card):
+    scores = {"day": result_of(300, 300), "dusk": result_of(80, 80, 79)}
+    lines = replace(card, scores=scores, recognisers=dict.fromkeys(scores)).text().splitlines()
+    assert "| day | 91.2 | - | 82.0 | 7 | 2 x 300 |" in lines
+    assert "| dusk | 91.2 | - | 82.0 | 7 | 3 x 79 to 80 |" in lines
+    assert "Rows compare where their clips x frames are the same." in "\n".join(lines)
+    assert "Rows compare" not in replace(card, scores={"day": result_of(300, 300)}).text()
+
+
+@pytest.mark.parametrize(
+    ("recognisers", "sentence"),
+    [
+        ((None, None), "Identities are SAM 3's own: no animal is recognised by its looks."),
+        (("pen", "pen"), "Animals are recognised by their looks, by `pen`: identities are of tracker and embedder."),
+        (
+            ("pen", None),
+            "Animals are recognised by their looks in day, by `pen`: identities are of tracker and embedder; elsewhere "
+            "they are SAM 3's own.",
+        ),
+    ],
+)
+def test_a_reader_knows_whose_the_identities_are(card, recognisers, sentence):
+    scores = {"day": result_of(80), "dusk": result_of(80)}
+    text = replace(card, scores=scores, recognisers=dict(zip(scores, recognisers, strict=True))).text()
+    assert sentence in text.splitlines()
+
+
+def test_what_recognised_animals_is_read_from_the_settings_of_the_evaluation():
+    policies = {"day": {"appearance": {"embedder": "pen_embedder"}}, "dusk": {"appearance": None}, "old": {}}
+    results = {name: SimpleNamespace(settings=SimpleNamespace(policy=policy)) for name, policy in policies.items()}
+    assert recognisers_of(results) == {"day": "pen_embedder", "dusk": None, "old": None}
+
+
+@pytest.mark.parametrize("name", ["pen_student", "pen_teacher"])
+def test_the_shipped_cards_say_it_too(name):
+    text = Path(f"pl_distill/assets/{name}/README.md").read_text()
+    assert "| data | MOTA | IDF1 | mask overlap | identity switches | clips x frames |" in text
+    assert "Identities are SAM 3's own: no animal is recognised by its looks." in text
 
 
 def test_weights_are_halved_and_load_like_any_other(trained, card, tmp_path):
