@@ -16,7 +16,7 @@ from pl_distill.errors import ConfigError
 from pl_distill.evaluation import record_page
 from pl_distill.evaluation.record_plots import draw_lead_times
 from pl_distill.evaluation.simulated_record import draw_outcomes, simulate_hours
-from pl_distill.reid.association import Association
+from pl_distill.reid.association import Association, permutations_needed
 from pl_distill.reid.association import associate as test_association
 from pl_distill.reid.daily import DailyTable, between, daily_table
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
@@ -177,13 +177,18 @@ def associate(
         seed: Of the permutations.
         timezone: Of the dates in `outcomes`, as Europe/Amsterdam: days of the record begin and end in it.
     """
-    if days_before < 0 or permutations < 99 or not 0 < level < 1:
-        raise ConfigError(
-            "--permutations", f"is {permutations}, the lead {days_before}, the level {level}",
-            "99 or more, 0 or more, between 0 and 1", "Correct them.",
-        )  # fmt: skip
-    if seed < 0:
-        raise ConfigError("--seed", f"is {seed}", "0 or more", "Choose another.")
+    if not 0 < level < 1:
+        raise ConfigError("--level", f"is {level}", "a number between 0 and 1", "Choose another.")
+    for option, value, least in (
+        ("days_before", days_before, 0),
+        ("permutations", permutations, 99),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise ConfigError(f"--{option}", f"is {value}", f"{least} or more", "Choose another.")
+    if (needed := permutations_needed(level)) > permutations:
+        found = f"is {permutations}: no p-value is below {1 / (permutations + 1):.2g}, and so none at the level {level}"
+        raise ConfigError("--permutations", found, f"{needed} or more", "Raise it, or raise --level.")
     table = daily_table(read_hours(record), timezone)
     happened = read_outcomes(outcomes, table.animals, table.days[0], table.days[-1], timezone)
     leads = tuple(range(days_before + 1))

@@ -11,7 +11,7 @@ of any false finding at the level, whatever their correlation.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from math import comb, sqrt
+from math import ceil, comb, sqrt
 
 import numpy as np
 from scipy.stats import norm
@@ -24,6 +24,7 @@ from pl_distill.reid.permutation import deal, effects_of, invert, log_arrangemen
 
 MIN_CASES = 3
 MIN_VALUES = 6  # of growth, which has no controls
+_ALIKE = 1e-3  # weights are gains in their own standard deviation: what differs at all is further apart
 _ARRANGEMENTS_PER_LEVEL = 5  # so that the smallest possible p-value is a fifth of the level
 
 
@@ -126,18 +127,18 @@ def associate(
         seed: Of the permutations.
 
     Raises:
-        ConfigError: Too few animals or outcomes for any answer; says how many it takes. Or all have grown alike.
+        ConfigError: Too few animals or outcomes for any answer; says how many it takes. Or all have gained the same.
     """
     listed = [one for one in outcomes if one.kind == kind]
     mine = sorted((one for one in listed if one.is_case), key=lambda one: one.day, reverse=kind == "growth")
     sound = len(listed) - len(mine)
     chosen = choose_cases(table, mine, kind, np.array(leads))
     cases = chosen.cases
+    if kind == "growth" and len(cases) >= MIN_VALUES and np.ptp([one.weight for one in cases]) < _ALIKE:
+        found = f"has the same value or nearly so for all {len(cases)} animals that can be tested"
+        raise ConfigError("kind 'growth'", found, "values that differ", "Correct the column value: the gain of each.")
     if len(cases) < (MIN_VALUES if kind == "growth" else MIN_CASES):
         raise _too_few(chosen, kind, level, sound)
-    if all(abs(one.weight) < 0.5 for one in cases):  # in standard deviations: one of some values is 1 away or more
-        found = f"has the same value for all {len(cases)} animals"
-        raise ConfigError(f"kind '{kind}'", found, "values that differ", "Correct --outcomes.")
     herd = len(table.animals)
     receivers, taken = deal(cases, herd, permutations, kind, np.random.default_rng(seed))
     raw, shift, unit = effects_of(cases, receivers, None if kind == "growth" else taken)  # (Q, 1 + B) twice, (Q,)
@@ -188,6 +189,11 @@ def animals_needed(cases: int, level: float = 0.05) -> int:
     while comb(animals, cases) < _ARRANGEMENTS_PER_LEVEL / level:
         animals += 1
     return animals
+
+
+def permutations_needed(level: float) -> int:
+    """Give the fewest permutations with which a p-value can be at the level; the observed deal counts, too."""
+    return ceil(1 / level - 1e-9) - 1
 
 
 def _too_few(chosen: ChosenCases, kind: Kind, level: float, sound: int) -> ConfigError:

@@ -273,6 +273,9 @@ def test_sequences_whose_name_is_no_number_follow_each_other(tmp_path, capsys):
     ("words", "told"),
     [
         (("associate", "--outcomes", "TABLE", "--kind", "disease"), "3 animals with one at least"),
+        (("associate", "--outcomes", "TABLE", "--level", 0.005, "--permutations", 150), "199 or more"),
+        (("associate", "--outcomes", "TABLE", "--level", 2), "--level: is 2"),
+        (("associate", "--outcomes", "TABLE", "--days_before", -1), "--days_before: is -1"),
         (("associate", "--outcomes", "absent.csv"), "cannot be read"),
         (("associate", "--outcomes", "TABLE", "--timezone", "Mars"), "--timezone Mars: is no known time zone"),
         (("plot", "--out", "OUT", "--animal", "berta"), "--animal berta: is not in the record"),

@@ -6,7 +6,7 @@ import pytest
 
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.simulated_record import FIRST_DAY, draw_outcomes, simulate_hours
-from pl_distill.reid.association import animals_needed, associate, detectable_effect
+from pl_distill.reid.association import animals_needed, associate, detectable_effect, permutations_needed
 from pl_distill.reid.daily import DailyTable, daily_table
 from pl_distill.reid.outcomes import Outcome
 
@@ -266,6 +266,13 @@ def test_too_few_animals_are_refused_with_how_many_it_takes():
         associate(table, on(9, *range(5)), "lameness")
 
 
+def test_gains_that_are_all_equal_are_refused_as_such():
+    for gain in (0.0, 0.1, 7.3):
+        with pytest.raises(ConfigError, match=r"has the same value .* for all 20 animals .* values that differ"):
+            associate(table_of(noise(20, 60)), on(55, *range(20), value=gain, kind="growth"), "growth", (0,), 99)
+
+
 def test_numbers_needed_by_hand():
+    assert [permutations_needed(level) for level in (0.05, 0.01, 0.005, 0.03)] == [19, 99, 199, 33]
     assert animals_needed(3) == 10  # C(9, 3) = 84 < 100 <= C(10, 3) = 120
     assert detectable_effect(16, 16) == pytest.approx(0.99, abs=0.01)  # 2.80 * sqrt(2 / 16)
