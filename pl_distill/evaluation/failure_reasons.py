@@ -22,9 +22,11 @@ REASONS: dict[str, str] = {
     "lying pile": "it lies against another animal that lies",
     "occlusion": "it was hidden, or another animal's box covers at least half of its own",
     "crossing": "its box and another's overlap, and one of the two is on its feet",
-    "outline": "away from all others; a track is there, but its box overlaps too little to count",
-    "double": "a second track on an animal that has one",
-    "background": "no animal is there",
+    "outline": "away from all others; a track is there, but its box overlaps too little to count (of a false track: it "
+    "shares at least 10 % of the smaller box with an animal that has no track)",
+    "double": "a false track that shares at least 10 % of the smaller box with an animal that has a track: a second "
+    "one on it, or a speck at its edge",
+    "background": "a false track that shares less than 10 % of the smaller box with any animal",
     "none of these": "the truth shows nothing that explains it",
 }
 """Every class with its rule, in the order in which they are tried."""
@@ -37,7 +39,7 @@ EDGE = 0.005
 """A box this near to an edge touches it; as a part of the picture's side."""
 
 CONTACT = 0.1
-"""Two boxes that share so much of the smaller one overlap."""
+"""Two boxes that share so much of the smaller one overlap; false tracks, too, are laid to an animal by it."""
 
 COVERED = 0.5
 STILL = 0.15

@@ -15,7 +15,7 @@ from datamodules.clip import Annotation, Clip
 from datamodules.images import read_image
 from datamodules.masks import encode_mask
 from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord
-from pl_distill.evaluation.failure_reasons import REASONS
+from pl_distill.evaluation.failure_reasons import CONTACT, REASONS
 from pl_distill.evaluation.failure_strips import MARK, strip_frames, write_strips
 from pl_distill.evaluation.failures import (
     KINDS,
@@ -191,6 +191,22 @@ def test_a_false_track_on_the_floor_is_background_and_on_an_animal_a_double():
         ([2], 35, 35, 1, "background"),  # it ended in between
     ]
     assert [one.animal for one in false] == [None, "a", None]
+
+
+def test_a_speck_at_an_animals_edge_is_told_apart_as_the_rule_in_words_says():
+    """Of a speck the share of its own box counts, not the overlap with the animal."""
+    speck, outside = (98, 40, 103, 45), (99.9, 40, 104.9, 45)  # two fifths of it, and a fiftieth, lie on the animal
+
+    def reason_of(shown):
+        clip = scene({"a": ALONE})
+        boxes = lambda frame: shown if frame == 30 else {1: ALONE}  # noqa: E731
+        return next(one.reason for one in find_failures(clip, tracked(boxes), FRAMES) if one.kind == "false track")
+
+    assert reason_of({1: ALONE, 2: speck}) == "double"
+    assert reason_of({2: speck}) == "outline"
+    assert reason_of({1: ALONE, 2: outside}) == "background"
+    for reason in ("outline", "double", "background"):
+        assert f"{100 * CONTACT:g} % of the smaller box" in REASONS[reason]
 
 
 def test_only_labelled_frames_are_judged():
