@@ -6,6 +6,7 @@ from datamodules.remote import COPIES, LocalCopies
 from datamodules.splits import Part
 from pl_distill.evaluation import evaluate as evaluation
 from pl_distill.evaluation.behaviour_tables import format_behaviours
+from pl_distill.evaluation.caveats import count_of
 from pl_distill.evaluation.headline import format_baselines, format_table
 from pl_distill.evaluation.trackers import Baseline
 from pl_distill.models.embedder_load import PEN_EMBEDDER
@@ -71,7 +72,9 @@ def evaluate(
     if results is None:
         print(f"job {task} of {tasks} has replayed its clips; the last of the others writes the scores")
         return
-    print(f"\n{split} of {data}, {len(next(iter(results.models.values())).clips)} clips, prompt {prompt!r}\n")
+    print(
+        f"\n{split} of {data}, {count_of(len(next(iter(results.models.values())).clips), 'clip')}, prompt {prompt!r}\n"
+    )
     print(format_table(results))
     if results.baselines:
         print(f"\n{format_baselines(results)}")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.files import atomic_path, write_json
+from pl_distill.evaluation.caveats import count_of
 from pl_distill.evaluation.results import Comparison, Results
 from pl_distill.evaluation.statistics import difference_of, idf1_counts, interval, mota_counts, p_value
 
@@ -209,7 +210,8 @@ def format_markdown(table: AblationTable) -> str:
         cells = " | ".join(_show(metric, entries[metric.name]) for metric in metrics)
         lines.append(f"| {arm} | {cells} | {table.seconds[arm]:.0f} |")
     rests = "; ".join(
-        f"{metric.name}: {table.clips[metric.name]} clips of {table.days[metric.name]} days" for metric in metrics
+        f"{metric.name}: {count_of(table.clips[metric.name], 'clip')} of {count_of(table.days[metric.name], 'day')}"
+        for metric in metrics
     )
     lines += [
         "",

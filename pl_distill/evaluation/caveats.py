@@ -72,12 +72,13 @@ def one_seed(models: Mapping[str, ModelResult]) -> str:
     clips = next(iter(models.values())).clips.values()
     days = {clip.replay.day for clip in clips if clip.replay is not None}
     return (
-        f"{_count(len(clips), 'clip')} of {_count(len(days), 'day')} and one seed: differences between teacher and "
+        f"{count_of(len(clips), 'clip')} of {count_of(len(days), 'day')} and one seed: differences between teacher and "
         f"student are not established (that takes at least {MIN_CLIPS} clips of different days and {MIN_SEEDS} seeds)."
     )
 
 
-def _count(number: int, thing: str) -> str:
+def count_of(number: int, thing: str) -> str:
+    """Return ``1 clip`` or ``2 clips``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from datamodules.files import atomic_path
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.behaviour_tables import behaviour_tables
-from pl_distill.evaluation.caveats import one_seed
+from pl_distill.evaluation.caveats import count_of, one_seed
 from pl_distill.evaluation.clip_files import ReplayRecord, read_record
 from pl_distill.evaluation.curves import read_curves
 from pl_distill.evaluation.failure_gallery import Gallery, describe, make_gallery
@@ -231,6 +231,7 @@ def _render(
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"  # noqa: RUF001
     environment.filters["prose"] = _prose
     environment.filters["describe"] = describe
+    environment.filters["counted"] = count_of
     environment.filters["gib"] = lambda value: f"{value / 2**30:.2f}"
     template = environment.from_string((package / "report.html.j2").read_text(encoding="utf-8"))
     first = next(iter(results.models.values()))

@@ -14,7 +14,7 @@ import numpy as np
 
 from datamodules.files import atomic_path, write_json
 from pl_distill.errors import ConfigError
-from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
+from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS, count_of
 from pl_distill.evaluation.results import Comparison, Results
 from pl_distill.evaluation.statistics import (
     Change,
@@ -130,7 +130,7 @@ def verdict(rows: Sequence[TransferRow]) -> str:
     """Say whether the changes are established; one run has one seed of the weights, however many clips."""
     clips = min(row.clips for row in rows)
     return (
-        f"{clips} clips of each domain and one seed of the weights: no change is called established, "
+        f"{count_of(clips, 'clip')} of each domain and one seed of the weights: no change is called established, "
         f"which takes at least {MIN_CLIPS} clips of different days and {MIN_SEEDS} seeds."
     )
 

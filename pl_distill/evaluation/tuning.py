@@ -12,7 +12,7 @@ from typing import Any
 
 from datamodules.files import write_json
 from pl_distill.errors import CheckpointError, ConfigError
-from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
+from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS, count_of
 from pl_distill.evaluation.results import Results
 from pl_distill.evaluation.statistics import PairedDifference, compare_pairs, show_score
 from pl_distill.evaluation.tables import ReportTable, write_arms
@@ -87,12 +87,18 @@ def combinations(config: Mapping[str, object], grid: Mapping[str, Sequence[float
         # 1.0 and 1 are one value; whole numbers stay whole, as transformers checks them.
         change = {name: _as(config[name], value) for name, value in zip(grid, values, strict=True)}
         if any(config[name] != value for name, value in change.items()):
-            arms["_".join(f"{name}={value:g}" for name, value in change.items())] = change
+            arms["_".join(f"{name}={_show(value)}" for name, value in change.items())] = change
     return arms
 
 
 def _as(present: object, value: float) -> float | int:
     return int(value) if isinstance(present, int) and float(value).is_integer() else float(value)
+
+
+def _show(value: float) -> str:
+    """Return a number as short as it can be told from all others: arms whose values share six digits are two."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def without_switches(policy: PruningPolicy) -> dict[str, PruningPolicy]:
@@ -167,10 +173,10 @@ def tuning_table(rows: Sequence[TuningRow], clips: int) -> ReportTable:
         clips: How many clips each has streamed.
     """
     text = (
-        f"Sorted by MOTA + IDF1 over {clips} clips; in brackets the difference to the model as it is and its 95 % "
-        "interval, paired by day (bootstrap). The best of many is better here than it will be elsewhere: score it on "
-        f"other clips. One seed of the weights: nothing is called established, which takes {MIN_CLIPS} clips "
-        f"of different days and {MIN_SEEDS} seeds."
+        f"Sorted by MOTA + IDF1 over {count_of(clips, 'clip')}; in brackets the difference to the model as it is and "
+        "its 95 % interval, paired by day (bootstrap). The best of many is better here than it will be elsewhere: "
+        f"score it on other clips. One seed of the weights: nothing is called established, which takes "
+        f"{MIN_CLIPS} clips of different days and {MIN_SEEDS} seeds."
     )
     return ReportTable("Thresholds and switches", text, list(COLUMNS), [_cells(row) for row in rows])
 
@@ -178,7 +184,7 @@ def tuning_table(rows: Sequence[TuningRow], clips: int) -> ReportTable:
 def _cells(row: TuningRow) -> list[str]:
     by_metric = {item.metric: item for item in row.differences}
     return [
-        ", ".join(f"{name} {value:g}" for name, value in row.changes.items()) or row.arm.replace("-", " "),
+        ", ".join(f"{name} {_show(value)}" for name, value in row.changes.items()) or row.arm.replace("-", " "),
         show_score(row.mota, by_metric.get("mota")),
         show_score(row.idf1, by_metric.get("idf1")),
         "-" if row.mask_overlap is None else f"{row.mask_overlap:.1f}",

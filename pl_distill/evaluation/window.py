@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS
+from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS, count_of
 from pl_distill.evaluation.clip_files import read_record
 from pl_distill.evaluation.results import Results
 from pl_distill.evaluation.statistics import PairedDifference, compare_pairs, show_score
@@ -121,9 +121,9 @@ def window_table(rows: Sequence[WindowRow], clips: int) -> ReportTable:
     text = (
         "A number is how many past frames of each animal are kept, in the bounded mode; `bounded` keeps what the model "
         "reads of them, `exact` every conditioning pointer, too, `none` everything. In brackets the difference to "
-        f"`exact` and its 95 % interval, paired by day (bootstrap). {clips} clips and one seed of the weights: no "
-        f"difference is called established, which takes at least {MIN_CLIPS} clips of different days and {MIN_SEEDS} "
-        "seeds."
+        f"`exact` and its 95 % interval, paired by day (bootstrap). {count_of(clips, 'clip')} and one seed of the "
+        f"weights: no difference is called established, which takes at least {MIN_CLIPS} clips of different days and "
+        f"{MIN_SEEDS} seeds."
     )
     return ReportTable("The pruning window", text, list(COLUMNS), [_cells(row) for row in rows])
 

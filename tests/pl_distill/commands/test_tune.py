@@ -105,6 +105,13 @@ def test_combinations_are_all_but_the_one_that_is_there():
     assert isinstance(arms["a=0.4_n=1"]["n"], int)
 
 
+def test_values_that_share_six_digits_are_two_arms():
+    close = [0.12345678, 0.12345679]
+    arms = combinations({"a": 0.5}, {"a": close})
+    assert [change["a"] for change in arms.values() if change] == close
+    assert list(arms) == ["as-it-is", "a=0.12345678", "a=0.12345679"]
+
+
 @pytest.mark.parametrize("grid", [{"b": [1.0]}, {"on": [1.0]}, {"name": [1.0]}, {"a": []}])
 def test_what_is_no_number_of_the_configuration_is_refused(grid):
     with pytest.raises(ConfigError, match="--grid"):

@@ -60,6 +60,11 @@ def test_clips_of_one_day_give_no_interval():
     assert "mota" not in table([one_day], [one_day]).arms["mse"]
 
 
+def test_one_clip_of_one_day_is_no_plural():
+    one = {"mota": {"a": Share("d", 50, 100)}}
+    assert "mota: 1 clip of 1 day." in format_markdown(make_table({"full": [one]}, "full", [0], {}, {"full": 1.0}))
+
+
 def test_the_table_is_written_for_people_and_for_programs(tmp_path):
     made = table([cell(0.9, 0.9, 0.9)], [cell(0.8, 0.8, 0.8, found=(70, 90))])
     json_path, text_path = write_table(tmp_path, made)

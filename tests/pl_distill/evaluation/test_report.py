@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from datamodules.images import encode_jpeg
 from pl_distill.evaluation.failures import Failure, write_failures
+from pl_distill.evaluation.mot import TrackingCounts
 from pl_distill.evaluation.report import report
-from pl_distill.evaluation.results import ResultsError
+from pl_distill.evaluation.results import ResultsError, read_results, write_results
 from tests.pl_distill.evaluation.reporting import make, page
 
 
@@ -66,6 +68,12 @@ def test_a_report_says_what_was_found_and_what_to_mind(tmp_path):
     assert "÷ 7.77 not part of this evaluation ÷ 7.77" in found
 
 
+def test_one_clip_of_one_day_is_no_plural(tmp_path):
+    found = page(report(make(tmp_path, names=("2026_01_26/000000",)))).text
+    assert "1 clip, 1 day, 1 seed" in found
+    assert not re.search(r"\b1 (clips|days|seeds)\b", found)
+
+
 def test_one_model_alone_has_a_report_without_comparison(tmp_path):
     found = page(report(make(tmp_path, roles=("model",)))).text
     assert "How well does the model track?" in found
@@ -103,6 +111,16 @@ def test_large_pictures_are_shrunk_and_only_the_worst_clips_shown(tmp_path):
     found = page(report(make(tmp_path, names=names)))
     assert found.tags.count("img") == 6 * 2
     assert "The 6 clips with the lowest MOTA, of 8." in found.text
+
+
+def test_without_truth_no_clip_has_the_lowest_mota(tmp_path):
+    path = make(tmp_path, names=tuple(f"2026_01_26/{number:06d}" for number in range(8)))
+    results = read_results(path)
+    unjudged = {role: replace(model, overall=TrackingCounts().scores()) for role, model in results.models.items()}
+    write_results(path, replace(results, models=unjudged))
+    found = page(report(path)).text
+    assert "lowest MOTA" not in found
+    assert "6 of 8 clips." in found
 
 
 def test_results_without_their_files_still_give_a_report_that_says_so(tmp_path):

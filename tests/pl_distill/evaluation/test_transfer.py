@@ -17,6 +17,8 @@ from pl_distill.evaluation.transfer import (
     transfer_rows,
     write_transfer,
 )
+from pl_distill.evaluation.tuning import tuning_table
+from pl_distill.evaluation.window import window_table
 
 BOXES = 100
 
@@ -85,6 +87,14 @@ def test_the_gap_between_student_and_teacher_is_paired_by_clip(rows, tmp_path):
     (shown,) = read_report_tables([tmp_path])
     assert shown.rows[-1][:3] == ["dusk", "student less teacher", "-15.0 [-20.0, -10.0]"]
     assert domain_scores(tmp_path, "mota")["dusk"] == {"teacher": pytest.approx(75), "student": pytest.approx(60)}
+
+
+def test_one_clip_is_no_plural():
+    assert "\n1 clip of each domain and one seed of the weights" in format_transfer(
+        transfer_rows({"day": results([1])})
+    )
+    assert "over 1 clip; in brackets" in tuning_table([], 1).text
+    assert ". 1 clip and one seed" in window_table([], 1).text
 
 
 def test_a_folder_without_scores_is_refused(tmp_path):
