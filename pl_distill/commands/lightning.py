@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.errors import UserError
@@ -136,9 +137,11 @@ class RecipeCLI(LightningCLI):
         Raises:
             UserError: One of them has failed.
         """
-        # empty where another program has started the ranks, and in those that Lightning started
-        processes = getattr(self.trainer.strategy.launcher, "procs", [])
-        for rank, code in [(rank, process.wait()) for rank, process in enumerate(processes, start=1)]:
+        launcher = self.trainer.strategy.launcher
+        if not isinstance(launcher, _SubprocessScriptLauncher):
+            return
+        # none where another program has started the ranks, and in those that Lightning started
+        for rank, code in [(rank, process.wait()) for rank, process in enumerate(launcher.procs, start=1)]:
             if code != 0:
                 raise UserError(
                     "predict",

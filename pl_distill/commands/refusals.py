@@ -120,8 +120,8 @@ def _parameters_of_the_class(reason: str) -> set[str]:
     owner = locate(named[1] or named[2]) if named else None
     if not inspect.isclass(owner):
         return set()
-    constructors = [vars(base)["__init__"] for base in owner.__mro__ if "__init__" in vars(base)]
-    return {name for one in constructors for name in inspect.signature(one).parameters}
+    starts = [vars(base).get("__init__") for base in owner.__mro__]  # options of a parent may go on by **options
+    return {name for start in starts if inspect.isfunction(start) for name in inspect.signature(start).parameters}
 
 
 def _beside(found: re.Match[str], said: _Said) -> ConfigError:

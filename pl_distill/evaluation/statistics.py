@@ -185,7 +185,8 @@ def p_value(table: NDArray[np.float64]) -> float:
 
 def _times(drawn: NDArray[np.int64], size: int) -> NDArray[np.float64]:
     """Return how often each of `size` places is among those of a draw: (N, size), of (N, draws)."""
-    return (drawn[..., None] == np.arange(size)).sum(axis=1).astype(np.float64)
+    times: NDArray[np.float64] = (drawn[..., None] == np.arange(size)).sum(axis=1).astype(np.float64)
+    return times
 
 
 def _error_of_seeds(table: NDArray[np.float64]) -> float:

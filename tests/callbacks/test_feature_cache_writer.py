@@ -162,7 +162,7 @@ def two_ranks(teacher, whole, tmp_path):
         log = tmp_path / "log"
         with log.open("w") as said:  # not a pipe, which the second rank would hold open
             command = [sys.executable, "-m", "pl_distill.cli", *words.split()]
-            code = subprocess.run(command, stderr=said, stdout=said, timeout=300).returncode
+            code = subprocess.run(command, stderr=said, stdout=said, timeout=600).returncode
         return code, log.read_text(), cache
 
     return run
