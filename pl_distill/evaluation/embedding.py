@@ -199,7 +199,7 @@ def describe_clips(
     """
     entries = {}
     for clip in clips:
-        find: Callable[[Frame], Animals | None] = animals_of_truth
+        find: Finder = animals_of_truth
         if tracks is not None:
             moments = labelled_moments(clip.annotations.keys(), clip.num_frames)
             find = animals_of_tracks(ClipFiles(tracks, role, clip.name), moments)

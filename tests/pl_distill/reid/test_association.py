@@ -217,12 +217,6 @@ def test_an_outcome_before_an_animal_has_a_past_hides_no_later_one():
     assert found.significant
 
 
-def test_gains_that_do_not_differ_are_said_to_be_so():
-    table = table_of(noise(8, 60))
-    with pytest.raises(ConfigError, match=r"kind 'growth': has the same value for all 8 animals, expected values that"):
-        associate(table, on(40, *range(8), value=0.1, kind="growth"), "growth", (0,))
-
-
 def test_of_growth_the_last_weighing_counts():
     gains = np.random.default_rng(3).normal(size=20)
     values = noise(20, 60) * 0.3
