@@ -187,8 +187,10 @@ def associate(
         if value < least:
             raise ConfigError(f"--{option}", f"is {value}", f"{least} or more", "Choose another.")
     if (needed := permutations_needed(level)) > permutations:
-        found = f"is {permutations}: no p-value is below {1 / (permutations + 1):.2g}, and so none at the level {level}"
-        raise ConfigError("--permutations", found, f"{needed} or more", "Raise it, or raise --level.")
+        least_p = (
+            f"is {permutations}: no p-value is below {1 / (permutations + 1):.2g}, and so none at the level {level}"
+        )
+        raise ConfigError("--permutations", least_p, f"{needed} or more", "Raise it, or raise --level.")
     table = daily_table(read_hours(record), timezone)
     happened = read_outcomes(outcomes, table.animals, table.days[0], table.days[-1], timezone)
     leads = tuple(range(days_before + 1))
