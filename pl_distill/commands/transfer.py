@@ -1,5 +1,6 @@
 """`pl-distill transfer`: score a model on unseen pens of every domain, one table."""
 
+import json
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from tqdm import tqdm
 
 from datamodules.edinburgh import read_edinburgh
 from datamodules.pen import EVALUATION_SEED, load_pen_config
+from datamodules.pen.writer import SCENE, scene_sha256
 from datamodules.pen_training import DrawnPen, draw_pens
 from datamodules.shards import write_shards
 from datamodules.splits import DateRange, Split, format_day
@@ -43,7 +45,7 @@ def transfer(
 
     Each clip shows another herd, with seeds that training refuses; the n-th clips of all domains are of one seed and
     day, and show the same herd unless species, farm or its size differ. Writes transfer.json and transfer.md. What a
-    killed run finished is not repeated.
+    killed run finished is not repeated; clips of another length, seed or recipe need an --out of their own.
     Example: pl-distill transfer --model pen_teacher --out runs/transfer --clips 6 --frames 300
 
     Args:
@@ -52,7 +54,7 @@ def transfer(
         teacher: The SAM 3 to compare with; a student knows its own.
         domains: Names in configs/pen or paths of .yaml files; the others are compared with the first.
         clips: Of each domain.
-        frames: Of each clip.
+        frames: Of each clip; those in --out must have as many.
         seed: The first herd; below 1,000,000.
         prompt: What to look for, also where the animals are none.
         policy: What the tracker forgets, when tracks end, and whether animals are recognised by their looks.
@@ -81,14 +83,20 @@ def transfer(
     days = [format_day(FIRST_DAY + timedelta(days=number)) for number in range(clips)]
     division = Split("transfer", (), (), (DateRange(FIRST_DAY, FIRST_DAY + timedelta(days=clips - 1)),))
     shards = f"shards-{clips}"
+    pens = {
+        domain: [DrawnPen(domain, None, EVALUATION_SEED + seed + number, day) for number, day in enumerate(days)]
+        for domain in domains
+    }
+    for domain, folder in zip(domains, folders.values(), strict=True):  # of all, before the first is drawn
+        for number, pen in enumerate(pens[domain]):
+            _refuse_another(folder / "clips", pen, number, frames)
     with tqdm(total=len(domains) * clips, desc="draw", unit="clip") as bar:
 
         def advance(pens: int) -> None:
             bar.update(pens)
 
         for domain, folder in zip(domains, folders.values(), strict=True):
-            pens = [DrawnPen(domain, None, EVALUATION_SEED + seed + number, day) for number, day in enumerate(days)]
-            draw_pens(folder / "clips", pens, frames_per_pen=frames, processes=jobs, progress=advance)
+            draw_pens(folder / "clips", pens[domain], frames_per_pen=frames, processes=jobs, progress=advance)
             # a run with another number of clips may have left more of them there, and shards that are not of these
             wanted = [clip for clip in read_edinburgh(folder / "clips") if clip.day in days]
             write_shards(wanted, division, folder / shards)
@@ -104,6 +112,33 @@ def transfer(
     paths = write_transfer(out, rows, gaps)
     print(f"\n{format_transfer(rows, gaps)}")
     print("\n".join(f"table     {path}" for path in paths))
+
+
+def _refuse_another(clips: Path, pen: DrawnPen, number: int, frames: int) -> None:
+    """Refuse to draw a clip where an earlier run left another one: `draw_pens` would put the new one in its place.
+
+    Raises:
+        ConfigError: The clip there has another length, seed or recipe.
+    """
+    name = f"{pen.day}/000000"
+    try:
+        scene = json.loads((clips / name / SCENE).read_text(encoding="utf-8"))
+        found, drawn_frames, drawn_seed = scene["sha256"], scene["frames"], scene["seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # nothing is there, or what `draw_pens` does not replace
+    config = load_pen_config(pen.domain)
+    if found == scene_sha256(config, name, pen.seed, frames):
+        return
+    there = f"{name} in {clips}"
+    if drawn_frames != frames:
+        given = f"is {frames}, and {there} has {drawn_frames} frames"
+        raise ConfigError("--frames", given, f"{drawn_frames}", f"Give another --out, or --frames {drawn_frames}.")
+    if drawn_seed != pen.seed:
+        seed, earlier = (value - EVALUATION_SEED - number for value in (pen.seed, drawn_seed))
+        given = f"is {seed}, and {there} is of --seed {earlier}"
+        raise ConfigError("--seed", given, f"{earlier}", f"Give another --out, or --seed {earlier}.")
+    given = f"draws {config.domain} otherwise than {there}"
+    raise ConfigError("--domains", given, "the recipe of an earlier run", "Give another --out, or delete that folder.")
 
 
 def _replays_of(domain: str, replays: Path | None) -> Path | None:

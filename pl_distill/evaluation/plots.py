@@ -19,6 +19,8 @@ MAX_CLIPS = 20
 MAX_CURVES = 9
 """Quantities of a training that are drawn, the first of `Curves`."""
 
+_MAX_NAME = 28  # letters of a clip's name: a whole path would take the plot's width
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -61,7 +63,7 @@ def draw_scores(models: Mapping[str, ModelResult], metric: str, title: str) -> D
             dots = [(value, row) for row, name in enumerate(clips) for found, value in values[name] if found == role]
             x, y = zip(*dots, strict=True) if dots else ((), ())
             axes.plot(x, y, "o", markersize=7, color=COLOUR_OF[role], label=role, alpha=0.9)
-        axes.set_yticks(range(len(clips)), clips)
+        axes.set_yticks(range(len(clips)), [_end_of(name) for name in clips])
         axes.set_ylim(-0.7, len(clips) - 0.3)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("%")
@@ -265,6 +267,11 @@ def _use_decades(axes: Axes) -> None:
 def _legend(axes: Axes, entries: int, columns: int | None = None) -> None:
     if entries > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns or entries, borderaxespad=0)
+
+
+def _end_of(name: str) -> str:
+    """Return a clip's name as it fits beside an axis: of a long one the end, which tells clips of a folder apart."""
+    return name if len(name) <= _MAX_NAME else f"…{name[1 - _MAX_NAME :]}"
 
 
 def _gap(values: Sequence[tuple[str, float]]) -> float:

@@ -103,6 +103,27 @@ def test_fewer_clips_than_an_earlier_run_drew_are_scored(scored, tmp_path):
     assert [(row["domain"], row["clips"]) for row in rows] == [("near", 1), ("far", 1)]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--frames=4"], "--frames: is 4, and 2026_03_01/000000 in {clips} has 3 frames, expected 3."),
+        (["--frames=4", "--clips=1"], "Give another --out, or --frames 3."),
+        (["--seed=7"], "--seed: is 7, and 2026_03_01/000000 in {clips} is of --seed 0, expected 0."),
+        (["--domains=[{recipe}]"], "--domains: draws near otherwise than 2026_03_01/000000 in {clips}"),
+    ],
+)
+def test_clips_of_an_earlier_run_are_never_drawn_over(scored, tmp_path, capsys, options, message):
+    root, _, words = scored
+    out = shutil.copytree(root / "out", tmp_path / "out")
+    recipe = tmp_path / "near.yaml"
+    recipe.write_text((root / "near.yaml").read_text().replace("straw_per_m2: 70", "straw_per_m2: 90"))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    words = [str(out) if word == str(root / "out") else word for word in words]
+    assert main([*words, *(option.format(recipe=recipe) for option in options)]) == 1
+    assert message.format(clips=out / "near" / "clips") in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_the_card_of_a_release_shows_scores_and_words(scored, capsys):
     root, model, _ = scored
     card = root / "card.yaml"

@@ -36,6 +36,13 @@ def test_ticks_of_a_curve_that_spans_decades_are_plain_numbers():
     assert "$" not in drawn.svg
 
 
+def test_a_path_as_the_name_of_a_clip_leaves_room_for_its_score():
+    name = "a_farm_of_a_long_name/camera-17-pen-4/2026_01_29/000003"
+    drawn = draw_scores({"model": model({name: 3, "2026_01_29/000003": 2})}, "mota", "MOTA by clip")
+    assert drawn is not None
+    assert {"…ra-17-pen-4/2026_01_29/000003", "2026_01_29/000003"} <= set(words(drawn.svg))
+
+
 def test_of_many_clips_of_one_model_those_with_the_lowest_score_are_shown():
     misses = {f"clip{number:02d}": 60 - 2 * number for number in range(MAX_CLIPS + 3)}  # the first ones are worst
     drawn = draw_scores({"model": model(misses)}, "mota", "MOTA by clip")

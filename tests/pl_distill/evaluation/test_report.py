@@ -60,7 +60,7 @@ def test_a_report_says_what_was_found_and_what_to_mind(tmp_path):
     assert "77.50" in found  # its masks
     assert "99.00" in found  # the student with the teacher's tracks as truth
     assert "not established" in found
-    assert "2 clips, 2 days, 1 seed" in found
+    assert "MOTA, points -6.00 not established 2 clips, 2 days, 1 seed" in found  # no difference without its verdict
     for thing in ("runs/teacher", "runs/shards", "prompt “pig”", "mode exact", "torch 2.9", "abababababababab"):
         assert thing in found
     assert "MOTA, points lost by the student 1.68 6.00 -" in found
@@ -209,3 +209,15 @@ def test_baselines_stand_beside_ours_with_their_difference(tmp_path):
     assert re.search(r"detector \+ IoU 90.00 .* -6.00 -6.00 to -6.00 not established", found)
     by_clip = found[found.index("Clip by clip") :]
     assert by_clip.count("student, detector + IoU 90.00") == 3  # two clips, and all
+
+
+def test_a_clips_name_stands_above_its_tracks_and_all_clips_are_told_like_one(tmp_path):
+    path = report(make(tmp_path / "two"))
+    found = page(path).text
+    by_clip = found[found.index("Clip by clip") :]
+    assert "HOTA % switches misses false frames/s 2026_01_26/000000 teacher 90.00" in by_clip
+    whole = by_clip[by_clip.index(" all ") :]
+    assert re.match(r" all teacher 90.00 .* student 84.00 .* student vs teacher 99.00 ", whole)
+    assert '<tbody class="total">' in path.read_text()  # bold are all of its rows
+    alone = page(report(make(tmp_path / "alone", roles=("model",)))).text
+    assert "2026_01_26/000000 90.00" in alone  # one line tells all: no row above it
