@@ -78,8 +78,6 @@ def transfer(
     if replays is not None and not any(known.values()):
         found = f"{replays} has none of {', '.join(folders)}"
         raise ConfigError("--replays", found, "--out of another transfer", "Correct the path.")
-    for source in plan_models(model, teacher):  # a wrong path shows now, not after the drawing
-        find_file(source.teacher or source.source, "config.json")
     days = [format_day(FIRST_DAY + timedelta(days=number)) for number in range(clips)]
     division = Split("transfer", (), (), (DateRange(FIRST_DAY, FIRST_DAY + timedelta(days=clips - 1)),))
     shards = f"shards-{clips}"
@@ -90,6 +88,8 @@ def transfer(
     for domain, folder in zip(domains, folders.values(), strict=True):  # of all, before the first is drawn
         for number, pen in enumerate(pens[domain]):
             _refuse_another(folder / "clips", pen, number, frames)
+    for source in plan_models(model, teacher):  # a wrong path shows now, not after the drawing
+        find_file(source.teacher or source.source, "config.json")
     with tqdm(total=len(domains) * clips, desc="draw", unit="clip") as bar:
 
         def advance(pens: int) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import yaml
 
-from datamodules.pen import load_pen_config, simulate
+from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config, simulate
 from pl_distill.cli import main
 from pl_distill.commands.transfer import DOMAINS
 from pl_distill.evaluation.tuning import write_variant
@@ -109,18 +109,22 @@ def test_fewer_clips_than_an_earlier_run_drew_are_scored(scored, tmp_path):
         (["--frames=4"], "--frames: is 4, and 2026_03_01/000000 in {clips} has 3 frames, expected 3."),
         (["--frames=4", "--clips=1"], "Give another --out, or --frames 3."),
         (["--seed=7"], "--seed: is 7, and 2026_03_01/000000 in {clips} is of --seed 0, expected 0."),
-        (["--domains=[{recipe}]"], "--domains: draws near otherwise than 2026_03_01/000000 in {clips}"),
+        (["--domains=[{other}]"], "--domains: draws near otherwise than 2026_03_01/000000 in {clips}"),
+        (["--clips=3"], "nowhere: is not there"),  # the same clips and one more: what is asked for next
     ],
 )
-def test_clips_of_an_earlier_run_are_never_drawn_over(scored, tmp_path, capsys, options, message):
-    root, _, words = scored
-    out = shutil.copytree(root / "out", tmp_path / "out")
-    recipe = tmp_path / "near.yaml"
-    recipe.write_text((root / "near.yaml").read_text().replace("straw_per_m2: 70", "straw_per_m2: 90"))
+def test_clips_of_an_earlier_run_are_never_drawn_over(tmp_path, capsys, options, message):
+    recipe, other, out = tmp_path / "near.yaml", tmp_path / "other.yaml", tmp_path / "out"
+    recipe.write_text("domain: near\nwidth: 128\nheight: 72\nnum_animals: 2\nstraw_per_m2: 70\n")
+    other.write_text(recipe.read_text().replace("70", "90"))
+    clips = out / "near" / "clips"
+    for number, day in enumerate(("2026_03_01", "2026_03_02")):
+        config, seed = load_pen_config(str(recipe)), EVALUATION_SEED + number
+        draw_pen(clips, config, days=[day], clips_per_day=1, frames_per_clip=3, seed=seed)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    words = [str(out) if word == str(root / "out") else word for word in words]
-    assert main([*words, *(option.format(recipe=recipe) for option in options)]) == 1
-    assert message.format(clips=out / "near" / "clips") in capsys.readouterr().err
+    words = ["transfer", "--model=nowhere", f"--out={out}", f"--domains=[{recipe}]", "--clips=2", "--frames=3"]
+    assert main([*words, *(option.format(other=other) for option in options)]) == 1
+    assert message.format(clips=clips) in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
