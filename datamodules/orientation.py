@@ -43,7 +43,10 @@ class Orientation:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Read how a decoded picture is to be shown; as it is stored where nothing is told."""
-    told: Any = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        told: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV has no name for something that lies beside this picture, and then reads nothing of it
+        return Orientation()
     if told is None:
         return Orientation()
     # what is stored at (x, y) is shown at (a x + c y, b x + d y), but for a shift

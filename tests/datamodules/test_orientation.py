@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from datamodules.edinburgh import read_edinburgh
+from datamodules.orientation import Orientation, orientation_of
 from datamodules.video import VideoFrames, probe_video
 
 STORED = np.zeros((48, 64, 3), np.uint8)  # four colours: any turn and mirror image is told from the others
