@@ -143,9 +143,7 @@ class VideoFrames:
             for frame in stream.decode(None):  # what the decoder kept back to reorder
                 yield self._picture(frame, frames), _time_of(frame, stream) if told else None
                 frames += 1
-        if (
-            frames != packets and self.allow_damage
-        ):  # cut where others are needed to decode what comes first, or damaged
+        if frames != packets and self.allow_damage:  # damaged, or cut where others are needed to decode the first
             logger.warning("%s: decodes to %d frames, has packets of %d", path, frames, packets)
         elif frames != packets:
             raise ClipError(

@@ -57,6 +57,8 @@ def caveats(settings: Settings, models: Mapping[str, ModelResult]) -> list[str]:
             f"Tracks take the identity of the animal that they look like, by {appearance['embedder']!r}: "
             "scores are of tracker and embedder together."
         )
+    if settings.policy.get("fuse_boxes"):
+        notes.append("A track's box is the mean of that around its mask and of the detection's; SAM 3's is the first.")
     if settings.max_frames is not None:
         notes.append(f"Only the first {settings.max_frames} frames of each clip were used.")
     if settings.device == "cpu":

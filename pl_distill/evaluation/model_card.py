@@ -69,9 +69,8 @@ class ModelCard:
             lines += ["|---|---|---|---|---|---|"]
             lines += [_row(name, result) for name, result in self.scores.items()]
             lines += ["", self._recognition()]
-            if (
-                len({_extent(result) for result in self.scores.values()}) > 1
-            ):  # who is seen for longer is lost more often
+            # Who is seen for longer is lost more often.
+            if len({_extent(result) for result in self.scores.values()}) > 1:
                 lines += ["Rows compare where their clips x frames are the same."]
         if self.words is not None:
             found = ", ".join(f"{word} {value:.1f}" for word, value in self.words.ap50.items())

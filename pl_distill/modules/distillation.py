@@ -228,7 +228,7 @@ class DistillationModule(LightningModule):
 
         Args:
             batch: Frames with the teacher's maps.
-            level_images: For the first how many images the levels are computed where the student gives a map.
+            level_images: Number of images, the first ones, whose levels are computed where the student gives a map.
 
         Raises:
             ConfigError: Student and cache disagree about the shape.

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from datamodules.edinburgh import read_edinburgh
-from datamodules.orientation import Orientation, orientation_of
 from datamodules.video import VideoFrames, probe_video
 
 STORED = np.zeros((48, 64, 3), np.uint8)  # four colours: any turn and mirror image is told from the others
@@ -63,12 +62,3 @@ def test_a_clip_has_the_size_of_its_pictures(tmp_path, write_turned):
     write_turned(tmp_path / "2026_01_01" / "000001" / "color.mp4", 90)
     (clip,) = read_edinburgh(tmp_path)
     assert (clip.height, clip.width, 3) == next(iter(clip.source)).shape == (64, 48, 3)
-
-
-def test_what_pyav_has_no_name_for_beside_a_picture_turns_nothing():
-    class Unnamed:
-        @property
-        def side_data(self):
-            raise ValueError("31 is not a valid Type")
-
-    assert orientation_of(Unnamed()) == Orientation()

@@ -150,6 +150,14 @@ def test_each_limit_is_said():
     assert "No frame is labelled" in caveats(settings(), {"model": model(0, boxes=0, judged=0, false=1)})[0]
 
 
+def test_what_a_policy_adds_to_sam3_is_said():
+    policy = {"appearance": {"embedder": "pen_embedder"}, "fuse_boxes": True}
+    notes = " ".join(caveats(replace(settings(), policy=policy), {"model": model(10)}))
+    assert "by 'pen_embedder': scores are of tracker and embedder together" in notes
+    assert "A track's box is the mean of that around its mask and of the detection's" in notes
+    assert "A track's box" not in " ".join(caveats(settings(), {"model": model(10)}))
+
+
 def test_labels_without_an_animal_are_the_first_to_be_said():
     notes = caveats(settings(), {"model": model(0, boxes=0, judged=10, false=4)})
     assert notes[0].startswith("None of the 10 labelled frames shows an animal: every box that was found counts as")
