@@ -31,8 +31,16 @@ class Features(NamedTuple):
 
     @property
     def compared(self) -> list[tuple[Tensor, Tensor]]:
-        """What agreement is measured on: the maps, or without them the levels."""
+        """What agreement is measured on, in float32: the maps, or without them the levels."""
         return pairs(self.student_map, self.teacher_map, self.student_levels, self.teacher_levels)
+
+    def first(self, images: int) -> list[tuple[Tensor, Tensor]]:
+        """Return what is `compared` of the first images, apart from any graph: views, of the precision it has."""
+        if self.student_map is not None and self.teacher_map is not None:
+            given = [(self.student_map, self.teacher_map)]
+        else:
+            given = list(zip(self.student_levels or (), self.teacher_levels or (), strict=True))
+        return [(ours[:images].detach(), theirs[:images]) for ours, theirs in given]
 
     @property
     def levels(self) -> dict[str, tuple[Tensor, Tensor]]:

@@ -31,11 +31,6 @@ class GradientMeter:
         self._kept: tuple[Compared, Progress] | None = None
         self._kept_at: int | None = None  # optimiser step; several batches belong to one that accumulates
 
-    @staticmethod
-    def first_images(features: Features) -> Compared:
-        """Return what is compared of the first images of a batch, apart from any graph."""
-        return [(ours[:IMAGES].detach(), theirs[:IMAGES]) for ours, theirs in features.compared]
-
     def restart(self) -> None:
         """Forget at which step of an earlier fit something was kept."""
         self._kept_at = None
@@ -44,7 +39,7 @@ class GradientMeter:
         """Keep the first images of a batch where one is due."""
         due = self.every > 0 and progress.step % self.every == 0
         if due and progress.step != self._kept_at:
-            self._kept, self._kept_at = (self.first_images(features), progress), progress.step
+            self._kept, self._kept_at = (features.first(IMAGES), progress), progress.step
 
     def measure_kept(self) -> None:
         """Measure what was kept, now that what the step needed for its own gradients is gone."""
