@@ -87,7 +87,7 @@ def predict_training(
             weight.register_post_accumulate_grad_hook(_keep_part(parts, gpus)) for weight in parameters if gpus > 1
         ]
         progress = Progress(1, 2)
-        features = module.compare(batch, level_images=module.loss.pyramid_images(0, batch_size))
+        features = module.compare(batch, level_images=module.loss.pyramid_images(batch_size))
         with torch.autocast("cpu", enabled=False):
             loss = module.loss(*features, progress)["loss"]
         compared = features.first(IMAGES)

@@ -10,7 +10,6 @@ for the same cause).
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -50,11 +49,10 @@ def pyramid_value(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tenso
 class DirectionThenScaleLoss(FeatureLoss):
     """Weighted sum of `direction`, `pyramid_direction`, `value` and `pyramid_value`, the last two ramped in.
 
-    ``loss = w_d * direction + w_pd * n * pyramid_direction + ramp * (w_v * value + w_pv * n * pyramid_value)``, where n
-    is `pyramid_every` on the steps that compute the pyramids and 0 on the others, so that the loss on average does not
-    depend on how often they are computed; nor does it on `pyramid_share`, as the terms are means over images. ``ramp``
-    is 0 before the interval `ramp`, 1 after it, and rises along half a cosine wave in between. A run that is resumed
-    with another number of steps goes on with the ramp of that number: counted as a fraction, it moves and may fall.
+    ``loss = w_d * direction + w_pd * pyramid_direction + ramp * (w_v * value + w_pv * pyramid_value)``, whose mean does
+    not depend on `pyramid_share`, as the terms are means over images. ``ramp`` is 0 before the interval `ramp`, 1 after
+    it, and rises along half a cosine wave in between. A run that is resumed with another number of steps goes on with
+    the ramp of that number: it moves and may fall.
 
     A student that gives both pyramids and no trunk map has two terms left, which carry the weights of all four.
 
@@ -63,14 +61,12 @@ class DirectionThenScaleLoss(FeatureLoss):
         pyramid_direction_weight: Weight of the direction on both pyramids, as the frozen necks make them from the map.
         value_weight: Final weight of the value of the trunk's map.
         pyramid_value_weight: Final weight of the value of both pyramids.
-        ramp: Where the ramp starts and ends.
-        ramp_unit: Whether `ramp` counts "fraction" (0 to 1 of the training) or optimiser "steps".
-        pyramid_every: Compute the pyramids at every n-th step; each costs a run of both necks forward and back.
-        pyramid_share: Of how many of a batch's images they are computed then: a part above 0, at most 1, rounded up to
-            whole images. For the same work, few images at each step keep less memory than all of them at some.
+        ramp: Where the ramp starts and ends, in parts of the training, 0 to 1.
+        pyramid_share: Of how many of a batch's images the pyramids are computed, each a run of both necks forward and
+            back: a part above 0, at most 1, rounded up to whole images.
 
     Raises:
-        ConfigError: A weight is negative, all are zero, or the ramp runs backwards.
+        ConfigError: A weight is negative, all are zero, or the ramp runs backwards or beyond the training.
     """
 
     def __init__(
@@ -80,8 +76,6 @@ class DirectionThenScaleLoss(FeatureLoss):
         value_weight: float = 1.0,
         pyramid_value_weight: float = 1.0,
         ramp: tuple[float, float] = (0.1, 0.3),
-        ramp_unit: Literal["fraction", "steps"] = "fraction",
-        pyramid_every: int = 1,
         pyramid_share: float = 1.0,
     ) -> None:
         super().__init__()
@@ -95,15 +89,9 @@ class DirectionThenScaleLoss(FeatureLoss):
             raise ConfigError(
                 "loss", f"has the weights {self.weights}", "none negative, one positive", "Change a weight."
             )
-        if not 0 <= ramp[0] <= ramp[1]:
-            raise ConfigError("loss.ramp", f"is {list(ramp)}", "0 <= start <= end", "Exchange the two numbers.")
-        if ramp_unit == "fraction" and ramp[1] > 1:
-            fix = "Set ramp_unit to steps, or give fractions."
-            raise ConfigError("loss.ramp", f"ends at {ramp[1]} of the training", "at most 1", fix)
-        if pyramid_every < 1:
-            raise ConfigError(
-                "loss.pyramid_every", f"is {pyramid_every}", "1 or more", "Use weights of 0 to drop the terms."
-            )
+        if not 0 <= ramp[0] <= ramp[1] <= 1:
+            fix = "Give parts of the training, the start first."
+            raise ConfigError("loss.ramp", f"is {list(ramp)}", "0 <= start <= end <= 1", fix)
         if not 0 < pyramid_share <= 1:
             raise ConfigError(
                 "loss.pyramid_share",
@@ -112,8 +100,6 @@ class DirectionThenScaleLoss(FeatureLoss):
                 "Use weights of 0 to drop the terms.",
             )
         self.ramp = ramp
-        self.ramp_unit = ramp_unit
-        self.pyramid_every = pyramid_every
         self.pyramid_share = pyramid_share
 
     @property
@@ -121,20 +107,19 @@ class DirectionThenScaleLoss(FeatureLoss):
         """Whether a term of the pyramids has a weight."""
         return self.weights["pyramid_direction"] > 0 or self.weights["pyramid_value"] > 0
 
-    def pyramid_images(self, step: int, images: int) -> int:
-        """Return of how many of a step's images the pyramids are wanted."""
-        due = self.uses_pyramids and step % self.pyramid_every == 0
-        return math.ceil(self.pyramid_share * images) if due else 0
+    def pyramid_images(self, images: int) -> int:
+        """Return of how many of a batch's images the pyramids are wanted."""
+        return math.ceil(self.pyramid_share * images) if self.uses_pyramids else 0
 
     def weights_at(self, progress: Progress | None) -> dict[str, float]:
-        """Return each term's weight in the loss at this point of the training, averaged over steps."""
+        """Return each term's weight in the loss at this point of the training."""
         ramp = 1.0 if progress is None else self.ramp_at(progress)
         return {name: weight * (ramp if name in RAMPED else 1.0) for name, weight in self.weights.items()}
 
     def ramp_at(self, progress: Progress) -> float:
         """Return how much of the values counts at this point of the training, 0 to 1."""
-        step, unit = progress.step, progress.total_steps if self.ramp_unit == "fraction" else 1
-        start, end = self.ramp[0] * unit, self.ramp[1] * unit
+        step = progress.step
+        start, end = (bound * progress.total_steps for bound in self.ramp)
         if step >= end:
             return 1.0
         if step <= start:
@@ -149,7 +134,7 @@ class DirectionThenScaleLoss(FeatureLoss):
         teacher_pyramids: Sequence[Tensor] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Tensor]:
-        """Compare the features of one batch; see `FeatureLoss`. Without `progress` the ramp is 1 and n is 1."""
+        """Compare the features of one batch; see `FeatureLoss`. Without `progress` the ramp is 1."""
         weights, terms = self.weights_at(progress), {}
         if student is None or teacher is None:
             for on_map in ("direction", "value"):
@@ -157,8 +142,6 @@ class DirectionThenScaleLoss(FeatureLoss):
         else:
             (maps,) = pairs(student, teacher, None, None)
             terms = {"direction": direction(*maps), "value": value(*maps)}
-            for on_pyramids in ("pyramid_direction", "pyramid_value"):
-                weights[on_pyramids] *= 1 if progress is None else self.pyramid_every
         if levels := pairs(None, None, student_pyramids, teacher_pyramids):
             ours, theirs = zip(*levels, strict=True)
             terms |= {

@@ -24,18 +24,15 @@ class FeatureLoss(nn.Module):
         """Whether any term reads the pyramids of a student that gives the trunk's map."""
         return False
 
-    def pyramid_images(self, step: int, images: int) -> int:
-        """Return of how many of a step's images the pyramids are wanted; each costs both necks forward and back.
+    def pyramid_images(self, images: int) -> int:
+        """Return of how many of a batch's images the pyramids are wanted; each costs both necks forward and back.
 
         The images of a batch are drawn at random: a mean over some of them has the expectation of one over all.
         """
         return images if self.uses_pyramids else 0
 
     def weights_at(self, progress: Progress | None) -> dict[str, float]:
-        """Return each term's weight in the loss at this point of the training, averaged over steps; None: at its end.
-
-        A term that is computed at every n-th step with n times its weight has its weight here.
-        """
+        """Return each term's weight in the loss at this point of the training; None: at its end."""
         raise NotImplementedError
 
     def forward(
@@ -52,7 +49,7 @@ class FeatureLoss(nn.Module):
             student: Map (B, C, h, w); any float type, computed in float32. None: the student gives pyramids only.
             teacher: The same shape.
             student_pyramids: Levels (B', C', H, W) of all pyramids in one sequence, of the first B' images where the
-                student gives a map. None: not at this step.
+                student gives a map. None: of none.
             teacher_pyramids: The same shapes.
             progress: Where a schedule stands. None: at its end, so that values of different times can be compared.
 

@@ -30,8 +30,7 @@ def gradient_norms(
         progress: Where the schedules stand.
 
     Returns:
-        Term -> norm of its part of the gradient, over the whole batch, averaged over steps: a term that is computed
-        at every n-th step counts once, not n times.
+        Term -> norm of its part of the gradient, over the whole batch.
     """
     leaves = [one.detach().float().requires_grad_() for one in ([student] if isinstance(student, Tensor) else student)]
     if isinstance(teacher, Tensor):

@@ -182,7 +182,7 @@ class DistillationModule(LightningModule):
         """Return the loss of one batch."""
         progress = Progress(self.global_step, self._total_steps)
         size = len(batch["image"])
-        features = self.compare(batch, level_images=self.loss.pyramid_images(self.global_step, size))
+        features = self.compare(batch, level_images=self.loss.pyramid_images(size))
         self.gradient_meter.keep(features, progress)
         with torch.autocast(self.device.type, enabled=False):  # losses compute in float32, their products too
             terms = self.loss(*features, progress)

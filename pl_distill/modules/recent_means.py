@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-# The pyramid term comes at every n-th step: single steps would show either none of them or only those.
+# The pyramids' terms are of few images: those of single steps would show the images.
 WINDOW = 20
 
 

@@ -76,7 +76,7 @@ def _bare(module: Any, batches: list[Any]) -> float:
         if step == SKIPPED:
             begin = time.perf_counter()
         batch = ready[step % len(ready)]
-        features = module.compare(batch, level_images=module.loss.pyramid_images(step, len(batch["image"])))
+        features = module.compare(batch, level_images=module.loss.pyramid_images(len(batch["image"])))
         loss = module.loss(*features, Progress(step, STEPS))["loss"]
         optimizer.zero_grad()
         loss.backward()

@@ -127,7 +127,7 @@ def test_half_precision_training_keeps_what_cudas_autocast_keeps(recipe):
                 }
                 tracker = AllocationTracker()
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=device == "cpu"), CudaAutocastRules(), tracker:
-                    features = module.compare(batch, level_images=module.loss.pyramid_images(0, batch_size))
+                    features = module.compare(batch, level_images=module.loss.pyramid_images(batch_size))
                     loss = module.loss(*features, Progress(1, 2))["loss"]
                 kept[device] = tracker.live_bytes
                 del features, loss

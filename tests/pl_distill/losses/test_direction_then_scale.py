@@ -121,42 +121,21 @@ def test_the_ramp_rises_from_0_to_1(total, start, length):
     assert loss.ramp_at(Progress(total, total)) == 1
 
 
-def test_the_ramp_can_be_given_in_steps():
-    loss = DirectionThenScaleLoss(ramp=(100, 300), ramp_unit="steps")
-    assert [loss.ramp_at(Progress(step, 10_000)) for step in (0, 100, 300)] == [0, 0, 1]
-    assert loss.ramp_at(Progress(200, 10_000)) == pytest.approx(0.5)
-
-
 def test_an_empty_ramp_switches():
     loss = DirectionThenScaleLoss(ramp=(0.5, 0.5))
     assert [loss.ramp_at(Progress(step, 10)) for step in (4, 5)] == [0, 1]
 
 
-def test_rare_pyramid_terms_count_as_much_on_average():
-    ours, theirs = [random_map(2, 2, 4, 6, 6)], [random_map(3, 2, 4, 6, 6)]
-    features = random_map(0, 2, 5, 3, 3)
-    totals = []
-    for every in (1, 4):
-        loss = DirectionThenScaleLoss(pyramid_every=every, ramp=(0.0, 0.0))
-        total = 0.0
-        for step in range(8):
-            pyramids = (ours, theirs) if loss.pyramid_images(step, 2) else (None, None)
-            total += loss(features, features, *pyramids, Progress(step, 8))["loss"].item()
-        totals.append(total)
-    assert totals[0] == pytest.approx(totals[1], rel=1e-5)
-
-
 def test_without_their_weights_the_pyramid_terms_are_not_asked_for():
     without = DirectionThenScaleLoss(pyramid_direction_weight=0.0, pyramid_value_weight=0.0)
-    assert not any(without.pyramid_images(step, 16) for step in range(5))
-    assert DirectionThenScaleLoss(pyramid_direction_weight=0.0).pyramid_images(0, 16) == 16
-    assert DirectionThenScaleLoss(pyramid_value_weight=0.0).pyramid_images(0, 16) == 16
+    assert without.pyramid_images(16) == 0
+    assert DirectionThenScaleLoss(pyramid_direction_weight=0.0).pyramid_images(16) == 16
+    assert DirectionThenScaleLoss(pyramid_value_weight=0.0).pyramid_images(16) == 16
 
 
 def test_the_share_of_images_is_rounded_up_to_whole_ones():
-    loss = DirectionThenScaleLoss(pyramid_every=2, pyramid_share=0.125)
-    assert [loss.pyramid_images(0, images) for images in (16, 8, 9, 1)] == [2, 1, 2, 1]
-    assert loss.pyramid_images(1, 16) == 0
+    loss = DirectionThenScaleLoss(pyramid_share=0.125)
+    assert [loss.pyramid_images(images) for images in (16, 8, 9, 1)] == [2, 1, 2, 1]
 
 
 def test_half_precision_maps_are_compared_in_float32():
@@ -171,8 +150,7 @@ def test_half_precision_maps_are_compared_in_float32():
         ({"pyramid_value_weight": -1.0}, "none negative"),
         (dict.fromkeys(WEIGHTS, 0.0), "one positive"),
         ({"ramp": (0.5, 0.2)}, "start <= end"),
-        ({"ramp": (100, 200)}, "ramp_unit"),
-        ({"pyramid_every": 0}, "pyramid_every"),
+        ({"ramp": (100, 200)}, "end <= 1"),
         ({"pyramid_share": 0.0}, "pyramid_share"),
         ({"pyramid_share": 1.5}, "pyramid_share"),
     ],
@@ -184,7 +162,7 @@ def test_senseless_settings_are_refused(arguments, words):
 
 def test_a_student_of_pyramids_is_judged_by_the_means_over_its_levels():
     ours, theirs = [[random_map(seed, 2, 4, side, side) for side in (6, 3)] for seed in (0, 1)]
-    loss = DirectionThenScaleLoss(2.0, 3.0, 5.0, 7.0, pyramid_every=4)
+    loss = DirectionThenScaleLoss(2.0, 3.0, 5.0, 7.0)
     terms = loss(None, None, ours, theirs, Progress(99, 100))
     assert set(terms) == {"loss", "pyramid_direction", "pyramid_value"}
     directions, values = (

@@ -63,20 +63,6 @@ def test_only_the_student_is_trained_and_the_necks_stay_as_they_were(teacher, fi
         assert torch.equal(ours, theirs)
 
 
-def test_pyramids_are_computed_at_every_nth_step_only(teacher, tmp_path):
-    class Counting(DistillationModule):
-        pyramids = 0
-
-        def _pyramids(self, features):
-            self.pyramids += 1
-            return super()._pyramids(features)
-
-    module = Counting(str(teacher), STUDENT, partial(DirectionThenScaleLoss, pyramid_every=3))
-    module.gradient_meter.every = 0
-    fit(teacher, tmp_path, module=module, limit_val_batches=0, max_steps=6)
-    assert module.pyramids == 2 * 2  # at steps 0 and 3, of both maps
-
-
 def test_pyramids_of_a_share_of_the_images_are_those_of_the_first(teacher, tmp_path):
     seen = []
 
