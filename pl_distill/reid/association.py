@@ -36,7 +36,7 @@ class Finding:
         quantity: Name of the daily quantity.
         lead_days: How many days before the outcome.
         effect: Mean difference of the cases to the animals without the outcome on the same day, in standard deviations
-            between the latter; of growth that of a standard deviation of gain, between all animals.
+            between the latter; of growth that of a standard deviation of gain, between all that were weighed.
         low: Lower end of the interval of this test alone: every effect that the permutation test does not reject at the
             level once it is subtracted from the cases.
         high: Upper end.

@@ -25,7 +25,7 @@ class Case:
         weight: 1; of growth the gain in standard deviations.
         known: (Q,) tests in which it takes part.
         eligible: (N,) places, rising, of all who could have had it on that day, the animal among them: the same is
-            known of them.
+            known of them. Of growth those with a value.
         moved: (Q, N) how far these had moved from their own past; 0 where it is not known.
     """
 
@@ -71,22 +71,24 @@ def choose_cases(table: DailyTable, outcomes: Sequence[Outcome], kind: Kind, lea
             known = np.isfinite(moved)
             has_past |= bool(known[:, place[name]].any())
             same = (known == known[:, [place[name]]]).all(axis=0) & known.any(axis=0)
-            # Of growth all have a value, and are compared with each other.
-            others = np.count_nonzero(same) - 1 if kind == "growth" else np.count_nonzero(same & ~owners)
+            # Of growth, who has a value is compared with the others that have one: who was never weighed gained what
+            # nobody knows, and may be of another age.
+            others = np.count_nonzero(same & owners) - 1 if kind == "growth" else np.count_nonzero(same & ~owners)
             if same[place[name]] and others >= MIN_CONTROLS:
                 found.append((one, moved, same))
                 break
         else:
             without_past += not has_past
             without_others += has_past
+    tested = np.zeros(len(table.animals), bool)
+    tested[[place[one.animal] for one, _, _ in found]] = True
     # Who had the outcome at a time that cannot be tested is neither a case nor an animal without it.
-    for one, _, _ in found:
-        owners[place[one.animal]] = False
+    comparable = tested if kind == "growth" else tested | ~owners
     values = np.array([one.value for one, _, _ in found])
     cases = []
     for one, moved, same in found:
         weight = 1.0 if kind != "growth" else float((one.value - values.mean()) / max(values.std(), 1e-12))
-        eligible = np.flatnonzero(same & ~owners)
+        eligible = np.flatnonzero(same & comparable)
         known = np.isfinite(moved[:, place[one.animal]])
         inside = np.where(known[:, None], moved[:, eligible], 0)
         cases.append(Case(place[one.animal], table.day_index(one.day), weight, known, eligible, inside))

@@ -217,6 +217,16 @@ def test_an_outcome_before_an_animal_has_a_past_hides_no_later_one():
     assert found.significant
 
 
+def test_of_growth_who_was_never_weighed_is_compared_with_nobody():
+    """Else gains of a few that vary much would be dealt to all that do not, and would seem to say something."""
+    values = noise(30, 60)
+    alone = replace(table := table_of(values), animals=table.animals[:12], values=values[:, :12])
+    outcomes = [one for animal in range(12) for one in on(55, animal, value=float(animal % 5), kind="growth")]
+    found = associate(table, outcomes, "growth", (0, 3), permutations=99)
+    assert found == associate(alone, outcomes, "growth", (0, 3), permutations=99)
+    assert found.animals == 12
+
+
 def test_of_growth_the_last_weighing_counts():
     gains = np.random.default_rng(3).normal(size=20)
     values = noise(20, 60) * 0.3
