@@ -1,7 +1,8 @@
 """The record follows the pool: after a merge, a split or an undoing, rows have the names that their tracks have now.
 
-A row remembers the tracks that it rests on, and the name under which it was written. Whose it is follows from the pool
-alone, so that it can be asked at any time and again: nothing is summed up, and nothing has to be taken back.
+A row remembers the tracks that it rests on, everybody who was nearest, and the names under which it was written. Whose
+it is, and who was nearest, follows from these and the pool alone, so that it can be asked at any time and again: rows
+are not summed up, and nothing has to be taken back.
 """
 
 import logging
@@ -55,23 +56,36 @@ def _renamed(table: pa.Table, pool: EmbeddingPool) -> pa.Table:
     """Name the animals of a camera's day as the pool does, and those that were nearest to them."""
     if not set(_NEEDED) <= set(table.schema.names):
         return table
-    rows = table.select(["animal", "hour", "camera", "nearest", *_NEEDED]).to_pylist()
+    optional = {"nearest_each"} & set(table.schema.names)
+    rows = table.select(["animal", "hour", "camera", "nearest", "nearest_s", *_NEEDED, *optional]).to_pylist()
     owners = [_owner(pool, row["camera"], row["tracks"] or ()) for row in rows]
     animals = [row["animal"] if owner is None else owner for row, owner in zip(rows, owners, strict=True)]
     now = {(row["hour"], written_as(row)): animal for row, animal in zip(rows, animals, strict=True)}
-    nearest = [
-        _another(now.get((row["hour"], row["nearest_as"]), row["nearest"]), animal)
-        for row, animal in zip(rows, animals, strict=True)
-    ]
-    for name, values in (("animal", animals), ("nearest", nearest)):
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(place), pa.array(values, pa.string()))
+    nearest = [_nearest(row, animal, now) for row, animal in zip(rows, animals, strict=True)]
+    names, seconds = [one for one, _ in nearest], [lasted for _, lasted in nearest]
+    for column, values in (("animal", animals), ("nearest", names), ("nearest_s", seconds)):
+        place = table.schema.get_field_index(column)
+        kind = table.schema.field(place)
+        table = table.set_column(place, kind, pa.array(values, kind.type))
     return table
 
 
-def _another(nearest: str | None, animal: str) -> str | None:
-    """Give the nearest animal; None where it turned out to be this one, or has no name any more."""
-    return None if nearest in (animal, UNKNOWN) else nearest
+def _nearest(row: Mapping[str, Any], animal: str, now: Mapping[tuple[Any, str], str]) -> tuple[str | None, float]:
+    """Give who was nearest to a row's animal for longest, and for how many seconds, all by the names of now.
+
+    Who turned out to be this animal, or has no name any more, was not near it. An older row knows of one alone.
+    """
+    each = row.get("nearest_each")
+    if each is None:
+        nearest = now.get((row["hour"], row["nearest_as"]), row["nearest"])
+        return None if nearest in (animal, UNKNOWN) else nearest, row["nearest_s"]
+    lasted: dict[str, float] = {}
+    for one in each:
+        name = now.get((row["hour"], one["animal"]), one["animal"])
+        if name not in (animal, UNKNOWN):
+            lasted[name] = lasted.get(name, 0.0) + one["seconds"]
+    longest = max(lasted, key=lambda name: lasted[name], default=None)
+    return longest, lasted[longest] if longest is not None else 0.0
 
 
 def _owner(pool: EmbeddingPool, camera: str, tracks: Sequence[Mapping[str, Any]]) -> str | None:

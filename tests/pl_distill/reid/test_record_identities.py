@@ -211,6 +211,33 @@ def test_rows_whose_tracks_the_pool_does_not_hold_keep_their_names(herd, record,
     assert rows(record) == [(9, "berta", "nobody", 8)]
 
 
+def nearest_of(record, animal):
+    rows = pq.read_table(day_file(record, "cam", date(2026, 3, 1)), partitioning=None).to_pylist()
+    return next((row["nearest"], row["nearest_s"]) for row in rows if row["tracked_as"] == animal)
+
+
+@pytest.mark.parametrize(
+    ("animal", "into", "expected"),
+    [("lisa", "mila", ("mila", 19)), ("emma", "rosa", ("mila", 10)), ("emma", "sow-17", ("sow-17", 11))],
+)
+def test_who_was_nearest_for_longest_is_found_by_the_names_of_now(herd, record, sample, animal, into, expected):
+    """Beside rosa there is emma for 11 s, then lisa for 9, then mila for 10."""
+    herd.append([sample(NINE, number) for number in (3, 4)])
+    link(herd, [3], "lisa")
+    link(herd, [4], "mila")
+    beside = [(2, "emma")] * 12 + [(3, "lisa")] * 9 + [(4, "mila")] * 10
+    with RecordWriter(record, "cam", session="s") as writer:
+        for second, (number, other) in enumerate(beside):
+            writer.observe(NINE + second, [Sighting("rosa", BOX, number=0), Sighting(other, BOX, number=number)])
+    assert nearest_of(record, "rosa") == ("emma", 11)
+    event = merge(herd, animal, into)
+    follow_identities(record, herd)
+    assert nearest_of(record, "rosa") == expected
+    undo(herd, event)
+    follow_identities(record, herd)
+    assert nearest_of(record, "rosa") == ("emma", 11)
+
+
 def test_rows_that_know_only_one_who_was_nearest_follow_the_pool_as_well(herd, record):
     watch(herd, {0: 30, 2: 10})
     path = day_file(record, "cam", date(2026, 3, 1))
