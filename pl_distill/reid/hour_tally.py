@@ -1,5 +1,6 @@
 """One animal's running hour: what is added up, and the row that it becomes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,6 +28,8 @@ class HourTally:
         nearest_s: Other animal -> seconds in which it was the nearest.
         behaviour_s: Behaviour -> seconds.
         tracks: (session, number) -> seconds of the tracks that this rests on.
+        last_at_s: Place -> when the animal was last seen there, seconds since 1970, maybe before this hour; infinite in
+            rows that know only that it was.
         embeddings: How many came since this process took the hour up.
         total: Their sum, (D,); None without one.
         base_embeddings: How many a process before this one had counted.
@@ -43,6 +46,7 @@ class HourTally:
     nearest_s: dict[str, float] = field(default_factory=dict)
     behaviour_s: dict[str, float] = field(default_factory=dict)
     tracks: dict[tuple[str, int], float] = field(default_factory=dict)
+    last_at_s: dict[str, float] = field(default_factory=dict)
     embeddings: int = 0
     total: Vectors | None = None
     base_embeddings: int = 0
@@ -53,8 +57,16 @@ class HourTally:
         self.began_in = row.get("began_in")
         self.seen_s, self.distance_m = row["seen_s"], row["distance_m"]
         for place in PLACES:
-            if row[f"{place}_visits"] is not None:  # else it was not in the picture then
+            if row[f"{place}_visits"] is not None:
                 self.visits[place], self.at_s[place] = row[f"{place}_visits"], row[f"{place}_s"]
+            else:  # it was not in the picture then, and nothing is known of the seconds before
+                self.visits.pop(place, None)
+                self.at_s.pop(place, None)
+        last_at = row.get("last_at")
+        if last_at is not None:
+            self.last_at_s = {one["place"]: one["time_s"] for one in last_at}
+        else:
+            self.last_at_s = {place: math.inf for place, visits in self.visits.items() if visits or self.at_s[place]}
         self.neighbour_s = row["neighbours"] * row["seen_s"]
         nearest, each = row.get("nearest_as") or row["nearest"], row.get("nearest_each")
         if each is not None:
@@ -114,5 +126,6 @@ class HourTally:
             ],
             "began_in": self.began_in,
             "nearest_each": [{"animal": other, "seconds": seconds} for other, seconds in self.nearest_s.items()],
+            "last_at": [{"place": place, "time_s": time_s} for place, time_s in self.last_at_s.items()],
             **{behaviour_column(one): self.behaviour_s.get(one, 0.0) for one in behaviours},
         }

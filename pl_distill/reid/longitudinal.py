@@ -59,6 +59,9 @@ class Sighting:
 SETTLE_S = 1.0
 """An animal's place is the median of its centres over so long: a mask that flickers for a moment moves nobody."""
 
+RESTART_S = 300.0
+"""An animal that was at a place before a restart, and is there so soon afterwards, has not left it: nobody saw it."""
+
 
 @dataclass
 class _Memory:
@@ -163,11 +166,12 @@ class RecordWriter:
             if name not in self._memory:  # a restart in the middle of a visit is no second one
                 here = {
                     place: time_s
-                    for place, visits in tally.visits.items()
-                    if visits and self._pen.is_at(place, one.box_xyxy)
+                    for place, last_s in tally.last_at_s.items()
+                    if self._pen.is_at(place, one.box_xyxy) and not RESTART_S < abs(time_s - last_s) < np.inf
                 }
                 self._memory[name] = _Memory(time_s, centres[name], here)
             memory = self._memory[name]
+            tally.last_at_s = memory.last_at_s
             step_s = max(time_s - memory.time_s, 0.0)
             unseen = step_s > self._pen.max_gap_s
             if unseen:

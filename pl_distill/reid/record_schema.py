@@ -9,12 +9,13 @@ from pl_distill.errors import ConfigError
 BEHAVIOURS = ("sleep", "investigating", "standing", "eat", "lying", "walk", "nose-to-nose", "fight", "drink")
 """The nine classes of the pen; a record names its own in its schema."""
 
-ORIGIN = ("tracked_as", "nearest_as", "tracks", "began_in", "nearest_each")
+ORIGIN = ("tracked_as", "nearest_as", "tracks", "began_in", "nearest_each", "last_at")
 """Columns by which a row follows the pool's identities, see `record_identities`, or is gone on with after a restart; of
 older records they are absent."""
 
 _TRACK = pa.struct([("session", pa.string()), ("number", pa.int64()), ("seen_s", pa.float64())])
 _NEAREST = pa.struct([("animal", pa.string()), ("seconds", pa.float64())])
+_LAST_AT = pa.struct([("place", pa.string()), ("time_s", pa.float64())])
 
 _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("animal", pa.string(), "name of the animal, as the pool has it; empty where its tracks have lost theirs"),
@@ -40,6 +41,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("tracks", pa.list_(_TRACK), "tracks of the camera that the row rests on, and for how many seconds"),
     ("began_in", pa.string(), "session that began the row; later ones may have gone on with it"),
     ("nearest_each", pa.list_(_NEAREST), "everybody who was nearest, by the name of then, and for how many seconds"),
+    ("last_at", pa.list_(_LAST_AT), "when it was last seen at feeder and drinker, seconds since 1970"),
 )
 
 

@@ -305,6 +305,34 @@ def test_a_restart_in_the_middle_of_a_visit_is_no_second_one(tmp_path):
     assert row_of(tmp_path)["drinker_visits"] == 1  # the first of all at the drinker
 
 
+@pytest.mark.parametrize(("pause_s", "visits"), [(60, [1, 0]), (1200, [1, 1])])
+def test_a_visit_over_the_full_hour_and_a_restart_is_one_and_after_a_long_pause_another(tmp_path, pause_s, visits):
+    at = [Sighting("rosa", box(350, 40))]
+    write(tmp_path, [at] * 60, start=NINE + 3570)
+    write(tmp_path, [at] * 5, start=NINE + 3630 + pause_s)
+    assert read_hours(tmp_path)["feeder_visits"].tolist() == visits
+
+
+def test_a_row_that_does_not_know_when_the_animal_was_last_there_goes_on_with_the_visit(tmp_path):
+    at = [Sighting("rosa", box(350, 40))]
+    write(tmp_path, [at] * 5)
+    path = day_file(tmp_path, "cam", date(2026, 3, 1))
+    pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["last_at"]), path)
+    write(tmp_path, [at] * 5, start=NINE + 600)
+    assert row_of(tmp_path)["feeder_visits"] == 1
+
+
+def test_of_a_place_that_the_map_did_not_have_when_the_hour_began_nothing_is_known(tmp_path):
+    """Else its seconds would be divided by those in which nobody looked for it."""
+    at = [Sighting("rosa", box(350, 40))]
+    write(tmp_path, [at] * 50, pen=PenMap(drinkers_xyxy=PEN.drinkers_xyxy))
+    write(tmp_path, [at] * 5, start=NINE + 60)
+    write(tmp_path, [at] * 5, start=NINE + 3600)
+    answer = query(tmp_path, "SELECT feeder_visits, feeder_s, drinker_visits FROM hours ORDER BY hour")
+    assert answer.iloc[0].isna().tolist() == [True, True, False]
+    assert answer.iloc[1].tolist() == [1, 4, 0]
+
+
 WRITER = """
 import sys
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
