@@ -64,7 +64,7 @@ class Match:
 
     Args:
         verdict: known, new or unsure.
-        animal: The animal of the verdict "known"; the best guess of "unsure"; None for "new".
+        animal: The animal of the verdict "known"; the best guess of "unsure", None without one; None for "new".
         score: Of the best free animal; NaN without one.
         margin: Its lead over the next, see `MatchPolicy`; infinite without one.
     """
@@ -84,17 +84,21 @@ def match_frame(
         scores: (T, A) of tracks with animals.
         animals: (A,) names.
         policy: Threshold and margin.
-        taken: Animals that other tracks of this camera hold already.
+        taken: Animals that other tracks of this camera hold already; who looks like one of them and like nobody that is
+            free is not sure, with no guess.
 
     Returns:
         One match for each track.
     """
-    free = np.array([index for index, name in enumerate(animals) if name not in taken], np.int64)
+    is_held = np.array([name in taken for name in animals], bool)
+    free = np.flatnonzero(~is_held)
     tracks = len(scores)
     threshold, least_margin = policy.limits
+    # It may be a second mask of an animal in view: a new name for that would be its double for ever.
+    is_double = np.asarray(scores, np.float64)[:, is_held].max(axis=1, initial=-np.inf) >= threshold
     if not len(free):
         full = policy.herd is not None and len(animals) >= policy.herd
-        return [Match("unsure" if full else "new", None, float("nan"), float("inf")) for _ in range(tracks)]
+        return [Match("unsure" if full or double else "new", None, float("nan"), float("inf")) for double in is_double]
     offered = np.asarray(scores, np.float64)[:, free]
     room = tracks if policy.herd is None else max(0, policy.herd - len(animals))
     # A column for each animal that may be new: it costs what the worst accepted match would give.
@@ -107,7 +111,8 @@ def match_frame(
         if column is None:  # more tracks than animals in a herd that is complete
             matches.append(Match("unsure", None, float(offered[track].max()), 0.0))
         elif column >= len(free):
-            matches.append(Match("new", None, float(offered[track].max()), float("inf")))
+            verdict: Verdict = "unsure" if is_double[track] else "new"
+            matches.append(Match(verdict, None, float(offered[track].max()), float("inf")))
         else:
             score, margin = float(offered[track, column]), _lead(table, chosen, track, len(free))
             sure = margin >= least_margin and (score >= threshold or room == 0)

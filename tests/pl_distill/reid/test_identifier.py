@@ -135,6 +135,27 @@ def test_an_animal_behind_another_is_not_given_away_before_its_track_had_time_to
         assert pool.animals == ["animal-0001", "animal-0002"]
 
 
+@pytest.mark.parametrize("present", [["animal-0001"], ["animal-0001", "animal-0002"]])
+def test_a_second_mask_of_a_named_animal_makes_no_double_of_it(open_pool, looks, present):
+    with open_pool() as pool, Identifier(pool, "cam", "s", POLICY) as identifier:
+        everybody, own = list(range(len(present))), looks[: len(present)]
+        for second in range(20):
+            if 5 <= second < 15:
+                identifier.observe(second, [*everybody, 9], np.concatenate((own, looks[:1])))
+            else:
+                named = identifier.observe(second, everybody, own)
+        assert named == dict(enumerate(present))
+        assert pool.animals == present
+
+
+def test_who_looks_like_an_animal_that_is_seen_beside_it_is_another_when_patience_ends(open_pool, looks):
+    with open_pool() as pool, Identifier(pool, "cam", "s", replace(POLICY, patience=30)) as identifier:
+        for second in range(5):
+            identifier.observe(second, [1], looks[:1])
+        named = [identifier.observe(5 + second, [1, 2], looks[[0, 0]]) for second in range(30)]
+        assert named[-2:] == [{1: "animal-0001"}, {1: "animal-0001", 2: "animal-0002"}]
+
+
 @pytest.mark.parametrize(
     ("embedder", "match", "warned"),
     [

@@ -27,7 +27,12 @@ def test_two_tracks_of_a_frame_never_become_one_animal():
 
 def test_an_animal_that_another_track_holds_is_not_free():
     assert decide([[0.9, 0.7]], taken={"a"}) == [("known", "b")]
-    assert decide([[0.9]], taken={"a"}) == [("new", None)]
+    assert decide([[0.4]], taken={"a"}) == [("new", None)]
+
+
+def test_who_looks_like_an_animal_that_another_track_holds_may_be_its_second_mask():
+    assert decide([[0.9]], taken={"a"}) == [("unsure", None)]
+    assert decide([[0.9, 0.4]], taken={"a"}) == [("unsure", None)]
 
 
 def test_a_rival_that_another_track_has_taken_does_not_make_unsure():
