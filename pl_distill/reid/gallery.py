@@ -125,8 +125,15 @@ def _grouped(
     return tuple(map(str, names)), np.append(starts, len(labels)).astype(np.int64), order
 
 
+_FEW = 32
+"""So many vectors too many are taken out one after the other; more at once."""
+
+
 def choose_by_age(times_s: NDArray[np.float64], keep: int) -> NDArray[np.int64]:
     """Choose at most `keep` of an animal's vectors, dense in the last days and ever sparser before: evenly in log age.
+
+    Of a few too many, those go whose neighbours are closest to each other: asked again and again, as vectors come one by
+    one, it keeps what lies between the last days and the first, which would not outlive the wishes of each day.
 
     Args:
         times_s: (M,), ascending.
@@ -139,6 +146,12 @@ def choose_by_age(times_s: NDArray[np.float64], keep: int) -> NDArray[np.int64]:
     if number <= keep:
         return np.arange(number)
     age = np.log1p((times_s[-1] - times_s) / _DAY_S)
+    if keep > 1 and number - keep <= _FEW:
+        rows = np.arange(number)
+        while len(rows) > keep:
+            left = age[rows]
+            rows = np.delete(rows, 1 + (left[:-2] - left[2:]).argmin())
+        return rows
     wanted = np.linspace(0, age[0], keep)
     ascending = age[::-1]
     rows = number - 1 - np.clip(np.searchsorted(ascending, wanted), 0, number - 1)

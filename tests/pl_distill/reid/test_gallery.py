@@ -44,6 +44,7 @@ def test_an_empty_gallery_knows_nobody():
 @given(st.lists(st.integers(0, 40_000_000), min_size=1, max_size=80), st.integers(2, 40))
 def test_chosen_rows_are_as_many_as_wished_with_the_newest_and_the_oldest(times, keep):
     times = np.sort(np.array(times, float))
+    assert choose_by_age(times, 1).tolist() == [len(times) - 1]
     rows = choose_by_age(times, keep)
     assert len(rows) == min(keep, len(times))
     assert (np.diff(rows) > 0).all()
@@ -55,6 +56,18 @@ def test_recent_days_are_dense_and_old_ones_sparse():
     age_days = (times[-1] - times[choose_by_age(times, 512)]) / DAY
     assert (age_days < 7).sum() > 100
     assert (age_days > 180).sum() > 20
+
+
+def test_a_bounded_gallery_that_learns_one_by_one_keeps_every_age_as_one_that_learns_all_at_once():
+    times = np.arange(0, 120 * DAY, DAY / 24)
+    one_by_one, at_once = BoundedGallery(per_animal=64), BoundedGallery(per_animal=64)
+    at_once.add("a", times, np.zeros((len(times), 2), np.float32))
+    for time in times:
+        one_by_one.add("a", np.array([time]), np.zeros((1, 2), np.float32))
+    ages = [0, 1, 3, 10, 30, 121]
+    counts = [np.histogram((times[-1] - held._times["a"]) / DAY, ages)[0].tolist() for held in (one_by_one, at_once)]
+    assert np.abs(np.subtract(*counts)).max() <= 4, counts
+    assert sum(counts[0]) == 64
 
 
 def test_a_bounded_gallery_stays_bounded_and_forgets_no_animal():
