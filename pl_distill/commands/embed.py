@@ -46,7 +46,6 @@ def embed(
         raise ConfigError(
             f"--out {out}", "holds older features", "a new folder", "Name another, or give --overwrite true."
         )
-    (out / MANIFEST).unlink(missing_ok=True)
     found = read_clips(clips, layout)
     model = load_embedder(embedder, choose_device(device))
     total = sum(length(clip, max_frames) for clip in found)

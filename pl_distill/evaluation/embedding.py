@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.animal_features import AnimalFeatures, write_features, write_manifest
+from datamodules.animal_features import MANIFEST, AnimalFeatures, write_features, write_manifest
 from datamodules.clip import Annotation, Clip, Frame
 from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.errors import AnnotationError
@@ -186,6 +186,8 @@ def describe_clips(
 ) -> int:
     """Describe clips into a folder, and return how many rows it holds; the manifest is written last.
 
+    Older features in the folder stay until the first clip is described.
+
     Args:
         clips: What to describe.
         embedder: Gives the features.
@@ -204,6 +206,7 @@ def describe_clips(
             moments = labelled_moments(clip.annotations.keys(), clip.num_frames)
             find = animals_of_tracks(ClipFiles(tracks, role, clip.name), moments)
         described = describe_clip(clip, embedder, find, max_frames=max_frames, progress=progress)
+        (out / MANIFEST).unlink(missing_ok=True)  # from here on older features are gone
         entries[clip.name] = write_features(out, described)
     header = {
         "embedder": {

@@ -132,8 +132,8 @@ _FEW = 32
 def choose_by_age(times_s: NDArray[np.float64], keep: int) -> NDArray[np.int64]:
     """Choose at most `keep` of an animal's vectors, dense in the last days and ever sparser before: evenly in log age.
 
-    Of a few too many, those go whose neighbours are closest to each other: asked again and again, as vectors come one by
-    one, it keeps what lies between the last days and the first, which would not outlive the wishes of each day.
+    Of a few too many, those go whose neighbours are closest to each other: asked again and again, as vectors come one
+    by one, it keeps what lies between the last days and the first, which would not outlive the wishes of each day.
 
     Args:
         times_s: (M,), ascending.

@@ -163,6 +163,19 @@ def test_embedding_clips_describes_every_visible_animal_of_truth(embedder, clips
     assert "holds older features" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "wrong"), [("--clips", "clipz"), ("--embedder", "embedderz"), ("--tracks", "trackz")]
+)
+def test_older_features_stay_where_what_replaces_them_cannot_begin(embedder, clips, tmp_path, option, wrong):
+    out = tmp_path / "f"
+    words = ["embed", "--clips", str(clips), "--out", str(out), "--embedder", str(embedder), "--max_frames", "1"]
+    assert main(words) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert main([*words, "--overwrite", "true", option, str(tmp_path / wrong)]) == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert main([*words, "--overwrite", "true"]) == 0
+
+
 def test_tracks_stand_for_truth_and_take_its_behaviours(embedder, clips, tmp_path):
     (clip,) = read_clips(clips)
     files = ClipFiles(tmp_path / "scores", "student", clip.name)
