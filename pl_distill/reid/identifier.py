@@ -188,7 +188,9 @@ class Identifier:
                 continue
             full = policy.herd is not None and len(self._pool.animals) >= policy.herd  # each new one fills it up
             tired = self._waiting[number].seen >= self._policy.patience
-            if match.verdict == "unsure" and not (tired and (animal is not None or not full)):
+            # It looks like an animal that another track is given now: in the next frame that one holds it.
+            is_rival = match.verdict == "new" and match.score >= policy.limits[0]
+            if (match.verdict == "unsure" or is_rival) and not (tired and (animal is not None or not full)):
                 continue
             if match.verdict == "new" and full:
                 continue

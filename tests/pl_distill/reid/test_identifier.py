@@ -148,6 +148,13 @@ def test_a_second_mask_of_a_named_animal_makes_no_double_of_it(open_pool, looks,
         assert pool.animals == present
 
 
+def test_two_masks_of_an_animal_that_are_asked_about_in_one_frame_make_no_double_of_it(open_pool, looks, see):
+    with open_pool() as pool, Identifier(pool, "cam", "s", POLICY) as identifier:
+        see(identifier, looks[:2], [1, 2], 0.0)
+        named = see(identifier, looks[[0, 0, 1]], [7, 8, 9], DAY)
+        assert sorted(named.values()) == pool.animals == ["animal-0001", "animal-0002"]
+
+
 def test_who_looks_like_an_animal_that_is_seen_beside_it_is_another_when_patience_ends(open_pool, looks):
     with open_pool() as pool, Identifier(pool, "cam", "s", replace(POLICY, patience=30)) as identifier:
         for second in range(5):
