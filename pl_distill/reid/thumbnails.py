@@ -4,6 +4,7 @@ JPEG of at most 96 pixels a side, about 2 kB: 0.7 MB for an animal and year. A p
 animal whose that track is now: it follows merges, splits and their undoing as the record does.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -19,6 +20,7 @@ from datamodules.images import encode_jpeg, read_image
 FOLDER = "thumbnails"
 _SIDE = 96
 _QUALITY = 85
+_NAME = re.compile(r"(\d{4}_\d\d_\d\d)(?:-track(\d+))?\.jpg")
 
 
 class Thumbnails:
@@ -74,9 +76,12 @@ class Thumbnails:
         """The pictures by the folder name of whose they are, and by day; the first of several of a day."""
         found: dict[str, dict[date, Path]] = {}
         for path in sorted(self._folder.glob("*/*.jpg")):
-            told, _, track = path.stem.partition("-track")
+            ours = _NAME.fullmatch(path.name)
+            if ours is None:  # of somebody else, such as the ._ files of a Mac
+                continue
+            told, track = ours.groups()
             owner: str | None = path.parent.name
-            if track and self._owners is not None:
+            if track is not None and self._owners is not None:
                 animal = self._owners.get(int(track))
                 owner = None if animal is None else file_name_of(animal)
             if owner is not None:
