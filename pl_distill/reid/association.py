@@ -87,10 +87,13 @@ class Association:
     sound: int = 0
 
     def shown_before(self, quantity: str) -> int | None:
-        """Give the days before the outcome from which on a quantity shows it at every lead; None if never."""
-        tested = sorted((one.lead_days, one.p_corrected) for one in self.findings if one.quantity == quantity)
-        shown = list(takewhile(lambda one: one[1] <= self.level, tested))
-        return shown[-1][0] if shown else None
+        """Give the days before the outcome from which on a quantity shows it at every lead, in one direction.
+
+        None if never.
+        """
+        tested = sorted((one for one in self.findings if one.quantity == quantity), key=lambda one: one.lead_days)
+        shown = list(takewhile(lambda one: one.p_corrected <= self.level and one.effect * tested[0].effect > 0, tested))
+        return shown[-1].lead_days if shown else None
 
     @property
     def significant(self) -> list[Finding]:

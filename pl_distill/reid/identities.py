@@ -50,7 +50,8 @@ def merge(pool: EmbeddingPool, animal: str, into: str, reason: str = "") -> int:
         PoolError: The animal is unknown, or both are the same.
     """
     check_known(pool, animal)
-    if not into.strip() or animal == into:
+    into = into.strip()  # a blank at its end would make another animal of it
+    if not into or animal == into:
         raise PoolError(f"animal '{animal}'", f"would be merged into '{into}'", "another animal", "Correct the name.")
     moved = dict.fromkeys(pool.tracks_of(animal), into)
     return _move(pool, "merge", moved, reason, renames=into not in pool.animals)
@@ -70,8 +71,9 @@ def split(pool: EmbeddingPool, tracks: Iterable[int], new: str, reason: str = ""
             raise PoolError(
                 f"track {track}", "is not in the pool", "a track of `reid info --animal`", "Correct the number."
             )
-    if not new.strip() or new in pool.animals:
-        found = "exists already" if new.strip() else "is no name"
+    new = new.strip()
+    if not new or new in pool.animals:
+        found = "exists already" if new else "is no name"
         raise PoolError(f"animal '{new}'", found, "a new name", "Choose another, or merge.")
     return _move(pool, "split", dict.fromkeys(wanted, new), reason)
 

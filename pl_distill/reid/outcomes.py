@@ -61,7 +61,10 @@ def read_outcomes(
             up to five.
     """
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)  # an animal may be called NA
     except (OSError, ValueError, pa.ArrowException) as error:
         raise RecordError(path, f"cannot be read ({error})", "a CSV or Parquet table", "Correct --outcomes.") from error
     missing = [name for name in COLUMNS if name not in table.columns]

@@ -6,7 +6,14 @@ import pytest
 
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.simulated_record import FIRST_DAY, draw_outcomes, simulate_hours
-from pl_distill.reid.association import animals_needed, associate, detectable_effect, permutations_needed
+from pl_distill.reid.association import (
+    Association,
+    Finding,
+    animals_needed,
+    associate,
+    detectable_effect,
+    permutations_needed,
+)
 from pl_distill.reid.daily import DailyTable, daily_table
 from pl_distill.reid.outcomes import Outcome
 
@@ -280,3 +287,9 @@ def test_numbers_needed_by_hand():
     assert [permutations_needed(level) for level in (0.05, 0.01, 0.005, 0.03)] == [19, 99, 199, 33]
     assert animals_needed(3) == 10  # C(9, 3) = 84 < 100 <= C(10, 3) = 120
     assert detectable_effect(16, 16) == pytest.approx(0.99, abs=0.01)  # 2.80 * sqrt(2 / 16)
+
+
+def test_an_effect_that_turns_round_is_another_one_and_not_shown_before():
+    effects = (-3.0, -2.0, 2.5, 2.5)
+    findings = [Finding("way", lead, effect, 0, 0, 0.01, 0.01, 5) for lead, effect in enumerate(effects)]
+    assert Association("lameness", 20, 5, 0, 0.05, 1.0, findings).shown_before("way") == 1

@@ -161,9 +161,9 @@ def test_what_makes_no_sense_is_refused_by_name(herd):
         split(herd, [0], "emma")
     with pytest.raises(PoolError, match="--tracks: is empty"):
         split(herd, [], "lisa")
-    with pytest.raises(PoolError, match="animal '  ': is no name"):
+    with pytest.raises(PoolError, match="animal '': is no name"):
         split(herd, [0], "  ")
-    with pytest.raises(PoolError, match="merged into '  '"):
+    with pytest.raises(PoolError, match="merged into ''"):
         merge(herd, "rosa", into="  ")
     with pytest.raises(PoolError, match="event 99: does not exist"):
         undo(herd, 99)
@@ -200,3 +200,9 @@ def test_neither_animals_nor_names_read_every_track_or_event(herd, monkeypatch):
     herd._book._ask, herd._book.animal_of = None, None
     assert herd.animals == ["emma", "rosa"]
     assert new_name(herd) == "animal-0001"
+
+
+def test_blanks_around_a_typed_name_make_no_second_animal(herd):
+    merge(herd, "rosa", into="sow-17")
+    merge(herd, "emma", into="sow-17 ")
+    assert herd.animals == ["sow-17"]

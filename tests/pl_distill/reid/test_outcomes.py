@@ -24,6 +24,12 @@ def test_a_table_is_read_from_csv_and_parquet(tmp_path):
     assert read_outcomes(path, {"rosa"}, FIRST, LAST) == [one]
 
 
+def test_an_animal_may_be_called_what_pandas_takes_for_nothing(tmp_path):
+    path = tmp_path / "outcomes.csv"
+    path.write_text(HEAD + "NA,2026-01-05,lameness,2\n")
+    assert [one.animal for one in read_outcomes(path, {"NA"}, FIRST, LAST)] == ["NA"]
+
+
 @pytest.mark.parametrize(
     ("line", "is_case"),
     [
