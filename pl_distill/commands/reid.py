@@ -9,7 +9,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pl_distill.evaluation.simulated_year import YearPlan, draw_year
-from pl_distill.evaluation.year_scores import YearScoring, format_year, score_year, write_year_scores
+from pl_distill.evaluation.year_scores import format_year, score_year, write_year_scores
+from pl_distill.evaluation.year_scoring import YearScoring
 from pl_distill.reid import identities
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.record_files import RECORD
@@ -141,6 +142,8 @@ def year(
     """
     from pl_distill.models.embedder_load import load_embedder  # transformers takes seconds to import
 
+    if left_out := scoring.check(plan.drawn_days):
+        log.warning("no drawn day lies %s days after another and after the days of validation", left_out)
     network = load_embedder(embedder)
     with tqdm(total=plan.pens * len(plan.drawn_days), desc="draw", unit="day") as bar:
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.files import write_json
-from pl_distill.errors import ConfigError
 from pl_distill.evaluation.reid_scores import (
     OpenSet,
     Share,
@@ -24,6 +23,7 @@ from pl_distill.evaluation.reid_scores import (
     share_of,
 )
 from pl_distill.evaluation.simulated_year import DAY_S, Archive, DrawnYear, sampling_days, time_of
+from pl_distill.evaluation.year_scoring import YearScoring
 from pl_distill.reid.gallery import (
     BoundedGallery,
     Gallery,
@@ -35,35 +35,13 @@ from pl_distill.reid.gallery import (
     recency,
 )
 from pl_distill.reid.matching import MatchPolicy, Scores, calibrate
-from pl_distill.reid.storage import Storage, Vectors, decode, encode
+from pl_distill.reid.storage import Vectors, decode, encode
 
 METHODS = ("sightings", "recent", "mean")
 _DECAYS = (0.0, 0.0003, 0.001, 0.003)
 _HALF_LIVES = (7.0, 30.0, 90.0)
 _MOST_RANKED = 4000  # vectors that a query's average precision ranks: the gallery, thinned evenly
 SCHEMA = 4
-
-
-@dataclass(frozen=True)
-class YearScoring:
-    """How a year is scored.
-
-    Args:
-        per_hour: Vectors of an animal in an hour of the archive.
-        bounded: The most vectors of one animal in the gallery; None: all of them.
-        storage: How the archive is kept: float32, float16 or int8.
-        gaps: Days since anybody was last seen; only days are asked about that were drawn so long after another. IDF1
-            visits days that are at least so far apart: of days drawn in pairs, a gap of 1 visits all of them.
-        validation_days: Days from the first on that choose decay, threshold and margin; the later ones are scored.
-        test_days: How many days are scored at most, evenly spread.
-    """
-
-    per_hour: int = 7
-    bounded: int | None = None
-    storage: Storage = "float32"
-    gaps: tuple[int, ...] = (1, 10, 30, 90, 180)
-    validation_days: int = 120
-    test_days: int = 8
 
 
 @dataclass(frozen=True)
@@ -124,20 +102,15 @@ class YearScores:
 
 
 def score_year(year: DrawnYear, how: YearScoring) -> YearScores:
-    """Score every gallery at every gap."""
+    """Score every gallery at every gap that was drawn.
+
+    Raises:
+        ConfigError: Nothing of what was drawn can be scored so.
+    """
     galleries = _Galleries(year, how)
-    drawn = {int(day) for day in np.unique(year.days)}
-
-    def days_after(gap: int, first: int, last: int, most: int) -> list[int]:
-        """Drawn days from `first` to `last` with a drawn day `gap` days before: what is asked and what is known."""
-        return _spread(sorted(day for day in drawn if first <= day <= last and day - gap in drawn), most)
-
-    valid = [(day, gap) for gap in how.gaps for day in days_after(gap, 0, how.validation_days - 1, 3)]
-    if not valid:
-        raise ConfigError(
-            "scoring.validation_days", f"is {how.validation_days}, which leaves none of the gaps {how.gaps}",
-            "two drawn days with a gap between", "Raise it, or draw more days.",
-        )  # fmt: skip
+    drawn = [int(day) for day in np.unique(year.days)]
+    left_out = how.check(drawn)
+    valid = how.choosing(drawn)
     # A gallery of a year is large: whatever is asked of one is asked before the next is made.
     options = [("sightings", decay) for decay in _DECAYS] + [("recent", days) for days in _HALF_LIVES] + [("mean", 0.0)]
     tried = [[galleries.ask(method, day, gap, option) for method, option in options] for day, gap in valid]
@@ -153,9 +126,9 @@ def score_year(year: DrawnYear, how: YearScoring) -> YearScores:
         policies[method] = calibrate(scores, truth).policy
     rows = []
     for gap in how.gaps:
-        days = days_after(gap, how.validation_days, int(year.days.max()), how.test_days)
-        if not days:
+        if gap in left_out:
             continue
+        days = how.asked(drawn, gap)
         asked_of: dict[str, list[tuple[Scores, NDArray[np.int64], NDArray[np.float64]]]] = {one: [] for one in METHODS}
         for day in days:
             for method in METHODS:
@@ -316,10 +289,3 @@ def _linked(
 
 def _rank1(scores: Scores, truth: NDArray[np.int64]) -> float:
     return float((scores.argmax(1) == truth).mean())
-
-
-def _spread(days: Sequence[int], number: int) -> list[int]:
-    """At most `number` of the days, evenly spread, the first and the last among them."""
-    if len(days) <= number:
-        return list(days)
-    return [days[int(place)] for place in np.linspace(0, len(days) - 1, number)]

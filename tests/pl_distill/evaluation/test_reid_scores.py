@@ -5,7 +5,8 @@ import pytest
 
 from pl_distill.evaluation.reid_scores import average_precision, idf1, idf1_floors, link_days, open_set, share_of
 from pl_distill.evaluation.simulated_year import Archive, DrawnYear, YearPlan, sampling_days
-from pl_distill.evaluation.year_scores import YearScoring, format_year, score_year
+from pl_distill.evaluation.year_scores import format_year, score_year
+from pl_distill.evaluation.year_scoring import YearScoring
 from pl_distill.reid.gallery import BoundedGallery
 from pl_distill.reid.matching import MatchPolicy
 from pl_distill.reid.storage import normalised
