@@ -100,7 +100,7 @@ class AblationTable:
         clips: Metric -> how many clips it rests on.
         days: Metric -> of how many days they are.
         arms: Arm -> metric -> entry.
-        seconds: Arm -> mean time to train and score a cell.
+        seconds: Arm -> mean wall time of the processes that have trained and scored a cell to its end.
     """
 
     settings: dict[str, Any]
@@ -219,6 +219,8 @@ def format_markdown(table: AblationTable) -> str:
         "its 95 % interval, paired over days and seeds: that of a bootstrap, or of Student's t over the seeds where it "
         "reaches further. An interval that excludes 0 is marked *; with many arms some do so by chance.",
         f"{rests}.",
+        "Seconds: mean wall time of the processes that have finished a cell, with their waiting for another that "
+        "streams the teacher, without what a killed one spent before.",
         "",
         *(f"- {name}: {value}" for name, value in table.settings.items()),
         "",

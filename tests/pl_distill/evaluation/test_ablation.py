@@ -72,6 +72,7 @@ def test_the_table_is_written_for_people_and_for_programs(tmp_path):
     assert content["schema"] == 1
     assert content["arms"]["mse"]["mota"]["mean"] == pytest.approx(80)
     text = text_path.read_text()
+    assert "without what a killed one spent before" in text
     assert text == format_markdown(made)
     assert "| full | 0.9000 | 80.00 | 10 |" in text
     assert "| mse | 0.8000 (-0.1000 [-0.1000, -0.1000]*) | 80.00 (+0.00 [-10.00, +10.00]) | 5 |" in text
