@@ -20,12 +20,12 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self) -> None:
-        self._saved_step = -1
+        self._written: dict[Path, int] = {}  # by this callback, at which step
         self._due = False
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note what is written already."""
-        self._saved_step = trainer.global_step
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier fit."""
+        self._written.clear()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -49,10 +49,13 @@ class LastCheckpoint(Checkpoint):
         self._bring_up(trainer)
 
     def _bring_up(self, trainer: Trainer) -> None:
-        if self._saved_step == trainer.global_step:
-            return
+        step = trainer.global_step
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.save_last:
                 assert callback.dirpath is not None, "set up"
-                name = f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
-                trainer.save_checkpoint(Path(callback.dirpath) / name, callback.save_weights_only)
+                path = Path(callback.dirpath) / f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
+                # What it has written itself at this step; another ModelCheckpoint's save says nothing of this file.
+                newest = callback._last_global_step_saved, Path(callback._last_checkpoint_saved)
+                if (step, path) != newest and self._written.get(path) != step:
+                    trainer.save_checkpoint(path, callback.save_weights_only)
+                    self._written[path] = step

@@ -86,3 +86,21 @@ def test_a_run_that_is_killed_on_a_plateau_goes_on_from_its_last_validation(tmp_
     assert step_of(tmp_path / "last.ckpt") == 8
     assert step_of(tmp_path / "best.ckpt") == 4
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "best.ckpt"}
+
+
+def test_another_checkpoint_of_the_same_step_does_not_stand_for_the_last(tmp_path):
+    often = ModelCheckpoint(tmp_path, filename="at-{step}", every_n_train_steps=4, save_top_k=-1)
+    fit(tmp_path, 12, Worsening(), monitor="val/loss", callbacks=[often])
+    assert step_of(tmp_path / "at-step=12.ckpt") == 12
+    assert step_of(tmp_path / "last.ckpt") == 12
+
+
+def test_what_was_written_at_this_step_is_not_written_again(tmp_path):
+    class Count(Callback):
+        saves = 0
+
+        def on_save_checkpoint(self, *_):
+            self.saves += 1
+
+    fit(tmp_path, 8, Worsening(), monitor="val/loss", callbacks=[counted := Count()])
+    assert counted.saves == 3, "best and last at 4, last at 8, which is also the end"
