@@ -5,7 +5,8 @@ DeepSpeed has a CPU accelerator. What differs: CPU devices are numbered, the ref
 DeepSpeed's shared-memory op, which it would compile at the first start, is left out, so that no compiler is needed;
 gloo does its work.
 
-With `accumulate_grad_batches` Lightning divides each batch's loss by their number, and DeepSpeed would do it again.
+With `accumulate_grad_batches` Lightning alone decides which batch ends a step, as under DDP: DeepSpeed would count
+batches on from epoch to epoch, and divide each batch's loss by their number a second time.
 
 Checkpoints are written beside their name and renamed, and one of another number of processes is refused by name.
 """
@@ -72,8 +73,21 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
             self.model = self._layer_sync.apply(self.model)
         super().setup(trainer)
 
+    @property
+    def handles_gradient_accumulation(self) -> bool:
+        """False: Lightning calls the optimiser where a step ends, also with what is left at the end of an epoch."""
+        return False
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Leave it to DeepSpeed, which is told in `backward`; its own `no_sync` refuses ZeRO stages 2 and 3."""
+        yield
+
     def backward(self, closure_loss: Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Compute gradients, of a loss that Lightning has divided by the batches of a step already."""
+        assert self.lightning_module is not None
+        ends_step = not self.lightning_module.trainer.fit_loop._should_accumulate()
+        self.deepspeed_engine.set_gradient_accumulation_boundary(ends_step)
         return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
     @contextmanager

@@ -68,7 +68,7 @@ class Slope(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1.0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # DeepSpeed keeps the first group that it has seen
 def own_group():
     """A process group of one, and an environment, that the test leaves behind for nobody."""
     with mock.patch.dict(os.environ):
@@ -92,6 +92,33 @@ def test_a_step_over_several_batches_takes_the_mean_of_their_gradients(own_group
         for batches, mean in ((1, 1.0), (2, 2.0), (4, 4.0)):
             assert step(batches, None, CPUDeepSpeedStrategy(stage=stage)) == step(batches, None, "auto") == mean
         assert step(4, 3.0, CPUDeepSpeedStrategy(stage=stage)) == pytest.approx(3.0, rel=1e-4), "clipped"
+
+
+@pytest.mark.parametrize(("in_epoch", "in_step"), [(3, 2), (5, 4), (4, 2)])
+def test_what_is_left_of_an_epoch_makes_a_step_as_without_deepspeed(in_epoch, in_step, own_group, tmp_path):
+    class Followed(Slope):
+        def on_train_start(self):
+            self.path = []
+
+        def on_train_batch_end(self, *_):
+            with deepspeed.zero.GatheredParameters([self.layer.weight]):
+                self.path.append((self.global_step, self.layer.weight.item()))
+
+    def follow(strategy):
+        module = Followed()
+        trainer = Trainer(
+            accelerator="cpu", devices=1, strategy=strategy, max_steps=5, accumulate_grad_batches=in_step,
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            default_root_dir=tmp_path, use_distributed_sampler=False,
+        )  # fmt: skip
+        batches = torch.arange(1.0, in_epoch + 1)[:, None]
+        trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=1))
+        assert module.path[-1][0] == 5
+        return module.path
+
+    alone = follow("auto")
+    for stage in (1, 2, 3):
+        assert follow(CPUDeepSpeedStrategy(stage=stage)) == alone
 
 
 def test_an_option_that_deepspeed_does_not_know_is_refused():
