@@ -88,8 +88,19 @@ def cosine_schedule(trainer: Trainer, optimizer: Optimizer, *, warmup: float, fi
 
 def _stepwise(optimizer: Optimizer, factor: Callable[[int], float]) -> dict[str, Any]:
     # A lambda is not saved: a run that is resumed with more steps gets the longer schedule.
-    scheduler = LambdaLR(optimizer, lambda step: factor(step))
+    scheduler = _Schedule(optimizer, lambda step: factor(step))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class _Schedule(LambdaLR):
+    """Where a checkpoint is read, the next step already has the rate of this run's schedule, which may be longer."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up; the optimiser, whose state is read before, brings the rate of the schedule that was saved."""
+        super().load_state_dict(state_dict)
+        groups = zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True)
+        for group, highest, factor in groups:
+            group["lr"] = highest * factor(self.last_epoch)
 
 
 def warmup_cosine(step: int, total: int, warmup: float, final: float) -> float:

@@ -39,6 +39,24 @@ def test_the_schedule_stays_between_its_ends(total, warmup, final):
     assert all(a >= b - 1e-12 for a, b in zip(values[peak:], values[peak + 1 :], strict=False))
 
 
+def test_the_first_step_of_a_longer_run_has_the_rate_of_the_longer_schedule():
+    def build(steps):
+        trainer = Trainer(accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False)
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+        schedule = trapezoid_schedule(trainer, optimizer, warmup=0, cooldown=0.5)
+        return optimizer, schedule["lr_scheduler"]["scheduler"]
+
+    optimizer, scheduler = build(4)
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == 0
+    longer, its_scheduler = build(8)
+    longer.load_state_dict(optimizer.state_dict())  # in Lightning's order
+    its_scheduler.load_state_dict(scheduler.state_dict())
+    assert longer.param_groups[0]["lr"] == 2.0
+
+
 def test_epochs_alone_are_no_end_for_a_schedule():
     trainer = Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
