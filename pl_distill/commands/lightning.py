@@ -119,7 +119,11 @@ class RecipeCLI(LightningCLI):
         self._check_checkpoint(TrainerFn.FITTING)
 
     def before_validate(self) -> None:
-        """Refuse a checkpoint that is not there or damaged, and to validate without one or a model with weights."""
+        """Refuse a checkpoint that is not there or damaged, and to validate without one or a model with weights.
+
+        Scores are printed, and not logged: the curves of the run are those of its training.
+        """
+        self.trainer.loggers = []
         if self.config["validate"].ckpt_path is None and getattr(self.model, "weights", None) is not None:
             return
         if self._check_checkpoint(TrainerFn.VALIDATING) is None:

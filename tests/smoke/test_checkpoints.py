@@ -32,12 +32,12 @@ def content(folder):
 
 @pytest.mark.parametrize("chosen", ["last", "checkpoints/best.ckpt"])
 def test_validate_shows_scores_and_leaves_the_fit_as_it_is(run, copy, chosen, capsys):
-    kept = (copy / "config.yaml").read_bytes()
+    kept = {path: path.read_bytes() for pattern in ("config.yaml", "events*") for path in copy.glob(pattern)}
     chosen = chosen if chosen == "last" else str(copy / chosen)
     more = [f"--trainer.default_root_dir={copy}", "--data.batch_size=1"]
     assert main(["validate", "--config", str(copy / "config.yaml"), f"--ckpt_path={chosen}", *more]) == 0
     assert "val/cosine" in capsys.readouterr().out
-    assert (copy / "config.yaml").read_bytes() == kept
+    assert {path: path.read_bytes() for pattern in ("config.yaml", "events*") for path in copy.glob(pattern)} == kept
 
 
 def damaged(folder):
