@@ -19,6 +19,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from datamodules.errors import UserError
 from pl_distill.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -127,8 +128,12 @@ class Preemption(Checkpoint):
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back after an error; a process that leaves as asked must not die of a second signal."""
-        if not isinstance(exception, Preempted):
+        """Give the signals back after an error, but not where the process leaves as asked or says what is to be mended.
+
+        SLURM ends what is left of a step when its first task has left. A rank that died of that signal would look like
+        one that was killed, and the job would be started again.
+        """
+        if not isinstance(exception, Preempted | UserError):
             self._release()
 
     def _release(self) -> None:

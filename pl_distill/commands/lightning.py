@@ -21,6 +21,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from datamodules.errors import UserError
 from datamodules.files import recover_directories
 from pl_distill.checkpoint_io import WholeCheckpointIO
+from pl_distill.commands.finite_weights import FiniteWeights
 from pl_distill.commands.parsing import resolve_recipes
 from pl_distill.commands.refusals import explain
 from pl_distill.commands.step_seed import StepSeed
@@ -83,7 +84,7 @@ class RecipeCLI(LightningCLI):
         """Leave the recipe as it is; Lightning would lay a checkpoint's hyperparameters over it, without a word."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer: checkpoints are whole or absent, every batch has its seed.
+        """Build the trainer: checkpoints are whole, of finite weights, or absent; every batch has its seed.
 
         config.yaml is saved before other callbacks, which read it.
 
@@ -105,6 +106,7 @@ class RecipeCLI(LightningCLI):
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         callbacks: list[Callback] = cast(Any, trainer).callbacks
         callbacks.sort(key=lambda callback: not isinstance(callback, SaveConfigCallback))
+        callbacks.insert(0, FiniteWeights())  # before any that writes weights
         callbacks.append(StepSeed())
         return trainer
 
@@ -126,6 +128,15 @@ class RecipeCLI(LightningCLI):
         self.trainer.loggers = []
         if self.config["validate"].ckpt_path is None and getattr(self.model, "weights", None) is not None:
             return
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3:
+            raise CheckpointError(
+                f"--ckpt_path {self.config['validate'].ckpt_path}",
+                "is to be validated with ZeRO-3, which DeepSpeed loads into a training only",
+                "a run of another strategy",
+                "`fit` validates on the way and writes val/ into its curves; `pl-distill convert` makes a student of "
+                "this checkpoint, which `pl-distill evaluate` scores.",
+            )
         if self._check_checkpoint(TrainerFn.VALIDATING) is None:
             given = self.config["validate"].ckpt_path
             raise CheckpointError(

@@ -15,6 +15,7 @@ from torch import nn
 
 from callbacks.preemption import EXIT_REQUEUE, Preempted, Preemption
 from callbacks.run_state import RunState
+from datamodules.errors import UserError
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import EpochSampler
 from pl_distill.errors import ConfigError
@@ -201,6 +202,26 @@ def test_handlers_and_mask_are_given_back(tmp_path):
     fit(tmp_path)
     assert {one: signal.getsignal(one) for one in handlers} == handlers
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
+
+
+class Refuse(Callback):
+    def __init__(self, error):
+        self.error = error
+
+    def on_train_batch_start(self, *_):
+        raise self.error
+
+
+def test_a_rank_that_says_what_is_to_be_mended_does_not_die_of_the_end_of_the_others(tmp_path):
+    with pytest.raises(UserError):
+        fit(tmp_path, Refuse(UserError("run", "diverged", "numbers", "Lower the rate.")))
+    assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_after_any_other_error_the_signals_are_given_back(tmp_path):
+    with pytest.raises(KeyError):
+        fit(tmp_path, Refuse(KeyError("a defect")))
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_unknown_signals_and_a_missing_checkpoint_callback_are_refused(tmp_path):

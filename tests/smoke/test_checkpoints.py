@@ -40,6 +40,17 @@ def test_validate_shows_scores_and_leaves_the_fit_as_it_is(run, copy, chosen, ca
     assert {path: path.read_bytes() for pattern in ("config.yaml", "events*") for path in copy.glob(pattern)} == kept
 
 
+def test_a_training_that_diverges_keeps_the_last_checkpoint_that_can_be_used(run, copy, capsys):
+    kept = (copy / "checkpoints" / "last.ckpt").read_bytes()
+    more = [f"--trainer.default_root_dir={copy}", "--trainer.max_steps=6", "--model.optimizer.lr=1e30"]
+    assert main([*run[1], *more]) == 1
+    said = capsys.readouterr().err
+    assert "has weights that are infinite or not a number at step 2: the training has diverged" in said
+    assert "lower learning rate" in said
+    assert (copy / "checkpoints" / "last.ckpt").read_bytes() == kept
+    assert '"state": "failed"' in (copy / "run_state.json").read_text()
+
+
 def damaged(folder):
     path = folder / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:2000])

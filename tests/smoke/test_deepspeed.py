@@ -109,3 +109,12 @@ def test_a_checkpoint_of_two_processes_is_refused_by_one(name, trained):
     Trainer(accelerator="cpu", devices=1, strategy=strategy, logger=False)
     with pytest.raises(CheckpointError, match="was written by 2 processes, expected 1 as in this run"):
         strategy.load_checkpoint(trained / name / "alone" / "checkpoints" / "last.ckpt")
+
+
+def test_a_checkpoint_of_zero3_is_validated_in_its_fit_alone(trained, capsys):
+    run = trained / "zero3" / "alone"
+    words = ["validate", "--config", str(run / "config.yaml"), f"--trainer.default_root_dir={run}", "--ckpt_path=last"]
+    assert main([*words, "--trainer.devices=1"]) == 1
+    said = capsys.readouterr().err
+    assert "is to be validated with ZeRO-3, which DeepSpeed loads into a training only" in said
+    assert "pl-distill convert" in said
