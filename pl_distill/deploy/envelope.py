@@ -1,5 +1,6 @@
 """What a device can hold: its shared memory, less what is named as reserved, against what a system needs."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,10 @@ class Envelope:
     Args:
         name: As it is sold.
         memory_gib: Shared by CPU and GPU.
-        reserve_gib: What is never ours, by name, in GiB.
-        half_tflops: Dense float16 or bfloat16 with tensor cores, 10^12 operations a second.
-        float_tflops: Float32 without tensor cores.
-        bandwidth_gb_s: Of the memory, 10^9 bytes a second.
+        reserve_gib: What is never ours, by name, in GiB; each at least 0, together less than the memory.
+        half_tflops: Dense float16 or bfloat16 with tensor cores, 10^12 operations a second; above 0.
+        float_tflops: Float32 without tensor cores; above 0.
+        bandwidth_gb_s: Of the memory, 10^9 bytes a second; above 0.
         sources: Where the figures are from.
     """
 
@@ -122,20 +123,32 @@ def load_envelope(name_or_path: str | Path) -> Envelope:
     """
     name = str(name_or_path)
     shipped = shipped_recipes("envelope")
-    if name in shipped:
-        text = shipped[name].read_text(encoding="utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
-    else:
+    path = shipped.get(name, Path(name))
+    if not path.is_file():
         known = ", ".join(shipped)
         raise ConfigError("device", f"is {name!r}", f"a YAML file or one of {known}", "Correct the name.")
     try:
-        return parse_dataclass(Envelope, yaml.safe_load(text), "")
-    except yaml.YAMLError as error:
+        envelope = parse_dataclass(Envelope, yaml.safe_load(path.read_text(encoding="utf-8")), "")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(name, f"is not YAML ({error})", "keys and values", "Correct the file.") from error
     except JsonTypeError as error:
         where = f"{name}, {error.key}" if error.key else name
         raise ConfigError(where, error.found, error.expected, "Correct the file.") from error
+    _check_numbers(envelope, name)
+    return envelope
+
+
+def _check_numbers(envelope: Envelope, name: str) -> None:
+    positive = {key: getattr(envelope, key) for key in ("memory_gib", "half_tflops", "float_tflops", "bandwidth_gb_s")}
+    for key, value in positive.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{name}, {key}", f"is {value}", "a number above 0", "Correct the file.")
+    for part, value in envelope.reserve_gib.items():
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"{name}, reserve_gib.{part}", f"is {value}", "0 or more GiB", "Correct the file.")
+    if envelope.budget_gib <= 0:
+        found, expected = f"adds up to {envelope.reserved_gib:g} GiB", f"less than its {envelope.memory_gib:g} GiB"
+        raise ConfigError(f"{name}, reserve_gib", found, expected, "Correct the file.")
 
 
 def check(envelope: Envelope, parts_bytes: Mapping[str, int]) -> Verdict:

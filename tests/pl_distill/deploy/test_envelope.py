@@ -1,3 +1,4 @@
+import re
 from dataclasses import fields
 from importlib.resources import files
 
@@ -82,6 +83,30 @@ def test_a_wrong_profile_is_refused_by_the_name_of_its_key(tmp_path, text, messa
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         load_envelope(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("memory_gib", -1, "memory_gib: is -1.0, expected a number above 0"),
+        ("memory_gib", float("nan"), "memory_gib: is nan, expected a number above 0"),
+        ("half_tflops", 0, "half_tflops: is 0.0, expected a number above 0"),
+        ("bandwidth_gb_s", float("inf"), "bandwidth_gb_s: is inf, expected a number above 0"),
+        ("reserve_gib", {"system": -3}, "reserve_gib.system: is -3.0, expected 0 or more GiB"),
+        ("reserve_gib", {"system": float("nan")}, "reserve_gib.system: is nan, expected 0 or more GiB"),
+        ("reserve_gib", {"system": 3, "video": 1}, "reserve_gib: adds up to 4 GiB, expected less than its 4 GiB"),
+    ],
+)
+def test_numbers_that_no_device_has_are_refused(small, key, value, message):
+    small.write_text(yaml.safe_dump(yaml.safe_load(small.read_text()) | {key: value}))
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_envelope(small)
+
+
+def test_a_profile_that_is_not_utf8_is_refused(small):
+    small.write_bytes(small.read_text().encode("utf-16"))
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_envelope(small)
 
 
 def test_an_unknown_device_is_answered_with_those_that_are_known():
