@@ -51,10 +51,10 @@ def find_deepspeed_states(path: Path) -> Path:
 
 
 def check_fit(module: nn.Module, tensors: Mapping[str, Any], source: str | Path) -> None:
-    """See that tensors have every key of a module, no other, and its shapes.
+    """See that tensors have every key of a module, no other, its shapes, and floats where it has floats.
 
     Raises:
-        CheckpointError: Names the first keys or shapes that differ.
+        CheckpointError: Names the first keys, shapes or kinds that differ.
     """
     expected = module.state_dict()
     missing = [key for key in expected if key not in tensors]
@@ -65,6 +65,15 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Any], source: str | Path)
     if shapes:
         found = [f"{key} {_shape(tensors[key])} instead of {_shape(expected[key])}" for key in shapes[:3]]
         problems.append(f"has other shapes ({len(shapes)} in all): {', '.join(found)}")
+    kinds = [
+        key
+        for key in expected
+        if isinstance(tensors.get(key), Tensor)
+        and tensors[key].is_floating_point() != expected[key].is_floating_point()
+    ]
+    if kinds:
+        found = [f"{key} {tensors[key].dtype} instead of {expected[key].dtype}" for key in kinds[:3]]
+        problems.append(f"has other kinds of numbers ({len(kinds)} in all): {', '.join(found)}")
     if problems:
         wanted = f"exactly the {len(expected)} tensors of this {type(module).__name__}"
         fix = "Use weights of the same architecture, or give the architecture of these weights."
@@ -75,9 +84,13 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str 
     """Load every key, no more and no less.
 
     Raises:
-        CheckpointError: Names the first keys or shapes that differ.
+        CheckpointError: As for `check_fit`, or a weight is not finite.
     """
     check_fit(module, tensors, source)
+    wrong = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if wrong:
+        fix = "Take a checkpoint from before the training went wrong, or copy the file again."
+        raise CheckpointError(source, f"has NaN or infinity in {_first(wrong)}", "finite weights", fix)
     module.load_state_dict(tensors, strict=True)
 
 

@@ -185,7 +185,7 @@ def _build(description: Mapping[str, Any], path: Path) -> Student:
     module_name, _, class_name = str(description.get("class_path", "")).rpartition(".")
     try:
         student_class = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         found = f"names the class {description.get('class_path')!r}, which cannot be imported ({error})"
         raise CheckpointError(path, found, "the class path of a student", "Install the package that has it.") from error
     if not (isinstance(student_class, type) and issubclass(student_class, Student)):

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from pl_distill.errors import CheckpointError
-from pl_distill.models.student_io import build_neck, load_student
+from pl_distill.models.student_io import WEIGHTS, build_neck, load_student
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
 from tests.pl_distill.models.small_student import SIZES
 
@@ -71,6 +71,7 @@ def edited(folder, **changes):
         ({"depths": [2, 1, 1, 1]}, r"lacks body\.stages\.0\.blocks\.1\.conv1\.conv\.weight.* and \d+ more"),
         ({"depths": [1, 1, 1, 0]}, r"has the unknown body\.stages\.3\.blocks\.0"),
         ({"class_path": "pl_distill.models.nowhere.Student"}, "cannot be imported"),
+        ({"class_path": ".os.x"}, r"'\.os\.x', which cannot be imported"),
         ({"class_path": "torch.nn.Linear"}, "is no Student"),
         ({"invented": 3}, "arguments that TinyViTFPN does not take.*invented"),
         ({"depths": "many"}, "arguments that TinyViTFPN does not take"),
@@ -82,6 +83,27 @@ def edited(folder, **changes):
 def test_weights_of_another_architecture_are_refused_by_name(tmp_path, changes, words):
     small().save_pretrained(tmp_path)
     edited(tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=words):
+        load_student(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda weight: (weight * 100).to(torch.int8),
+            r"other kinds of numbers .*torch\.int8 instead of torch\.float32",
+        ),
+        (lambda weight: weight * float("nan"), "has NaN or infinity in .* more, expected finite weights"),
+        (lambda weight: weight.half() / 0, "has NaN or infinity in"),
+    ],
+    ids=["integers", "NaN", "infinity"],
+)
+def test_weights_that_are_no_finite_floats_are_refused(tmp_path, change, words):
+    student = small()
+    student.save_pretrained(tmp_path)
+    floats = {key: value for key, value in student.state_dict().items() if value.is_floating_point()}
+    save_file({**student.state_dict(), **{key: change(value) for key, value in floats.items()}}, tmp_path / WEIGHTS)
     with pytest.raises(CheckpointError, match=words):
         load_student(tmp_path)
 
