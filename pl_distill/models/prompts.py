@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from datamodules.files import atomic_path
 from pl_distill.errors import CheckpointError, ConfigError
-from pl_distill.models.sam3_load import load_sam3
+from pl_distill.models.sam3_load import load_config, load_sam3
 from pl_distill.models.sam3_source import check_source, find_file
 
 PROMPTS_FILE = "prompts.safetensors"
@@ -98,7 +98,7 @@ def load_prompts(source: str | Path) -> dict[str, PromptEmbedding]:
     """Read every stored prompt of a model.
 
     Raises:
-        CheckpointError: The model has no prompt file, or it is damaged.
+        CheckpointError: The model has no prompt file, or it is damaged, or was made for a model of another width.
     """
     path = find_file(source, PROMPTS_FILE)
     if path is None:
@@ -111,12 +111,23 @@ def load_prompts(source: str | Path) -> dict[str, PromptEmbedding]:
     try:
         with safe_open(path, framework="pt") as file:
             words = sorted(key.removesuffix(_EMBEDDING) for key in file.keys() if key.endswith(_EMBEDDING))  # noqa: SIM118
-            return {
+            prompts = {
                 word: PromptEmbedding(word, file.get_tensor(word + _EMBEDDING), file.get_tensor(word + _MASK))
                 for word in words
             }
     except SafetensorError as error:
         raise CheckpointError(path, f"is damaged ({error})", "stored prompts", "Make the file again.") from error
+    expected = (1, TOKENS, load_config(source).detector_config.detr_encoder_config.hidden_size), (1, TOKENS)
+    for word, prompt in prompts.items():
+        found = tuple(prompt.embedding.shape), tuple(prompt.attention_mask.shape)
+        if found != expected:
+            raise CheckpointError(
+                path,
+                f"holds {word!r} with an embedding {found[0]} and a mask {found[1]}",
+                f"{expected[0]} and {expected[1]} for this model",
+                "Store the prompts with this model's own text encoder.",
+            )
+    return prompts
 
 
 def _how_to_store(source: str | Path) -> str:

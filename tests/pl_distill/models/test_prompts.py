@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -93,4 +94,22 @@ def test_a_model_without_prompts_or_with_a_damaged_file_is_refused(teacher, tmp_
         load_prompts(tmp_path)
     (tmp_path / PROMPTS_FILE).write_bytes(b"not safetensors")
     with pytest.raises(CheckpointError, match="is damaged"):
+        load_prompts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda one: replace(one, embedding=one.embedding[..., :5]), r"embedding \(1, 32, 5\) and a mask \(1, 32\)"),
+        (lambda one: replace(one, embedding=one.embedding[:, :7]), r"embedding \(1, 7, 128\) and a mask \(1, 32\)"),
+        (
+            lambda one: replace(one, attention_mask=one.attention_mask[0]),
+            r"embedding \(1, 32, 128\) and a mask \(32,\)",
+        ),
+    ],
+)
+def test_prompts_of_another_shape_are_refused(teacher, tmp_path, change, found):
+    shutil.copy(teacher / "config.json", tmp_path)
+    save_prompts(tmp_path, [change(load_prompts(teacher)["pig"])])
+    with pytest.raises(CheckpointError, match=rf"holds 'pig' with an {found}, expected \(1, 32, 128\) and \(1, 32\)"):
         load_prompts(tmp_path)
