@@ -13,6 +13,7 @@ from pl_distill.deploy.budget import STUDENT, predict
 from pl_distill.deploy.envelope import Verdict, check, load_envelope
 from pl_distill.deploy.recipe import BudgetRecipe, teacher_config
 from pl_distill.errors import ConfigError
+from pl_distill.evaluation.memory import held_bytes
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,9 @@ class JetsonEnvelope(Callback):
     """Compare a student's system with a device: predicted at the start of a fit, measured at the end of a run.
 
     At the start the whole deployed system is predicted (`pl-distill budget`; some seconds). At the end the largest
-    memory of the run's own inference (validation, test, prediction) is compared, as PeakVRAM measured it: on a GPU that
-    of tensors, on a CPU the resident set. After a fit it holds the training, too, the optimiser's states and the batch,
-    which no device will see: it is told, and never ends the run. Logs `envelope/predicted_gib`,
+    memory of the run's own inference (validation, test, prediction) is compared, as PeakVRAM measured it: on a GPU what
+    the allocator held, on a CPU the resident set. After a fit it holds the training, too, the optimiser's states and
+    the batch, which no device will see: it is told, and never ends the run. Logs `envelope/predicted_gib`,
     `envelope/measured_gib` and `envelope/headroom_gib`, the least of both.
 
     Args:
@@ -97,7 +98,7 @@ class JetsonEnvelope(Callback):
         phases = {phase: peaks for phase, peaks in monitor.peaks_bytes.items() if phase != "fit"}
         if not phases:
             return
-        parts = {phase: peaks.get("allocated", peaks.get("rss", 0)) for phase, peaks in phases.items()}
+        parts = {phase: held_bytes(peaks) for phase, peaks in phases.items()}
         # Every process has the same phases in the same order, and judges the largest of all of them alike.
         here = torch.tensor(list(parts.values()), dtype=torch.int64, device=trainer.strategy.root_device)
         everyone = trainer.strategy.all_gather(here).reshape(-1, len(parts)).amax(0).tolist()

@@ -14,7 +14,7 @@ from pl_distill.commands.stopping import sigterm_as_ctrl_c
 from pl_distill.deploy.envelope import check, load_envelope
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.devices import choose_device
-from pl_distill.evaluation.memory import STREAMING
+from pl_distill.evaluation.memory import STREAMING, held_bytes
 from pl_distill.evaluation.models import open_model, plan_model
 from pl_distill.evaluation.track_output import MASKS, TRACKS, VIDEO
 from pl_distill.evaluation.track_stream import EVENTS, RUN, track_stream
@@ -101,7 +101,7 @@ def track(
         device: cpu, cuda, cuda:1, or auto.
         precision: Of weights and activations.
         envelope: The device, a shipped profile such as orin-nx-16gb or a YAML file, that the memory at the end is
-            compared with: that of tensors on a GPU, on a CPU the whole process's.
+            compared with: on a GPU what torch's allocator held, on a CPU the whole process's.
         limit: Whether more than the device has ends with exit code 1.
         overwrite: Whether to replace the tracks of an older run in the same folder.
     """
@@ -183,7 +183,7 @@ def track(
         print(f"pool      {pool}")
     print(f"events    {out / EVENTS}")
     if profile is not None and peaks:
-        verdict = check(profile, {"stream": peaks.get("allocated", peaks.get("rss", 0))})
+        verdict = check(profile, {"stream": held_bytes(peaks)})
         print(f"device    {verdict}")
         if limit == "fail":
             verdict.enforce()

@@ -9,6 +9,7 @@ import ctypes
 import gc
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -49,6 +50,11 @@ class PhaseMeter:
         peaks = self.peaks_bytes.setdefault(self.phase, {})
         for name, value in read_peaks(device).items():
             peaks[name] = max(peaks.get(name, 0), value)
+
+
+def held_bytes(peaks: Mapping[str, int]) -> int:
+    """Return what a device had to give for the peaks of one phase: `reserved` on a GPU, elsewhere `rss`."""
+    return peaks["reserved"] if "reserved" in peaks else peaks["rss"]
 
 
 def read_peaks(device: torch.device) -> dict[str, int]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pl_distill.evaluation.memory import PhaseMeter, peak_rss_bytes, release_memory, reset_peaks, rss_bytes
+from pl_distill.evaluation.memory import PhaseMeter, held_bytes, peak_rss_bytes, release_memory, reset_peaks, rss_bytes
 
 MIB = 2**20
 
@@ -55,3 +55,8 @@ def test_a_phase_on_a_cpu_is_the_resident_set():
     meter.enter("streaming", torch.device("cpu"))
     meter.enter(None, torch.device("cpu"))
     assert list(meter.peaks_bytes["streaming"]) == ["rss"]
+
+
+def test_a_gpu_has_to_hold_what_the_allocator_keeps():
+    assert held_bytes({"allocated": 3, "reserved": 5}) == 5
+    assert held_bytes({"rss": 4}) == 4
