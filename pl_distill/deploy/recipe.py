@@ -61,7 +61,7 @@ def read_recipe(path: str | Path, teacher: str | None = None) -> BudgetRecipe:
             takes the recipe's.
 
     Raises:
-        ConfigError: It is no such recipe, or names no teacher.
+        ConfigError: It is no such recipe, names no teacher, or has a batch that is no number.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ def read_recipe(path: str | Path, teacher: str | None = None) -> BudgetRecipe:
     if not isinstance(model, dict) or not str(model.get("class_path", "")).endswith("DistillationModule"):
         expected = "a recipe of `pl-distill fit` with a DistillationModule"
         raise ConfigError(path, "distils no student", expected, "Give configs/distill/edinburgh.yaml, for instance.")
-    arguments = model.setdefault("init_args", {})
+    arguments = model["init_args"] = _mapping(path, "model.init_args", model.get("init_args"))
     named = teacher or arguments.get("teacher")
     if named is None:
         raise ConfigError(path, "names no teacher", "the SAM 3 whose trunk is replaced", "Give --teacher.")
@@ -85,8 +85,23 @@ def read_recipe(path: str | Path, teacher: str | None = None) -> BudgetRecipe:
     except (ArgumentError, ValueError, TypeError) as error:
         found = f"is refused: {' '.join(str(error).split())[:300]}"
         raise ConfigError(path, found, "arguments of a DistillationModule", "Correct the recipe.") from error
-    batch_size = int((content.get("data") or {}).get("init_args", {}).get("batch_size", 1))
+    data = _mapping(path, "data", content.get("data"))
+    batch_size = _mapping(path, "data.init_args", data.get("init_args")).get("batch_size", 1)
+    if type(batch_size) is not int or batch_size < 1:
+        raise ConfigError(
+            f"{path}, data.init_args.batch_size",
+            f"is {batch_size!r}",
+            "a whole number from 1 on",
+            "Correct the recipe.",
+        )
     return BudgetRecipe(str(path), module, named, teacher_config(named), batch_size)
+
+
+def _mapping(path: str | Path, key: str, value: Any) -> dict[str, Any]:
+    """Return a part of a recipe, empty where it is left out or null."""
+    if not isinstance(value, dict | None):
+        raise ConfigError(f"{path}, {key}", f"is {value!r}", "keys and values", "Correct the recipe.")
+    return value or {}
 
 
 def teacher_config(name: str) -> Sam3VideoConfig:

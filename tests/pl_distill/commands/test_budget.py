@@ -15,6 +15,7 @@ from pl_distill.commands import budget as command
 from pl_distill.deploy.budget import STUDENT, Budget, predict
 from pl_distill.deploy.budget_text import format_budget
 from pl_distill.deploy.envelope import Envelope, load_envelope
+from pl_distill.deploy.recipe import read_recipe
 from pl_distill.evaluation.tables import read_report_tables
 
 TINY = {
@@ -120,6 +121,13 @@ def test_the_tables_say_the_same(finished):
         ({"model": {"class_path": "lightning.pytorch.LightningModule"}}, "distils no student"),
         ({"model": {**TINY["model"], "init_args": {"student": None}}}, "names no teacher"),
         ({"model": {**TINY["model"], "init_args": {"teacher": "tiny", "studnet": 1}}}, "studnet"),
+        ({"model": {**TINY["model"], "init_args": None}}, "names no teacher"),
+        ({"model": {**TINY["model"], "init_args": "tiny"}}, "model.init_args: is 'tiny', expected keys and values"),
+        ({"data": "datamodules.Data"}, "data: is 'datamodules.Data', expected keys and values"),
+        ({"data": {"init_args": [8]}}, "data.init_args: is [8], expected keys and values"),
+        ({"data": {"init_args": {"batch_size": "auto"}}}, "batch_size: is 'auto', expected a whole number from 1 on"),
+        ({"data": {"init_args": {"batch_size": None}}}, "batch_size: is None, expected a whole number from 1 on"),
+        ({"data": {"init_args": {"batch_size": 0}}}, "batch_size: is 0, expected a whole number from 1 on"),
     ],
 )
 def test_a_wrong_recipe_is_refused(tmp_path, capsys, change, message):
@@ -127,6 +135,13 @@ def test_a_wrong_recipe_is_refused(tmp_path, capsys, change, message):
     path.write_text(yaml.safe_dump(TINY | change), encoding="utf-8")
     assert run(path) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", [None, {"init_args": None}])
+def test_a_recipe_that_leaves_its_data_open_counts_one_image(tmp_path, data):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(TINY | {"data": data}), encoding="utf-8")
+    assert read_recipe(path).batch_size == 1
 
 
 def test_numbers_out_of_range_are_refused(capsys):
