@@ -104,7 +104,10 @@ def package(model: str, out: Path, teacher: str | None = None, prompts: list[str
     )
     licensed = any(find_file(origin, name) for name in LICENCE_FILES)
     if not licensed:
-        print(f"warning: no LICENSE lies beside {origin}: put that of its weights into the bundle", file=sys.stderr)
+        print(
+            f"warning: no LICENSE lies beside {origin}: put that of its weights there and package again",
+            file=sys.stderr,
+        )
     licences = LICENCES.format(teacher=origin, missing="" if licensed else ": there was none")
     about = {"teacher": origin, "words": list(taken), "parameters": learned + heads, "versions": versions}
     about |= {"notes": list(notes)}

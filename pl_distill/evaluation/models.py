@@ -12,7 +12,7 @@ from pl_distill.assets import shipped_models, shipped_students
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.results import ModelIdentity
 from pl_distill.models.behaviour_head import MODEL_TYPE
-from pl_distill.models.bundle import is_bundle, verify_bundle
+from pl_distill.models.bundle import is_bundle, refuse_torn_bundle, verify_bundle
 from pl_distill.models.dinov3 import FAMILY
 from pl_distill.models.prompts import PromptEmbedding, choose_prompt, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, substitute, trunk_sha256
@@ -96,6 +96,7 @@ def plan_models(model: str, teacher: str | None) -> list[ModelSource]:
 
 def _refuse_other_models(model: str) -> None:
     """Refuse what is not there, and models that do not track; whether a hub has a SAM 3 is asked where it is opened."""
+    refuse_torn_bundle(model)
     if is_student(model):
         return
     folder = shipped_models(*OTHERS).get(model, Path(model))
@@ -172,7 +173,7 @@ def open_model(
     sam3 = load_sam3(sam3_source, trunk=not bundled)
     notes: tuple[str, ...] = ()
     if bundled and source.source == sam3_source:  # the trunk was compared when it was still there
-        notes = tuple(bundle.get("notes", ()))
+        notes = tuple(bundle["notes"])
     elif student is not None and not bundled:
         notes = trunk_notes(student, sam3, sam3_source)
     if student is not None:
@@ -223,7 +224,10 @@ def count_parameters(*modules: Any) -> int:
 
 
 def model_sha256(sam3: Any) -> str:
-    """Hash all weights and the configuration; equal for equal models, wherever they lie."""
+    """Hash all weights and the configuration; equal for equal models, wherever they lie, and whatever they are shown.
+
+    The preprocessing is not in it: two that normalise pictures in another way have the same hash.
+    """
     config = {key: value for key, value in sam3.config.to_dict().items() if key not in _NOT_OF_THE_MODEL}
     described = json.dumps(config, sort_keys=True, default=str).encode()
     return tensors_sha256(sorted(sam3.state_dict().items()), described)

@@ -29,7 +29,7 @@ class ModelIdentity:
     Args:
         source: Folder, checkpoint or hub name, as the user gave it.
         kind: ``sam3``, or the class of the student that stands in for its trunk.
-        sha256: Of all its weights and its configuration.
+        sha256: Of all its weights and its configuration, not of its preprocessing.
         parameters: Of everything that runs, text encoder not included.
         trunk_parameters: Of the trunk, or of the student in its place, without necks.
         neck_parameters: Of the two necks behind it.

@@ -2,7 +2,8 @@
 
 It reads as two things that exist already: a SAM 3's folder (config.json, model.safetensors, processor and prompts),
 whose weights hold everything behind the necks, and a student's (student.json, student.safetensors). `bundle.json` says
-that both belong together, and has the SHA-256 of every other file.
+that both belong together, and has the SHA-256 of every other file. A file that it does not name could change what the
+model answers (a second processor, an adapter), so that none may lie there but hidden ones, which nothing here reads.
 """
 
 import json
@@ -33,17 +34,31 @@ def is_bundle(source: str | Path) -> bool:
     return (Path(source) / BUNDLE).is_file()
 
 
+def refuse_torn_bundle(source: str | Path) -> None:
+    """Refuse a bundle that has lost its description: it would count as a student, whose teacher is elsewhere.
+
+    Raises:
+        CheckpointError: A student and the heads around it lie there, and no bundle.json.
+    """
+    folder = Path(source)
+    if not is_bundle(folder) and (folder / DESCRIPTION).is_file() and (folder / WEIGHTS).is_file():
+        raise CheckpointError(folder, f"lacks {BUNDLE}", "a whole bundle", "Copy the whole folder.")
+
+
 def read_bundle(source: str | Path) -> dict[str, Any]:
     """Read what a bundle says of itself.
 
+    Returns:
+        Content of bundle.json; `notes` is a list of texts, empty where there is none.
+
     Raises:
-        CheckpointError: It is damaged, of another schema, or a file is not named or not there.
+        CheckpointError: It is damaged, of another schema, or a file is not there or not named.
     """
     path = Path(source) / BUNDLE
     fix = "Write it again with `pl-distill package`, or copy the whole folder."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(path, f"is not JSON ({error})", "a bundle's description", fix) from error
     if not isinstance(content, dict):
         raise CheckpointError(path, f"holds a {type(content).__name__}", "a bundle's description", fix)
@@ -57,6 +72,13 @@ def read_bundle(source: str | Path) -> dict[str, Any]:
     for name in files:
         if Path(name).name != name or not (path.parent / name).is_file():
             raise CheckpointError(path.parent / Path(name).name, "is not there", f"a file that {BUNDLE} names", fix)
+    for beside in sorted(path.parent.iterdir()):
+        if beside.name not in {BUNDLE, *files} and not beside.name.startswith("."):
+            expected = f"only files that {BUNDLE} names: another may change what the model answers"
+            raise CheckpointError(beside, f"is not named in {BUNDLE}", expected, "Move it out of the bundle.")
+    notes = content.setdefault("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise CheckpointError(path, f"has notes {str(notes)[:80]!r}", "a list of texts", fix)
     return content
 
 

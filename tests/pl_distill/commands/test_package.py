@@ -136,6 +136,7 @@ def test_a_bundle_with_the_heads_of_another_teacher_says_so_wherever_it_runs(tea
     ("content", "found"),
     [
         ("{", "is not JSON"),
+        ("[" * 200_000, "is not JSON"),
         ("[]", "holds a list"),
         ('{"schema": 1}', "has no SHA-256 of config.json, model.safetensors, prompts.safetensors, student.json, "),
         ('{"schema": 1, "files": ["config.json"]}', "has no SHA-256 of config.json"),
@@ -147,6 +148,41 @@ def test_a_damaged_description_is_refused(tmp_path, content, found):
     (tmp_path / "bundle.json").write_text(content)
     with pytest.raises(CheckpointError, match=re.escape(f"bundle.json: {found}")):
         verify_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("notes", [None, 5, "hello", [1]])
+def test_notes_that_are_no_texts_are_refused(bundle, tmp_path, notes):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    content = json.loads((broken / "bundle.json").read_text())
+    (broken / "bundle.json").write_text(json.dumps({**content, "notes": notes}))
+    with pytest.raises(CheckpointError, match=r"bundle\.json: has notes .*, expected a list of texts"):
+        verify_bundle(broken)
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "adapter_config.json", "model.safetensors.index.json"])
+def test_a_file_that_no_hash_covers_is_refused_by_its_name(bundle, tmp_path, name):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    (broken / name).write_text("{}")
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)}: is not named in bundle\.json"):
+        open_model(plan_model(str(broken), None), "pig", "cpu")
+
+
+def test_what_a_mac_leaves_in_a_copy_does_not_matter(bundle, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(bundle, copied)
+    for name in (".DS_Store", "._config.json"):
+        (copied / name).write_bytes(b"x")
+    assert verify_bundle(copied) == verify_bundle(bundle)
+
+
+def test_a_bundle_without_its_description_is_no_student(bundle, video, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    (broken / "bundle.json").unlink()
+    assert main(["track", str(video), "--model", str(broken), "--out", str(tmp_path / "out")]) == 1
+    assert "lacks bundle.json, expected a whole bundle. Copy the whole folder." in capsys.readouterr().err
 
 
 def test_no_code_that_a_changed_bundle_names_is_imported(bundle, tmp_path, monkeypatch):
