@@ -103,7 +103,8 @@ class ScriptedStream:
             text_embeds=self.session.prompt_embeddings[0],
             attention_mask=self.session.prompt_attention_masks[0],
         )
-        masks: Tensor = output.pred_masks[0, : self.animals].clone()
+        found = output.pred_masks[0]  # (queries, h, w): with more animals than queries some share a mask
+        masks: Tensor = found[[number % len(found) for number in range(self.animals)]]
         return masks
 
 

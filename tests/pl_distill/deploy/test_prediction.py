@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from datamodules.pen import load_pen_config, pen_frames
 from pl_distill.assets import shipped_models
 from pl_distill.deploy.allocations import AllocationTracker
+from pl_distill.deploy.operations import operations
 from pl_distill.deploy.prediction import predict_embedder, predict_stream
 from pl_distill.deploy.scripted_stream import ScriptedStream
 from pl_distill.deploy.systems import build_embedder, build_student, build_teacher, drop_unused, fake_tensors
@@ -164,3 +165,17 @@ def test_more_animals_take_more_and_pruning_takes_less():
             found = predict_stream(model.to_empty(device="cuda"), animals, 12, PruningPolicy(mode))
         sessions[animals, mode] = found.session_bytes
     assert sessions[1, "bounded"] < sessions[2, "bounded"] < sessions[2, "none"]
+
+
+def test_an_animal_beyond_the_detectors_queries_takes_as_many_operations_as_one_before():
+    config = load_sam3_config("tiny")
+    queries = config.detector_config.detr_decoder_config.num_queries
+    counts = (queries - 1, queries, 2 * queries - 1, 2 * queries)
+    found = {}
+    for animals in counts:
+        model = drop_unused(build_teacher(config, torch.bfloat16))
+        with fake_tensors("cuda"):
+            stages = predict_stream(model.to_empty(device="cuda"), animals, 2, PruningPolicy("bounded")).operators
+        found[animals] = sum(map(operations, stages.values()))
+    one_more, far_more = found[counts[1]] - found[counts[0]], found[counts[3]] - found[counts[2]]
+    assert far_more == one_more > 0
