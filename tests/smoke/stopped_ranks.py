@@ -19,7 +19,7 @@ from callbacks.standstill import Standstill
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import EpochSampler
 
-STEPS, EVERY = 13, 5  # of the training, which has four steps an epoch; of which a validation follows
+STEPS, EVERY = 9, 3  # of the training, which has four steps an epoch; of which a validation follows
 PLACES = [("batch", step) for step in range(STEPS - 1)]
 PLACES += [(place, step) for place in ("backward", "validation", "save") for step in (EVERY, 2 * EVERY)]
 READ_BY_WORKERS = ("batch", 7)  # an epoch's last; each worker takes seconds to start

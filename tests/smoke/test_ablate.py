@@ -19,6 +19,7 @@ from datamodules.splits import load_split
 from pl_distill.cli import main
 from pl_distill.code_state import code_sha256
 from pl_distill.commands.ablate import DECIDING
+from pl_distill.commands.parsing import find_recipe
 from pl_distill.models.sam3 import write_random_sam3
 from pl_distill.modules.distillation import DistillationModule
 
@@ -37,12 +38,17 @@ def inputs(tmp_path_factory):
     teacher = write_random_sam3("tiny", root / "teacher", seed=0)
     data = [f"--data.shards={root / 'shards'}", f"--data.cache={root / 'features'}"]
     assert main(["predict", "--config", "cache/pen.yaml", f"--model.teacher={teacher}", *data]) == 0
-    return ["--teacher", str(teacher), "--shards", str(root / "shards"), "--cache", str(root / "features")]
+    quick = root / "quick.yaml"  # loaders' workers take seconds to start
+    quick.write_text(Path(find_recipe("trainer/smoke.yaml")).read_text() + "data: {init_args: {num_workers: 0}}\n")
+    return [
+        *("--teacher", str(teacher), "--shards", str(root / "shards"), "--trainer", str(quick)),
+        *("--cache", str(root / "features")),
+    ]
 
 
 def test_a_killed_ablation_goes_on_and_more_arms_can_follow(inputs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "ablation"
-    words = ["ablate", *inputs, "--out", str(out), "--trainer", "trainer/smoke.yaml"]
+    words = ["ablate", *inputs, "--out", str(out)]
     words += ["--max_steps", "2", "--batch_size", "2", "--seeds", "1"]
     assert main([*words, "--arms=[]"]) == 0
     assert list(json.loads((out / "ablation.json").read_text())["arms"]) == ["full"]
@@ -100,7 +106,7 @@ def test_a_killed_ablation_goes_on_and_more_arms_can_follow(inputs, tmp_path, ca
 
 def test_a_second_process_takes_other_cells_and_what_the_first_leaves(inputs, tmp_path):
     out = tmp_path / "ablation"
-    words = [*inputs, "--out", str(out), "--trainer", "trainer/smoke.yaml", "--max_steps=1", "--batch_size=2"]
+    words = [*inputs, "--out", str(out), "--max_steps=1", "--batch_size=2"]
     first = out / "full/seed-0"
     first.mkdir(parents=True)
     with (first / "cell.lock").open("a") as lock:  # as a first process would that has this cell in hand

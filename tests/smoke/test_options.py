@@ -25,7 +25,8 @@ def test_averaged_weights_are_what_is_kept_and_masks_are_compared(cached, tmp_pa
     data = cached("tiny")
     options = ["distill/options/average.yaml", "distill/options/mask_agreement.yaml", "distill/options/envelope.yaml"]
     words = [word for name in ("distill/pen.yaml", "trainer/smoke.yaml", *options) for word in ("--config", name)]
-    small = ["--data.batch_size=2", "--trainer.max_steps=4", f"--trainer.default_root_dir={tmp_path}"]
+    small = ["--data.batch_size=2", "--data.num_workers=0", "--trainer.max_steps=4"]
+    small.append(f"--trainer.default_root_dir={tmp_path}")
     run = run_lightning(["fit", *words, *data.options, *small])
     names = {type(callback).__name__ for callback in run.trainer.callbacks}
     assert {"StepProgress", "FeaturePreview", "StudentAverage", "MaskAgreement", "PeakVRAM", "JetsonEnvelope"} <= names

@@ -15,7 +15,7 @@ def test_two_ranks_that_are_stopped_anywhere_go_on_together(tmp_path):
     script = Path(__file__).with_name("stopped_ranks.py")
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, tmp_path]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=600)
+    ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=1200)
     assert ran.returncode == 0, ran.stdout[-200:] + ran.stderr[-6000:]
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     for one, other in zip(ranks[0].values(), ranks[1].values(), strict=True):
@@ -25,5 +25,5 @@ def test_two_ranks_that_are_stopped_anywhere_go_on_together(tmp_path):
             assert found["seen"], place
             assert found["weights"], place
     left = {place: found["left_at"] for place, found in ranks[0].items()}
-    assert [left[f"batch {step}"] for step in range(12)] == list(range(1, 13)), "after the batch in hand"
-    assert (left["validation 5"], left["validation 10"]) == (5, 10), "after the validation in hand"
+    assert [left[f"batch {step}"] for step in range(8)] == list(range(1, 9)), "after the batch in hand"
+    assert (left["validation 3"], left["validation 6"]) == (3, 6), "after the validation in hand"

@@ -297,7 +297,9 @@ def test_each_branch_of_a_head_has_a_loss_of_its_own(tmp_path):
     for weight in (0.0, 0.5):
         seed_everything(0)
         data = BehaviourDataModule(str(tmp_path / "features"), {name: name for name in BEHAVIOURS}, batch_size=50)
-        module = BehaviourModule("branched", hidden=16, dropout=0, feature_dropout=0, branch_weight=weight)
+        module = BehaviourModule(
+            "branched", hidden=16, dropout=0, feature_dropout=0, branch_weight=weight, baseline_steps=2
+        )
         kept = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
         trainer = Trainer(**kept, max_steps=1, limit_val_batches=0, default_root_dir=tmp_path)
         trainer.fit(module, data)
