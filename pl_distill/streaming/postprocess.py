@@ -7,9 +7,8 @@ this frame instead of the detection's at birth.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +18,6 @@ from torch.nn import functional as F
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
-
-NOTHING: Mapping[int, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +51,7 @@ class Tracks:
         return cls((), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), empty)
 
 
-def to_tracks(
-    output: Any, height: int, width: int, hidden: Collection[int] = (), detected: Mapping[int, Tensor] = NOTHING
-) -> Tracks:
+def to_tracks(output: Any, height: int, width: int, hidden: Collection[int] = ()) -> Tracks:
     """Turn the model's output for one frame into tracks; animals without a pixel are left out.
 
     Args:
@@ -64,7 +59,6 @@ def to_tracks(
         height: Of the frame, in pixels.
         width: Of the frame, in pixels.
         hidden: Ids of tracks that are not to be shown, beside those that the model suppresses.
-        detected: Track -> box of a detection (4,), 0-1, which is averaged with that around its mask.
     """
     ids, boxes, scores, masks = [], [], [], []
     for track in sorted(output.obj_id_to_mask.keys() - _suppressed(output) - set(hidden)):
@@ -72,7 +66,7 @@ def to_tracks(
         box = box_around(mask)
         if box is not None:
             ids.append(track)
-            boxes.append(mean_box(box, detected[track], height, width) if track in detected else box)
+            boxes.append(box)
             scores.append(float(output.obj_id_to_tracker_score.get(track, 0.0)))
             masks.append(mask)
     if not ids:
@@ -100,12 +94,20 @@ def box_around(mask: Tensor) -> Box | None:
     return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
 
 
-def mean_box(box: Box, detected: Tensor, height: int, width: int) -> Box:
-    """Return the mean of a box in pixels of a frame and a detection's, (4,) as parts of it, which may reach beyond."""
-    left, top, right, bottom = detected.float().clamp(0, 1).tolist()
-    theirs = (left * width, top * height, right * width, bottom * height)
-    mean = ((one + other) / 2 for one, other in zip(box, theirs, strict=True))
-    return cast(Box, tuple(mean))
+def with_mean_boxes(tracks: Tracks, detected: Mapping[int, Tensor]) -> Tracks:
+    """Draw boxes half the way to those of the detections of the same animals.
+
+    Args:
+        tracks: With boxes around their masks.
+        detected: Id -> box of a detection: left, top, right, bottom in parts of the frame, which may reach beyond.
+    """
+    height, width = tracks.masks.shape[1:]
+    boxes = tracks.boxes_xyxy.copy()
+    for row, animal in enumerate(tracks.ids):
+        if animal in detected:
+            theirs = detected[animal].float().clamp(0, 1).cpu().numpy() * (width, height, width, height)
+            boxes[row] = (boxes[row] + theirs) / 2
+    return replace(tracks, boxes_xyxy=boxes)
 
 
 def without_overlap(masks: Iterable[Tensor], scores: list[float]) -> list[Tensor]:

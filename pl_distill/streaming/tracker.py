@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from datamodules.clip import Image
 from datamodules.preprocessing import Preprocessing
@@ -12,7 +13,7 @@ from pl_distill.errors import ConfigError
 from pl_distill.models.embedder import Embedder
 from pl_distill.models.prompts import PromptEmbedding
 from pl_distill.streaming.policy import PruningPolicy
-from pl_distill.streaming.postprocess import Tracks, to_tracks
+from pl_distill.streaming.postprocess import Tracks, to_tracks, with_mean_boxes
 from pl_distill.streaming.recognition import Recognition
 from pl_distill.streaming.retirement import TrackLives
 from pl_distill.streaming.sam3_stream import Sam3Stream
@@ -91,14 +92,13 @@ class StreamingTracker:
         with torch.inference_mode():
             pixels = self.preprocessing(frame)
             output = self.model(inference_session=self.session, frame=pixels, frame_idx=self.frames)
-            detected = self.model.detected if self.policy.fuse_boxes else {}
-            tracks = to_tracks(output, frame.shape[0], frame.shape[1], self._retire(number), detected)
+            tracks = to_tracks(output, frame.shape[0], frame.shape[1], self._retire(number))
             self.session.prune(self.frames)
         self.frames += 1
-        if self._recognition is None:
-            return tracks
-        self._recognition.identities.keep(self.session.obj_ids)
-        return self._recognition.identify(frame, tracks, timestamp_s, number)
+        if self._recognition is not None:  # by boxes around masks: who is who does not hang on which are reported
+            self._recognition.identities.keep(self.session.obj_ids)
+            tracks = self._recognition.identify(frame, tracks, timestamp_s, number)
+        return with_mean_boxes(tracks, self._detected()) if self.policy.fuse_boxes else tracks
 
     def session_bytes(self) -> int:
         """Return the bytes of all tensors that are kept from frame to frame."""
@@ -174,6 +174,13 @@ class StreamingTracker:
             logger.info("frame %d: track %s ends, %s", number, self._called(track), reason)
             self.session.remove_object(track)
         return self._lives.hidden() | ended.keys()
+
+    def _detected(self) -> dict[int, Tensor]:
+        """Return the boxes of the newest frame's detections by the ids under which their tracks are shown."""
+        if self.model is None or self._recognition is None:
+            return {} if self.model is None else self.model.detected
+        known = self._recognition.identities.known_as
+        return {shown: box for track, box in self.model.detected.items() if (shown := known(track)) is not None}
 
     def _called(self, track: int) -> str:
         """Return the id under which a track is shown."""

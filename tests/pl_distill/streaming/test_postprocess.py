@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoSegmentationOutput
 
-from pl_distill.streaming.postprocess import box_around, to_tracks, without_overlap
+from pl_distill.streaming.postprocess import box_around, to_tracks, with_mean_boxes, without_overlap
 
 
 def output(masks, scores, suppressed=()):
@@ -34,7 +34,7 @@ def test_masks_and_boxes_are_in_pixels_of_the_frame():
 def test_a_detection_pulls_the_box_of_its_track_half_the_way_and_never_out_of_the_frame():
     masks = {3: logits(slice(0, 2), slice(1, 4)), 5: logits(slice(2, 4), slice(0, 1))}
     detected = {3: torch.tensor([0.0, 0.25, 1.2, 1.0]), 8: torch.zeros(4)}  # 8 has no mask
-    tracks = to_tracks(output(masks, {3: 0.75, 5: 0.5}), height=4, width=4, detected=detected)
+    tracks = with_mean_boxes(to_tracks(output(masks, {3: 0.75, 5: 0.5}), height=4, width=4), detected)
     assert tracks.boxes_xyxy.tolist() == [[0.5, 0.5, 4, 3], [0, 2, 1, 4]]
     assert tracks.masks.sum(axis=(1, 2)).tolist() == [6, 2]
 

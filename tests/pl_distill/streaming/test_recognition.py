@@ -159,3 +159,20 @@ def test_an_embedder_and_the_rules_go_together(model, prompt, preprocessing, emb
     for policy, given in ((PruningPolicy(appearance=Appearance()), None), (PruningPolicy(), embedder)):
         with pytest.raises(ConfigError, match=r"policy\.appearance.*both or neither"):
             StreamingTracker(model, prompt, preprocessing, policy, given)
+
+
+def test_who_is_who_does_not_hang_on_which_boxes_are_reported(model, prompt, preprocessing, clip, embedder):
+    plain, fused = (
+        StreamingTracker(
+            model, prompt, preprocessing,
+            PruningPolicy(retirement=None, appearance=Appearance(embedder="pen_embedder"), fuse_boxes=fuse), embedder,
+        )
+        for fuse in (False, True)
+    )  # fmt: skip
+    pulled = 0
+    for index, picture in enumerate(clip(8)):
+        before, after = (tracker.update(picture, index / 6) for tracker in (plain, fused))
+        assert (before.ids, before.renamed) == (after.ids, after.renamed)
+        assert plain.session_bytes() == fused.session_bytes()  # as many looks, of the same animals
+        pulled += int((before.boxes_xyxy != after.boxes_xyxy).any(axis=1).sum())
+    assert pulled > 4
