@@ -15,16 +15,15 @@ def last_step(trainer: Trainer) -> int:
 
 
 class ResumedCurves(Callback):
-    """Tell TensorBoard at which step a run begins or goes on; it then drops the events of that step and later ones.
+    """Tell TensorBoard at which step a run goes on; it then drops the events of that step and later ones.
 
-    All starts write into one folder. After a crash the steps since the last checkpoint, or all where there was none
-    yet, are made again, and without this their values would be drawn twice. Callbacks that write when training starts
-    come after it: TensorBoard would drop that, too.
+    All starts write into one folder. After a crash the steps since the last checkpoint are made again, and without
+    this their values would be drawn twice.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the mark, on the first process."""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and trainer.global_step > 0:
             mark = Event(step=trainer.global_step, session_log=SessionLog(status=SessionLog.START))
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
