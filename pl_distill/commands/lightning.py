@@ -27,6 +27,7 @@ from pl_distill.commands.refusals import explain
 from pl_distill.commands.step_seed import StepSeed
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.checkpoints import find_deepspeed_states, read_checkpoint
+from pl_distill.modules.distillation import DistillationModule
 from pl_distill.modules.exported import ExportedModule, check_export
 
 EXAMPLES = {
@@ -123,9 +124,11 @@ class RecipeCLI(LightningCLI):
     def before_validate(self) -> None:
         """Refuse a checkpoint that is not there or damaged, and to validate without one or a model with weights.
 
-        Scores are printed, and not logged: the curves of the run are those of its training.
+        A student's scores are printed, and not logged: they would lie at step 0 of the curves of its training. Other
+        modules have names or steps of their own for them.
         """
-        self.trainer.loggers = []
+        if isinstance(self.model, DistillationModule):
+            self.trainer.loggers = []
         if self.config["validate"].ckpt_path is None and getattr(self.model, "weights", None) is not None:
             return
         strategy = self.trainer.strategy

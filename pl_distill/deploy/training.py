@@ -18,7 +18,6 @@ from datamodules.batch import DistillationBatch
 from pl_distill.deploy.allocations import AllocationTracker
 from pl_distill.losses.feature_loss import Progress
 from pl_distill.models.sam3 import Sam3Geometry
-from pl_distill.modules.gradient_meter import IMAGES
 
 FLOAT32_ON_CUDA = {  # of torch/amp's list for CUDA, what students and losses call (docs: "CUDA Ops that can autocast")
     F.layer_norm,
@@ -90,7 +89,7 @@ def predict_training(
         features = module.compare(batch, level_images=module.loss.pyramid_images(batch_size))
         with torch.autocast("cpu", enabled=False):
             loss = module.loss(*features, progress)["loss"]
-        compared = features.first(IMAGES)
+        compared = features.first(module.gradient_meter.images)
         loss.backward()
         for hook in hooks:
             hook.remove()

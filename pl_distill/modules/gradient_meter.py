@@ -23,6 +23,8 @@ class GradientMeter:
         every: Measure at every n-th optimiser step; 0: never.
     """
 
+    images = IMAGES
+
     def __init__(self, loss: FeatureLoss, pyramids: Callable[[Tensor], Sequence[Tensor]], every: int) -> None:
         self.loss = loss
         self.pyramids = pyramids
@@ -39,7 +41,7 @@ class GradientMeter:
         """Keep the first images of a batch where one is due."""
         due = self.every > 0 and progress.step % self.every == 0
         if due and progress.step != self._kept_at:
-            self._kept, self._kept_at = (features.first(IMAGES), progress), progress.step
+            self._kept, self._kept_at = (features.first(self.images), progress), progress.step
 
     def measure_kept(self) -> None:
         """Measure what was kept, now that what the step needed for its own gradients is gone."""
