@@ -9,7 +9,6 @@ from pl_distill.losses.feature_loss import FeatureLoss, Progress
 from pl_distill.losses.gradient_norms import gradient_norms, shares
 from pl_distill.modules.features import Features
 
-IMAGES = 4  # of a batch: enough to compare the terms with each other, at a fraction of the necks' work
 Compared = list[tuple[Tensor, Tensor]]
 """What the student gave beside what its teacher gave, (B, C, h, w) each: one map, or six levels."""
 
@@ -23,7 +22,8 @@ class GradientMeter:
         every: Measure at every n-th optimiser step; 0: never.
     """
 
-    images = IMAGES
+    images = 4
+    """Of a batch: enough to compare the terms with each other, at a fraction of the necks' work."""
 
     def __init__(self, loss: FeatureLoss, pyramids: Callable[[Tensor], Sequence[Tensor]], every: int) -> None:
         self.loss = loss

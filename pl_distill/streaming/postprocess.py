@@ -94,12 +94,13 @@ def box_around(mask: Tensor) -> Box | None:
     return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
 
 
-def with_mean_boxes(tracks: Tracks, detected: Mapping[int, Tensor]) -> Tracks:
-    """Draw boxes half the way to those of the detections of the same animals.
+def with_mean_boxes(tracks: Tracks, detected: Mapping[int | None, Tensor]) -> Tracks:
+    """Pull boxes half the way to those of the detections of the same animals.
 
     Args:
         tracks: With boxes around their masks.
-        detected: Id -> box of a detection: left, top, right, bottom in parts of the frame, which may reach beyond.
+        detected: Id, None for who is not shown -> box of a detection, (4,): left, top, right, bottom in parts of the
+            frame, which may reach beyond.
     """
     height, width = tracks.masks.shape[1:]
     boxes = tracks.boxes_xyxy.copy()

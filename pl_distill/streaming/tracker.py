@@ -5,7 +5,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from datamodules.clip import Image
 from datamodules.preprocessing import Preprocessing
@@ -98,7 +97,10 @@ class StreamingTracker:
         if self._recognition is not None:  # by boxes around masks: who is who does not hang on which are reported
             self._recognition.identities.keep(self.session.obj_ids)
             tracks = self._recognition.identify(frame, tracks, timestamp_s, number)
-        return with_mean_boxes(tracks, self._detected()) if self.policy.fuse_boxes else tracks
+        if not self.policy.fuse_boxes:
+            return tracks
+        shown = {self._shown_as(track): box for track, box in self.model.detected.items()}
+        return with_mean_boxes(tracks, shown)
 
     def session_bytes(self) -> int:
         """Return the bytes of all tensors that are kept from frame to frame."""
@@ -175,16 +177,13 @@ class StreamingTracker:
             self.session.remove_object(track)
         return self._lives.hidden() | ended.keys()
 
-    def _detected(self) -> dict[int, Tensor]:
-        """Return the boxes of the newest frame's detections by the ids under which their tracks are shown."""
-        if self.model is None or self._recognition is None:
-            return {} if self.model is None else self.model.detected
-        known = self._recognition.identities.known_as
-        return {shown: box for track, box in self.model.detected.items() if (shown := known(track)) is not None}
+    def _shown_as(self, track: int) -> int | None:
+        """Return the id under which a track is shown, None for one that never was."""
+        return track if self._recognition is None else self._recognition.identities.known_as(track)
 
     def _called(self, track: int) -> str:
-        """Return the id under which a track is shown."""
-        shown = track if self._recognition is None else self._recognition.identities.known_as(track)
+        """Return that id for the log."""
+        shown = self._shown_as(track)
         return "(never shown)" if shown is None else str(shown)
 
     def _begin_recognition(self) -> Recognition | None:

@@ -1,3 +1,5 @@
+"""A training whose weights are no numbers any more saves and exports nothing."""
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
