@@ -75,15 +75,21 @@ def export(
         seconds = time.perf_counter() - began
         outputs = parity.compare(task.what, trial, task.inputs)
         reading = task.read(trial)
+        heads = reading if isinstance(reading, parity.HeadsAgreement) else None
         file = parity.GraphFile.of(trial, task.what, precision)
         print(f"{'output':<18}{'largest difference':>20}{'relative':>12}{'cosine':>12}")
         for one in outputs:
             print(f"{one.name:<18}{one.largest_difference:>20.6f}{one.relative_difference:>12.6f}{one.cosine:>12.7f}")
-        print(f"\n{task.reading} {reading:.5f}, {task.of}")
-        if math.isnan(reading):
-            print("warning: the heads drew no mask on them: levels alone were compared", file=sys.stderr)
+        said = (
+            f"{reading:.5f}"
+            if heads is None
+            else f"{heads.mask_iou:.5f}, largest change of a score {heads.score_change:.5f}"
+        )
+        print(f"\n{task.reading} {said}, {task.of}")
+        if heads is not None and math.isnan(heads.mask_iou):
+            print("warning: the heads drew no mask on them: levels and scores alone were compared", file=sys.stderr)
         if not keep_failing:
-            parity.check_parity(out, precision, outputs, reading if what == "student" else None)
+            parity.check_parity(out, precision, outputs, heads)
             file.check(out, precision)
         trial.replace(out)
     finally:
@@ -111,7 +117,7 @@ class _Task:
     what: Exportable
     inputs: list[Inputs]
     calibration: Callable[[], list[Inputs]] = field(repr=False)
-    read: Callable[[Path], float] = field(repr=False)
+    read: Callable[[Path], float | parity.HeadsAgreement] = field(repr=False)
     reading: str
     of: str
 
@@ -120,7 +126,7 @@ def _student(model: str, teacher: str | None, prompt: str, frames: int) -> _Task
     opened = open_model(plan_model(model, teacher), prompt, "cpu")
     inputs = networks.student_inputs(opened.preprocessing, SEED, frames)
 
-    def masks(path: Path) -> float:
+    def heads(path: Path) -> parity.HeadsAgreement:
         exported = substitute(opened.sam3, networks.OnnxVision(path))
         return parity.heads_agreement(opened.sam3, exported, opened.prompt, [picture for (picture,) in inputs])
 
@@ -128,7 +134,7 @@ def _student(model: str, teacher: str | None, prompt: str, frames: int) -> _Task
         networks.student_network(opened.sam3),
         inputs,
         lambda: networks.student_inputs(opened.preprocessing, CALIBRATION_SEED, CALIBRATION_FRAMES, CALIBRATION_EVERY),
-        masks,
+        heads,
         "mask IoU through the real heads",
         f"{frames} pictures, prompt {prompt!r}",
     )

@@ -20,8 +20,10 @@ from pl_distill.evaluation.models import count_parameters
 
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
 LEAST_MASK_IOU = {"fp32": 0.999, "fp16": 0.99}
+MOST_SCORE_CHANGE = {"fp32": 0.001, "fp16": 0.02}
 MOST_DIFFERENCE = {"fp32": 1e-3, "fp16": 0.05}  # over the output's largest value: a cosine does not see its scale
 """What parity asks for; int8 is reported, not promised."""
+BEST = 8  # detections of a picture, those with the highest scores
 MOST_SIZE = 1.2  # times the weights, where all of them are of the precision's size
 
 
@@ -101,25 +103,34 @@ def compare(what: Exportable, path: Path, inputs: Sequence[Inputs]) -> list[Outp
     return [OutputParity(*figures) for figures in zip(names, largest, relative, cosine, strict=True)]
 
 
+@dataclass(frozen=True)
+class HeadsAgreement:
+    """What the real heads make of a graph's levels against what they make of the network's.
+
+    Args:
+        mask_iou: Mean over masks that are not empty in both, 0 to 1; NaN where all are.
+        score_change: Of a detection, 0 to 1, the largest.
+    """
+
+    mask_iou: float
+    score_change: float
+
+
 @torch.inference_mode()
-def heads_agreement(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Tensor], best: int = 8) -> float:
-    """Return the mean IoU of the masks that the real heads draw behind both encoders; those empty in both do not count.
+def heads_agreement(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Tensor]) -> HeadsAgreement:
+    """Compare scores and masks behind both encoders, of the `BEST` queries of each picture in the eager model's order.
 
     Args:
         sam3: With the eager encoder.
         exported: The same with an `OnnxVision`.
         prompt: A `PromptEmbedding`.
         pictures: Each (1, 3, S, S).
-        best: So many queries with the highest scores are compared per picture, in the eager model's order.
-
-    Returns:
-        From 0 to 1; NaN where all masks are empty, so that nothing was compared.
     """
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-    ious = []
+    ious, changes = [], []
     for picture in pictures:
-        masks, order = [], None
+        masks, scores, order = [], [], None
         for model in (sam3, exported):
             detector = model.detector_model
             output = detector(
@@ -128,12 +139,14 @@ def heads_agreement(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Te
                 attention_mask=prompt.attention_mask,
             )
             if order is None:
-                order = output.pred_logits[0].topk(min(best, output.pred_logits.shape[1])).indices
+                order = output.pred_logits[0].topk(min(BEST, output.pred_logits.shape[1])).indices
             masks.append(output.pred_masks[0][order] > 0)
+            scores.append(output.pred_logits[0][order].sigmoid() * output.presence_logits[0].sigmoid())
         both, either = (masks[0] & masks[1]).flatten(1).sum(1), (masks[0] | masks[1]).flatten(1).sum(1)
         drawn = either > 0
         ious += (both[drawn] / either[drawn]).tolist()
-    return float(np.mean(ious)) if ious else float("nan")
+        changes.append(float((scores[0] - scores[1]).abs().max()))
+    return HeadsAgreement(float(np.mean(ious)) if ious else float("nan"), float(np.max(changes)))
 
 
 @torch.inference_mode()
@@ -153,11 +166,13 @@ def same_class(what: Exportable, path: Path, inputs: Sequence[Inputs]) -> float:
     return float(torch.cat(same).float().mean())
 
 
-def check_parity(path: Path, precision: Precision, outputs: Sequence[OutputParity], masks: float | None) -> None:
+def check_parity(
+    path: Path, precision: Precision, outputs: Sequence[OutputParity], heads: HeadsAgreement | None
+) -> None:
     """Refuse a graph that does not give what it should.
 
     Raises:
-        ParityError: An output or the mask IoU is worse than this precision promises, or an output is not finite.
+        ParityError: An output, a mask or a score is worse than this precision promises, or an output is not finite.
     """
     least_cosine, least_iou = LEAST_COSINE.get(precision), LEAST_MASK_IOU.get(precision)
     fix = "Keep a higher precision, or look at the graph and give --keep_failing true."
@@ -170,6 +185,12 @@ def check_parity(path: Path, precision: Precision, outputs: Sequence[OutputParit
     if largest.relative_difference > most:
         found = f"gives {largest.name} wrong by {largest.relative_difference:.4f} of its largest value"
         raise ParityError(path, found, f"at most {most} in {precision}", fix)
-    if masks is not None and least_iou is not None and masks < least_iou:
-        found = f"gives masks whose mean IoU with the network's is {masks:.5f}"
+    if heads is None:
+        return
+    if least_iou is not None and heads.mask_iou < least_iou:
+        found = f"gives masks whose mean IoU with the network's is {heads.mask_iou:.5f}"
         raise ParityError(path, found, f"at least {least_iou} in {precision}", fix)
+    most = MOST_SCORE_CHANGE.get(precision, 1.0)
+    if not heads.score_change <= most:
+        found = f"changes the score of a detection by {heads.score_change:.5f}"
+        raise ParityError(path, found, f"at most {most} in {precision}", fix)

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from pl_distill.deploy.onnx_graph import Exportable, index_bits, open_graph, write_onnx
-from pl_distill.deploy.onnx_parity import GraphFile, OutputParity, ParityError, check_parity, compare, same_class
+from pl_distill.deploy.onnx_parity import (
+    GraphFile,
+    HeadsAgreement,
+    OutputParity,
+    ParityError,
+    check_parity,
+    compare,
+    same_class,
+)
 from pl_distill.errors import ConfigError
 
 pytest.importorskip("onnxruntime")
@@ -102,19 +110,30 @@ def test_any_number_of_animals_may_be_given(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cosine", "difference", "masks", "message"),
+    ("cosine", "difference", "heads", "message"),
     [
-        (0.99, 0.01, 1.0, "gives map with cosine 0.990000"),
-        (float("nan"), 0.01, 1.0, "cosine nan"),
-        (1.0, 1.0, 1.0, r"gives map wrong by 1\.0000 of its largest value"),  # twice the values
-        (1.0, 0.01, 0.98, "mean IoU"),
+        (0.99, 0.01, HeadsAgreement(1.0, 0.0), "gives map with cosine 0.990000"),
+        (float("nan"), 0.01, HeadsAgreement(1.0, 0.0), "cosine nan"),
+        (1.0, 1.0, HeadsAgreement(1.0, 0.0), r"gives map wrong by 1\.0000 of its largest value"),  # twice the values
+        (1.0, 0.01, HeadsAgreement(0.98, 0.0), "mean IoU"),
+        (
+            1.0,
+            0.01,
+            HeadsAgreement(1.0, 0.888),
+            r"changes the score of a detection by 0\.88800, expected at most 0\.02",
+        ),
+        (1.0, 0.01, HeadsAgreement(1.0, float("nan")), "changes the score of a detection by nan"),
     ],
 )
-def test_parity_names_what_is_wrong(tmp_path, cosine, difference, masks, message):
+def test_parity_names_what_is_wrong(tmp_path, cosine, difference, heads, message):
     outputs = [OutputParity("fine", 0.0, 0.0, 1.0), OutputParity("map", 0.1, difference, cosine)]
     with pytest.raises(ParityError, match=message):
-        check_parity(tmp_path / "x.onnx", "fp16", outputs, masks)
+        check_parity(tmp_path / "x.onnx", "fp16", outputs, heads)
 
 
 def test_good_figures_pass(tmp_path):
-    check_parity(tmp_path / "x.onnx", "fp32", [OutputParity("map", 0.0, 0.0, 1.0)], 0.9995)
+    outputs = [OutputParity("map", 0.0, 0.0, 1.0)]
+    check_parity(tmp_path / "x.onnx", "fp32", outputs, HeadsAgreement(0.9995, 0.0005))
+    check_parity(tmp_path / "x.onnx", "fp32", outputs, HeadsAgreement(float("nan"), 0.0))  # no mask was drawn
+    check_parity(tmp_path / "x.onnx", "int8", outputs, HeadsAgreement(0.5, 0.9))  # reported, not promised
+    check_parity(tmp_path / "x.onnx", "fp32", outputs, None)
