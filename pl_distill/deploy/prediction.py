@@ -6,7 +6,6 @@ does not use (`max_memory_reserved`), and the process's own memory. A device's e
 process, and none for the other two.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,10 +44,10 @@ class StreamMemory:
         return max(self.stage_bytes, key=lambda stage: self.stage_bytes[stage])
 
 
-def predict_stream(
-    model: Any, animals: int, frames: int, policy: PruningPolicy, *, fused_attention: bool = True
-) -> StreamMemory:
+def predict_stream(model: Any, animals: int, frames: int, policy: PruningPolicy) -> StreamMemory:
     """Stream `frames` empty frames with `animals` animals; to be called under `fake_tensors`, or with a real model.
+
+    Attention over CUDA tensors is counted as a fused kernel, as GPUs have it.
 
     Args:
         model: A deployed `Sam3VideoModel`, on any device.
@@ -56,7 +55,6 @@ def predict_stream(
         frames: Length of the stream, at least 2; those between the first and the last are not run, for
             each leaves the same.
         policy: What the session forgets.
-        fused_attention: Whether attention over CUDA tensors is counted as a fused kernel, as GPUs have it.
     """
     tracker, counter = AllocationTracker(), OperatorCounter()
     tracker.hold(model)
@@ -74,7 +72,7 @@ def predict_stream(
         counter.clear()
         stage = name
 
-    with FusedAttention() if fused_attention else nullcontext(), counter, tracker:
+    with FusedAttention(), counter, tracker:
         stream = ScriptedStream(model, animals, policy, enter)
         stream.step()
         enter("")

@@ -61,9 +61,9 @@ def build_student(factory: StudentFactory, teacher: Any, *, pyramids: bool, dtyp
     return student
 
 
-def build_embedder(dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Build the embedder on the meta device."""
-    with torch.device("meta"), _default_dtype(dtype):
+def build_embedder() -> nn.Module:
+    """Build the embedder on the meta device, in float32."""
+    with torch.device("meta"), _default_dtype(torch.float32):
         embedder: nn.Module = timm.create_model(EMBEDDER, pretrained=False, num_classes=0)
     return embedder.eval().requires_grad_(False)
 

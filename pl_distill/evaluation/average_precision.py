@@ -8,15 +8,14 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+HIT_IOU = 0.5
+"""From which overlap on a detection counts as a hit; that of PASCAL VOC."""
+
+
 class BoxScores:
-    """Collects detections of one word over pictures; matching as in PASCAL VOC: by falling score, each object once.
+    """Collects detections of one word over pictures; matching as in PASCAL VOC: by falling score, each object once."""
 
-    Args:
-        iou: From which overlap on a detection counts as a hit.
-    """
-
-    def __init__(self, iou: float = 0.5) -> None:
-        self.iou = iou
+    def __init__(self) -> None:
         self.objects = 0
         self._scores: list[Array] = []
         self._hits: list[NDArray[np.bool_]] = []
@@ -24,7 +23,7 @@ class BoxScores:
     @classmethod
     def join(cls, parts: Sequence["BoxScores"]) -> "BoxScores":
         """Return one over the pictures of all of `parts`, which there is at least one of."""
-        whole = cls(parts[0].iou)
+        whole = cls()
         whole.objects = sum(part.objects for part in parts)
         whole._scores = [scores for part in parts for scores in part._scores]
         whole._hits = [hits for part in parts for hits in part._hits]
@@ -46,7 +45,7 @@ class BoxScores:
         pairs = []
         for query in order:
             candidates = np.where(free, overlaps[query], -1.0)
-            if candidates.size and candidates.max() >= self.iou:
+            if candidates.size and candidates.max() >= HIT_IOU:
                 best = int(candidates.argmax())
                 free[best] = False
                 hits[query] = True

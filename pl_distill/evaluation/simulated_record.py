@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pl_distill.reid.outcomes import Kind, Outcome
+from pl_distill.reid.outcomes import Outcome
 from pl_distill.reid.record_schema import BEHAVIOURS, behaviour_column
 
 FIRST_DAY = date(2026, 1, 1)
 _TYPICAL_PERCENT = (45, 14, 9, 12, 10, 5, 2, 1, 2)  # of BEHAVIOURS, in that order
 _SLEEP, _WALK = BEHAVIOURS.index("sleep"), BEHAVIOURS.index("walk")
+_ONSET_DAYS = 5  # until lameness is complete
 _MEMORY = 0.6  # correlation of an animal's day with the day before
 
 
@@ -27,7 +28,6 @@ def simulate_hours(
     hours: Sequence[int] = tuple(range(24)),
     lame_from: Mapping[int, int] | None = None,
     walks: float = 0.6,
-    onset_days: int = 5,
 ) -> pd.DataFrame:
     """Make a record.
 
@@ -38,7 +38,6 @@ def simulate_hours(
         hours: Of each day that are recorded.
         lame_from: Number of an animal -> day on which it begins to walk less.
         walks: Share of its way that a lame animal still walks when lameness is complete.
-        onset_days: Days until then.
 
     Returns:
         Rows as `pl_distill.reid.record_files.read_hours` gives them.
@@ -60,7 +59,7 @@ def simulate_hours(
 
     vigour = np.ones((animals, days, 1))
     for animal, first in (lame_from or {}).items():
-        done = np.clip((np.arange(days) - first + 1) / onset_days, 0, 1)
+        done = np.clip((np.arange(days) - first + 1) / _ONSET_DAYS, 0, 1)
         vigour[animal, :, 0] = 1 - (1 - walks) * done
     seen = np.clip(rng.normal(3300, 200, shape), 0, 3600)
     budget = np.array(_TYPICAL_PERCENT) / 100 * np.stack([level(0.2, 0.15, 0.3) for _ in BEHAVIOURS], axis=-1)
@@ -94,14 +93,13 @@ def simulate_hours(
     return frame
 
 
-def draw_outcomes(animals: int, days: int, cases: int, seed: int, kind: Kind = "lameness") -> list[Outcome]:
-    """Draw animals and days of an outcome, no animal twice, late enough for a past of 45 days where there is one."""
+def draw_outcomes(animals: int, days: int, cases: int, seed: int) -> list[Outcome]:
+    """Draw animals and days of a lameness, no animal twice, late enough for a past of 45 days where there is one."""
     rng = np.random.default_rng((seed, 1))
     chosen = rng.choice(animals, cases, replace=False)
     when = rng.integers(min(45, days // 2), days, cases)
-    values = rng.normal(0.7, 0.1, cases) if kind == "growth" else np.ones(cases)
     first = np.datetime64(FIRST_DAY)
     return [
-        Outcome(f"animal-{number + 1:04d}", (first + int(day)).item(), kind, float(value))
-        for number, day, value in zip(chosen, when, values, strict=True)
+        Outcome(f"animal-{number + 1:04d}", (first + int(day)).item(), "lameness", 1.0)
+        for number, day in zip(chosen, when, strict=True)
     ]

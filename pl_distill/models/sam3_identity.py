@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -49,12 +48,11 @@ def trunk_sha256(model: Any) -> str:
     return tensors_sha256(sorted(model.detector_model.vision_encoder.backbone.state_dict().items()))
 
 
-def read_trunk_sha256(source: str | Path, *, dtype: torch.dtype = torch.float32) -> str:
-    """Return `trunk_sha256` of what `load_sam3` would load, one tensor at a time: nothing stays in memory.
+def read_trunk_sha256(source: str | Path) -> str:
+    """Return `trunk_sha256` of what `load_sam3` would load in float32, one tensor at a time: nothing stays in memory.
 
     Args:
         source: A folder or hub name, as for `load_sam3`.
-        dtype: Of the weights when loaded, whatever the file's.
     """
     files = weight_files(source)
 
@@ -62,7 +60,7 @@ def read_trunk_sha256(source: str | Path, *, dtype: torch.dtype = torch.float32)
         for key in sorted(key for key in files if key.startswith(TRUNK)):
             with safe_open(files[key], framework="pt") as file:
                 tensor = file.get_tensor(key)
-            yield key.removeprefix(TRUNK), tensor.to(dtype) if tensor.is_floating_point() else tensor
+            yield key.removeprefix(TRUNK), tensor.float() if tensor.is_floating_point() else tensor
 
     return tensors_sha256(tensors())
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+RING = 1.5  # tokens from a place to the neighbours that heads look at
+
 
 @torch.no_grad()
 def initialise_detector(model: Any, *, anchor_size: float = 0.2, prior: float = 0.05) -> None:
@@ -87,24 +89,23 @@ def initialise_tracker(model: Any) -> None:
 
 
 @torch.no_grad()
-def look_nearby(attention: Any, *, inverse_frequencies: Tensor, strength: float = 2.5, distance: float = 1.5) -> None:
+def look_nearby(attention: Any, *, inverse_frequencies: Tensor, strength: float = 2.5) -> None:
     """Bias an attention with axial rotary positions so that each head looks at one neighbourhood.
 
-    Head 0 looks at its own place, the last head everywhere, the others at places on a ring around them. A constant
+    Head 0 looks at its own place, the last head everywhere, the others at places on a `RING` around them. A constant
     query and key, rotated by their positions, meet in phase where the difference of positions equals the head's offset.
 
     Args:
         attention: Has `q_proj`, `k_proj` and `num_attention_heads`; its channels are pairs, x axis first.
         inverse_frequencies: (F,), of one axis; a head has 4F channels.
         strength: Length of query and key in each pair of channels.
-        distance: Radius of the ring, in tokens.
     """
     heads = attention.num_attention_heads
     frequencies = inverse_frequencies.cpu().float()
     query, key = torch.zeros(heads, 2, len(frequencies), 2), torch.zeros(heads, 2, len(frequencies), 2)
     for head in range(max(heads - 1, 1)):
         angle = 2 * math.pi * head / max(heads - 2, 1)
-        radius = 0.0 if head == 0 else distance
+        radius = 0.0 if head == 0 else RING
         for axis, offset in enumerate((radius * math.cos(angle), radius * math.sin(angle))):
             key[head, axis, :, 0] = strength
             query[head, axis, :, 0] = strength * torch.cos(offset * frequencies)

@@ -25,6 +25,7 @@ from pl_distill.reid.permutation import deal, effects_of, invert, log_arrangemen
 MIN_CASES = 3
 MIN_VALUES = 6  # of growth, which has no controls
 _ALIKE = 1e-3  # weights are gains in their own standard deviation: what differs at all is further apart
+_POWER = 0.8
 _ARRANGEMENTS_PER_LEVEL = 5  # so that the smallest possible p-value is a fifth of the level
 
 
@@ -179,11 +180,11 @@ def associate(
     )  # fmt: skip
 
 
-def detectable_effect(cases: int, controls: float, level: float = 0.05, power: float = 0.8) -> float:
-    """Give the smallest difference, in standard deviations, that one test of two groups finds with this power."""
+def detectable_effect(cases: int, controls: float, level: float = 0.05) -> float:
+    """Give the smallest difference, in standard deviations, that one test of two groups finds with a power of 0.8."""
     if cases < 1 or controls < 1:
         return float("inf")
-    return float(norm.ppf(1 - level / 2) + norm.ppf(power)) * sqrt(1 / cases + 1 / controls)
+    return float(norm.ppf(1 - level / 2) + norm.ppf(_POWER)) * sqrt(1 / cases + 1 / controls)
 
 
 def animals_needed(cases: int, level: float = 0.05) -> int:

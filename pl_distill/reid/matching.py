@@ -120,6 +120,8 @@ def match_frame(
     return matches
 
 
+_UNSURE_COST = 0.3  # of no verdict; a wrong one costs 1
+_STEPS = 25  # margins to try in a calibration, and twice as many thresholds
 _NEVER = -1e6
 """A score that no assignment takes while it can do otherwise."""
 
@@ -173,7 +175,7 @@ def verdicts(
     return above & sure, above & sure & (scores.argmax(1) == truth), above & ~sure
 
 
-def calibrate(scores: Scores, truth: NDArray[np.int64], unsure_cost: float = 0.3, steps: int = 25) -> Calibration:
+def calibrate(scores: Scores, truth: NDArray[np.int64]) -> Calibration:
     """Choose threshold and margin on validation queries; each query counts once as known and once as new.
 
     As new it is asked without its own animal: the gallery then holds everybody but it.
@@ -181,8 +183,6 @@ def calibrate(scores: Scores, truth: NDArray[np.int64], unsure_cost: float = 0.3
     Args:
         scores: (Q, A) of queries with a gallery that holds their animals; A at least 3.
         truth: (Q,) columns of the right animals.
-        unsure_cost: What no verdict costs; a wrong one costs 1.
-        steps: Thresholds and margins to try, each.
 
     Raises:
         ConfigError: There are no queries, or fewer than three animals.
@@ -198,17 +198,17 @@ def calibrate(scores: Scores, truth: NDArray[np.int64], unsure_cost: float = 0.3
     pool = np.concatenate((scores.max(1), without.max(1)))
     ordered = np.sort(scores, axis=1)
     margins = np.unique(
-        np.concatenate(([0.0], np.quantile(ordered[:, -1] - ordered[:, -2], np.linspace(0, 0.5, steps))))
+        np.concatenate(([0.0], np.quantile(ordered[:, -1] - ordered[:, -2], np.linspace(0, 0.5, _STEPS))))
     )
     best: Calibration | None = None
     best_cost = np.inf
-    for threshold in np.quantile(pool, np.linspace(0, 1, 2 * steps)):
+    for threshold in np.quantile(pool, np.linspace(0, 1, 2 * _STEPS)):
         for margin in margins:
             policy = MatchPolicy(float(np.clip(threshold, -1, 1)), float(margin))
             taken, right, unsure = verdicts(scores, truth, policy)
             merged, _, unsure_new = verdicts(without, nobody, policy)
             wrong, false_new = taken & ~right, ~taken & ~unsure
-            cost = (wrong | false_new).mean() + merged.mean() + unsure_cost * (unsure.mean() + unsure_new.mean())
+            cost = (wrong | false_new).mean() + merged.mean() + _UNSURE_COST * (unsure.mean() + unsure_new.mean())
             if cost < best_cost:
                 shares = (100 * float(part.mean()) for part in (right, false_new, wrong, merged))
                 right_, new_, wrong_, merge_ = shares

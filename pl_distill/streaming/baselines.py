@@ -83,6 +83,10 @@ class _Followed:
     unmatched: int = 0
 
 
+LEAST_IOU = 0.3
+"""Of an animal's boxes in two frames; SORT's value."""
+
+
 class DetectionTracker:
     """The detector of SAM 3 in every frame, joined by the overlap of boxes: no memory, no tracker network.
 
@@ -93,7 +97,6 @@ class DetectionTracker:
         model: A `Sam3VideoModel`; it is neither changed nor copied.
         prompt: What to look for.
         preprocessing: What the model expects of its input.
-        min_iou: Least overlap of an animal's boxes in two frames; SORT's value.
         patience: An identity ends after so many frames without a detection.
     """
 
@@ -102,12 +105,11 @@ class DetectionTracker:
         model: Any,
         prompt: PromptEmbedding,
         preprocessing: Preprocessing,
-        min_iou: float = 0.3,
         patience: int = 6,
     ) -> None:
         policy = PruningPolicy(retirement=None)
         self.model = Sam3Stream.of(model, policy)
-        self.preprocessing, self.min_iou, self.patience = preprocessing, min_iou, patience
+        self.preprocessing, self.patience = preprocessing, patience
         parameter = next(model.parameters())
         self._session = StreamingSession(
             model.config, prompt, policy, device=parameter.device, dtype=parameter.dtype
@@ -168,7 +170,7 @@ class DetectionTracker:
             old = torch.from_numpy(np.stack([self._followed[track].box_xyxy for track in live]))
             iou = box_iou(torch.from_numpy(boxes), old).numpy()
             for row, column in zip(*linear_sum_assignment(iou, maximize=True), strict=True):
-                if iou[row, column] >= self.min_iou:
+                if iou[row, column] >= LEAST_IOU:
                     ids[row] = live[column]
         for row, box in enumerate(boxes):
             if ids[row] is None and scores[row] >= self.model.new_det_thresh:
