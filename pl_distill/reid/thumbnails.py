@@ -77,13 +77,22 @@ class Thumbnails:
         found: dict[str, dict[date, Path]] = {}
         for path in sorted(self._folder.glob("*/*.jpg")):
             ours = _NAME.fullmatch(path.name)
-            if ours is None:  # of somebody else, such as the ._ files of a Mac
+            day = None if ours is None else _day(ours[1])
+            if ours is None or day is None:  # of somebody else, such as the ._ files of a Mac
                 continue
-            told, track = ours.groups()
+            track = ours[2]
             owner: str | None = path.parent.name
             if track is not None and self._owners is not None:
                 animal = self._owners.get(int(track))
                 owner = None if animal is None else file_name_of(animal)
             if owner is not None:
-                found.setdefault(owner, {}).setdefault(date(*map(int, told.split("_"))), path)
+                found.setdefault(owner, {}).setdefault(day, path)
         return found
+
+
+def _day(name: str) -> date | None:
+    """Read a day as it stands in a name, such as 2026_03_01; None where the calendar has none of that name."""
+    try:
+        return date(*map(int, name.split("_")))
+    except ValueError:
+        return None

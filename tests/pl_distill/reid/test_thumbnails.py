@@ -73,7 +73,9 @@ def test_a_plain_name_is_that_of_its_folder(tmp_path, name):
     assert (tmp_path / "thumbnails" / name / "1970_01_01.jpg").exists()
 
 
-@pytest.mark.parametrize("name", ["._1970_01_01-track0.jpg", "rosa.jpg", "1970_01_01-track0 copy.jpg"])
+@pytest.mark.parametrize(
+    "name", ["._1970_01_01-track0.jpg", "rosa.jpg", "1970_02_30-track0.jpg", "1970_01_01-track0 copy.jpg"]
+)
 def test_pictures_of_somebody_else_beside_ours_are_passed_by(herd, name):
     Thumbnails(herd.path).offer("rosa", 0.0, GREY, 0)
     next(herd.path.glob("thumbnails/rosa/*.jpg")).with_name(name).write_bytes(b"")
