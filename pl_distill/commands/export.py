@@ -38,7 +38,7 @@ def export(
     Of a student, everything that it replaces becomes one graph, trunk and both necks: images (1, 3, S, S) in SAM 3's
     normalisation in, six levels out. Of an embedder: crops (N, 3, S, S) of 0..1 in, embeddings and features out. Of a
     behaviour head: windows of features, motion and presence in, logits out. A graph that disagrees is not written: in
-    fp32 and fp16 each output, and the masks that the real heads draw from it, have to agree; int8 is reported.
+    fp32 and fp16 each output, and the masks and scores that the real heads make of it, have to agree; int8 is reported.
     Example: pl-distill export --model runs/demo/student --out student.onnx --precision fp16
     Example: pl-distill export --what embedder --model pen_embedder --out embedder.onnx
     Example: pl-distill export --what behaviour --model pen_behaviour --out behaviour.onnx
@@ -47,7 +47,7 @@ def export(
         model: A student (a folder, shipped, a checkpoint or a bundle), or a SAM 3, whose trunk and necks are then
             written; with --what embedder or behaviour one of these, as `track` takes it.
         out: File to write.
-        teacher: The SAM 3 whose heads draw the masks; a student knows its own.
+        teacher: The SAM 3 whose heads draw masks and give scores; a student knows its own.
         what: Which network.
         precision: fp32; fp16; int8 (weights quantised, activations by each call's range); int8-static (both quantised
             before, activations by the ranges on other pictures of a pen).
@@ -80,11 +80,7 @@ def export(
         print(f"{'output':<18}{'largest difference':>20}{'relative':>12}{'cosine':>12}")
         for one in outputs:
             print(f"{one.name:<18}{one.largest_difference:>20.6f}{one.relative_difference:>12.6f}{one.cosine:>12.7f}")
-        said = (
-            f"{reading:.5f}"
-            if heads is None
-            else f"{heads.mask_iou:.5f}, largest change of a score {heads.score_change:.5f}"
-        )
+        said = f"{reading:.5f}" if heads is None else str(heads)
         print(f"\n{task.reading} {said}, {task.of}")
         if heads is not None and math.isnan(heads.mask_iou):
             print("warning: the heads drew no mask on them: levels and scores alone were compared", file=sys.stderr)

@@ -23,7 +23,7 @@ LEAST_MASK_IOU = {"fp32": 0.999, "fp16": 0.99}
 MOST_SCORE_CHANGE = {"fp32": 0.001, "fp16": 0.02}
 MOST_DIFFERENCE = {"fp32": 1e-3, "fp16": 0.05}  # over the output's largest value: a cosine does not see its scale
 """What parity asks for; int8 is reported, not promised."""
-BEST = 8  # detections of a picture, those with the highest scores
+BEST = 8  # queries of a picture, those with the highest scores
 MOST_SIZE = 1.2  # times the weights, where all of them are of the precision's size
 
 
@@ -109,16 +109,19 @@ class HeadsAgreement:
 
     Args:
         mask_iou: Mean over masks that are not empty in both, 0 to 1; NaN where all are.
-        score_change: Of a detection, 0 to 1, the largest.
+        score_change: Of a query, 0 to 1, the largest; one that the network thinks nothing of may be a false detection.
     """
 
     mask_iou: float
     score_change: float
 
+    def __str__(self) -> str:
+        return f"{self.mask_iou:.5f}, largest change of a score {self.score_change:.5f}"
+
 
 @torch.inference_mode()
 def heads_agreement(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Tensor]) -> HeadsAgreement:
-    """Compare scores and masks behind both encoders, of the `BEST` queries of each picture in the eager model's order.
+    """Compare all queries' scores behind both encoders, and the masks of each picture's `BEST` in the eager model.
 
     Args:
         sam3: With the eager encoder.
@@ -141,7 +144,7 @@ def heads_agreement(sam3: Any, exported: Any, prompt: Any, pictures: Sequence[Te
             if order is None:
                 order = output.pred_logits[0].topk(min(BEST, output.pred_logits.shape[1])).indices
             masks.append(output.pred_masks[0][order] > 0)
-            scores.append(output.pred_logits[0][order].sigmoid() * output.presence_logits[0].sigmoid())
+            scores.append(output.pred_logits[0].sigmoid() * output.presence_logits[0].sigmoid())
         both, either = (masks[0] & masks[1]).flatten(1).sum(1), (masks[0] | masks[1]).flatten(1).sum(1)
         drawn = either > 0
         ious += (both[drawn] / either[drawn]).tolist()
