@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from datamodules.behaviour_windows import Window
-from datamodules.files import atomic_path, write_json
+from datamodules.files import atomic_directory, write_json
 from datamodules.motion import MOTION
 from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError, ConfigError
@@ -40,8 +40,6 @@ class FrameHead(nn.Module):
         hidden: Width.
         dropout: Part of the hidden values that training sets to 0.
         feature_dropout: The same of the features.
-        motion: Whether the moment's motion is looked at beside the features.
-        pictures: Whether the features are looked at; without them it is the baseline of geometry and motion.
     """
 
     def __init__(
@@ -52,17 +50,13 @@ class FrameHead(nn.Module):
         hidden: int = 192,
         dropout: float = 0.2,
         feature_dropout: float = 0.5,
-        motion: bool = False,
-        pictures: bool = True,
     ) -> None:
         super().__init__()
         self.window = window
-        self.motion, self.pictures = motion, pictures
-        width = features * pictures + len(MOTION) * motion
         self.layers = nn.Sequential(
-            nn.LayerNorm(width),
+            nn.LayerNorm(features),
             nn.Dropout(feature_dropout),
-            nn.Linear(width, hidden),
+            nn.Linear(features, hidden),
             nn.GELU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, hidden),
@@ -76,15 +70,13 @@ class FrameHead(nn.Module):
 
         Args:
             features: Shape (B, T, F).
-            motion: Shape (B, T, len(MOTION)).
+            motion: Shape (B, T, len(MOTION)); not looked at.
             present: Shape (B, T), bool; False where the animal was not seen.
 
         Returns:
             Shape (B, classes).
         """
-        now = self.window.past
-        parts = ([features[:, now]] if self.pictures else []) + ([motion[:, now]] if self.motion else [])
-        logits: Tensor = self.layers(torch.cat(parts, -1))
+        logits: Tensor = self.layers(features[:, self.window.past])
         return logits
 
 
@@ -204,6 +196,7 @@ class BehaviourModel:
         fps: Observations per second that it was trained on.
         embedder: Identity of the embedder whose features it was trained on.
         labels: The class of every raw label of its training, None for those that were dropped.
+        arguments: What builds the head again, beside its window.
     """
 
     head: nn.Module
@@ -213,6 +206,7 @@ class BehaviourModel:
     fps: float
     embedder: str
     labels: Mapping[str, str | None] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def class_of(self, raw: str) -> str | None:
         """Return the class of a raw label, None for one that was dropped.
@@ -224,45 +218,45 @@ class BehaviourModel:
     @cached_property
     def identity(self) -> str:
         """SHA-256 over everything that its answers depend on."""
-        said = (self.kind, self.classes, self.window.past, self.window.future, self.fps, self.embedder)
+        built = sorted(self.arguments.items())
+        said = (self.kind, built, self.classes, self.window.past, self.window.future, self.fps, self.embedder)
         return tensors_sha256(sorted(self.head.state_dict().items()), repr(said).encode())
 
 
-def save_behaviour(folder: Path, model: BehaviourModel, arguments: dict[str, Any]) -> None:
+def save_behaviour(folder: Path, model: BehaviourModel) -> None:
     """Write a head in float16 as `load_behaviour` reads it.
 
     Args:
-        folder: Is made if need be.
+        folder: Is made, or replaced as a whole: new weights under an old description would name everything wrong.
         model: The head.
-        arguments: What builds the head again, beside its window.
     """
     weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.head.state_dict().items()}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
     content = {
         "model_type": MODEL_TYPE,
         "kind": model.kind,
-        "arguments": arguments,
+        "arguments": dict(model.arguments),
         "window": asdict(model.window),
         "classes": list(model.classes),
         "labels": dict(model.labels),
         "fps": model.fps,
         "embedder": model.embedder,
     }
-    write_json(folder / CONFIG, content)
+    with atomic_directory(folder, replace=True) as partial:
+        save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
+        write_json(partial / CONFIG, content)
 
 
 def load_behaviour(source: str | Path = PEN_BEHAVIOUR) -> BehaviourModel:
     """Load a head, in float32 and eval mode.
 
     Args:
-        source: A shipped one (``pen_behaviour``) or a folder.
+        source: A folder, or a shipped one (``pen_behaviour``).
 
     Raises:
         CheckpointError: There is none, it is damaged, or its weights do not fit its description.
     """
     shipped = shipped_models(MODEL_TYPE)
-    folder = shipped.get(str(source), Path(source))
+    folder = Path(source) if Path(source).is_dir() else shipped.get(str(source), Path(source))
     fix = "Give the folder that a training of behaviour/*.yaml exported, or a shipped one: " + (
         ", ".join(shipped) or "none"
     )
@@ -271,20 +265,24 @@ def load_behaviour(source: str | Path = PEN_BEHAVIOUR) -> BehaviourModel:
         weights = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
         if content.get("model_type") != MODEL_TYPE:
             raise CheckpointError(folder / CONFIG, f"describes {content.get('model_type')!r}", repr(MODEL_TYPE), fix)
-        window = Window(**content["window"])
-        head = HEADS[content["kind"]](window=window, **content["arguments"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(folder, f"cannot be read ({error})", "a behaviour head", fix) from error
-    load_strictly(head, weights, folder / WEIGHTS)
-    return BehaviourModel(
-        head.eval(),
-        content["kind"],
-        tuple(content["classes"]),
-        window,
-        float(content["fps"]),
-        str(content["embedder"]),
-        content.get("labels", {}),
-    )
+        window, arguments = Window(**content["window"]), dict(content["arguments"])
+        model = BehaviourModel(
+            HEADS[content["kind"]](window=window, **arguments).eval(),
+            content["kind"],
+            tuple(content["classes"]),
+            window,
+            float(content["fps"]),
+            str(content["embedder"]),
+            dict(content.get("labels", {})),
+            arguments,
+        )
+        if len(model.classes) != arguments["classes"]:
+            raise ValueError(f"{len(model.classes)} names for {arguments['classes']} classes")
+    except (OSError, AttributeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(folder, f"cannot be read ({reason})", "a behaviour head", fix) from error
+    load_strictly(model.head, weights, folder / WEIGHTS)
+    return model
 
 
 def require_embedder(model: BehaviourModel, identity: str) -> None:

@@ -37,7 +37,7 @@ class NamedBehaviours(NamedTuple):
 class _Seen(NamedTuple):
     tick: int
     ids: tuple[int, ...]
-    pieces: NDArray[np.int64]  # of each animal's course, (N,): another one where it jumped or was renamed
+    pieces: NDArray[np.int64]  # of each animal's course, (N,): another one where it jumped, was renamed or resized
     boxes_xyxy: NDArray[np.float32]
     lies: NDArray[np.float32]
     features: Tensor  # (N, F)
@@ -71,6 +71,7 @@ class BehaviourStream:
         self._seen: deque[_Seen] = deque()
         self._courses: dict[int, _Course] = {}
         self._pieces = 0
+        self._frame_size: tuple[int, int] | None = None
         self._done = -1  # the last tick that was named
 
     def push(
@@ -91,12 +92,16 @@ class BehaviourStream:
             boxes_xyxy: Shape (N, 4), pixels.
             lies: Shape (N, len(LIE)): see `datamodules.lies`.
             features: What the embedder gave, (N, F).
-            frame_size: Height and width of the frame.
+            frame_size: Height and width of the frame. Where it changes, the past is of other pixels: every animal
+                begins another course.
             renamed: Those of the ids that were another track's until now, whose past is not this animal's here.
         """
         if self._seen and tick <= self._seen[-1].tick:
             raise ValueError(f"tick {tick} follows {self._seen[-1].tick}")
         height, width = frame_size
+        if frame_size != self._frame_size:
+            self._courses.clear()
+            self._frame_size = frame_size
         for one in renamed:
             self._courses.pop(one, None)
         pieces = np.array([self._piece(tick, *one) for one in zip(ids, boxes_xyxy, strict=True)], np.int64)

@@ -1,7 +1,7 @@
 """Weights on disk, read with care: no pickled code is run, and keys and shapes must fit exactly."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,20 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str 
         CheckpointError: As for `check_fit`, or a weight is not finite.
     """
     check_fit(module, tensors, source)
-    wrong = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    check_finite(tensors.items(), source)
+    module.load_state_dict(tensors, strict=True)
+
+
+def check_finite(weights: Iterable[tuple[str, Tensor]], source: str | Path) -> None:
+    """See that no weight is NaN or infinite: a network answers that with silence, or fails frames later.
+
+    Raises:
+        CheckpointError: Names the first that are.
+    """
+    wrong = [key for key, tensor in weights if tensor.is_floating_point() and not tensor.isfinite().all()]
     if wrong:
         fix = "Take a checkpoint from before the training went wrong, or copy the file again."
         raise CheckpointError(source, f"has NaN or infinity in {_first(wrong)}", "finite weights", fix)
-    module.load_state_dict(tensors, strict=True)
 
 
 def _shape(tensor: Any) -> tuple[int, ...] | None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -62,13 +62,50 @@ def save_embedder(
 
 def read_cropping(name: str) -> Cropping:
     """Read how animals are cut out for an embedder; the default where nothing says so."""
-    stored = read_json(name, CROPPING)
+    stored = {} if (found := read_json(name, CROPPING)) is None else found
     try:
-        return Cropping() if stored is None else Cropping(**stored)
+        cropping = Cropping(**stored)
+        numbers = (cropping.margin, cropping.blank_background)
+        if not all(map(_is_number, numbers)) or type(cropping.align) is not bool:
+            raise TypeError(f"found {stored}")
     except TypeError as error:
+        expected = "numbers margin and blank_background, and align true or false"
         raise CheckpointError(
-            f"{name}/{CROPPING}", f"is not understood ({error})", "margin, blank_background, align", "Copy it again."
+            f"{name}/{CROPPING}", f"is not understood ({error})", expected, "Copy it again."
         ) from error
+    return cropping
+
+
+def read_preprocessing(
+    name: str, image_size: int
+) -> tuple[int, tuple[float, float, float], tuple[float, float, float]]:
+    """Read the side of an embedder's pictures, and mean and standard deviation of their three channels.
+
+    Args:
+        name: Folder or hub name of the embedder.
+        image_size: The side where nothing says so.
+    """
+    stored = read_json(name, PREPROCESSOR) or {}
+    size = stored.get("size") or {}
+    side = size.get("height", image_size) if isinstance(size, dict) else size
+    channels = [stored.get("image_mean", list(IMAGENET_MEAN)), stored.get("image_std", list(IMAGENET_STD))]
+    if type(side) is not int or side <= 0 or not all(map(_is_triple, channels)) or not all(channels[1]):
+        raise CheckpointError(
+            f"{name}/{PREPROCESSOR}",
+            f"says size {stored.get('size')!r}, image_mean {channels[0]!r} and image_std {channels[1]!r}",
+            "a side in pixels, and three numbers each, those of image_std not 0",
+            "Copy it again.",
+        )
+    mean, std = (cast(tuple[float, float, float], tuple(map(float, channel))) for channel in channels)
+    return side, mean, std
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_triple(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
 
 
 def read_json(name: str, file: str) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 What differs from both libraries: a missing, unexpected or misshapen tensor is an error.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,18 @@ from safetensors.torch import load_file
 from datamodules.crops import Cropping
 from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError
-from pl_distill.models.checkpoints import load_strictly
-from pl_distill.models.dinov3 import (
-    FAMILY,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    TIMM_FAMILY,
-    TimmBackbone,
-    TransformersBackbone,
-)
+from pl_distill.models.checkpoints import check_finite, load_strictly
+from pl_distill.models.dinov3 import FAMILY, TIMM_FAMILY, TimmBackbone, TransformersBackbone
 from pl_distill.models.embedder import Embedder, PatchHead
-from pl_distill.models.embedder_files import HEAD, PREPROCESSOR, find_file, read_cropping, read_json, unreadable
-from pl_distill.models.sam3_source import quiet_transformers
+from pl_distill.models.embedder_files import (
+    HEAD,
+    find_file,
+    read_cropping,
+    read_json,
+    read_preprocessing,
+    unreadable,
+)
+from pl_distill.models.sam3_source import is_hub_name, quiet_transformers
 
 PEN_EMBEDDER = "pen_embedder"
 
@@ -45,7 +44,8 @@ def load_embedder(
         cropping: How animals are cut out for it; None takes what is stored beside it, or the default.
 
     Raises:
-        CheckpointError: There is no such thing, it is damaged, of another family, or its tensors do not fit.
+        CheckpointError: There is no such thing, it is damaged, of another family, or its tensors do not fit or are not
+            finite.
     """
     name = str(source)
     shipped = shipped_models(*FAMILY)
@@ -54,7 +54,7 @@ def load_embedder(
             name = str(shipped[name])
         elif timm.is_model(name) and TIMM_FAMILY in name:
             return _load_timm(name, name, cropping or Cropping()).to(device)
-        elif not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+        elif not is_hub_name(name):
             raise CheckpointError(
                 name,
                 "is no folder",
@@ -86,7 +86,7 @@ def _load_transformers(name: str, model_type: str, cropping: Cropping) -> Embedd
             model, report = model_class.from_pretrained(
                 name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             )
-    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+    except Exception as error:  # transformers has no type of its own for values that it cannot use
         raise unreadable(name, error) from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(report[problem])
@@ -97,16 +97,13 @@ def _load_transformers(name: str, model_type: str, cropping: Cropping) -> Embedd
             raise CheckpointError(
                 name, f"{found[problem]} {first}{more}", "the tensors that config.json asks for", "Copy it again."
             )
-    preprocessing = read_json(name, PREPROCESSOR) or {}
-    size = preprocessing.get("size") or {}
-    image_size = size.get("height", config.image_size) if isinstance(size, dict) else size
-    mean = tuple(preprocessing.get("image_mean", IMAGENET_MEAN))
-    std = tuple(preprocessing.get("image_std", IMAGENET_STD))
+    check_finite(model.named_parameters(), name)
+    image_size, mean, std = read_preprocessing(name, config.image_size)
     architecture = {key: getattr(config, key) for key in _SHAPES if hasattr(config, key)}
     backbone = TransformersBackbone(model)
-    head = _read_head(name, backbone, int(image_size))
+    head = _read_head(name, backbone, image_size)
     dimension = backbone.dimension if head is None else head.out_features // 2
-    return Embedder(backbone, architecture, dimension, int(image_size), cropping, mean, std, head)
+    return Embedder(backbone, architecture, dimension, image_size, cropping, mean, std, head)
 
 
 _SHAPES = (
@@ -140,6 +137,7 @@ def _load_timm(spelled: str, name: str, cropping: Cropping) -> Embedder:
         LocalEntryNotFoundError,
     ) as error:
         raise unreadable(name, error) from error
+    check_finite(model.named_parameters(), name)
     settings: dict[str, Any] = model.pretrained_cfg
     architecture = {"timm": str(settings.get("architecture", name)).split(".")[0]}
     size = int(settings["input_size"][-1])

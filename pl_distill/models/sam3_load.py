@@ -16,6 +16,7 @@ from transformers.image_utils import PILImageResampling
 
 from datamodules.preprocessing import Preprocessing
 from pl_distill.errors import CheckpointError
+from pl_distill.models.checkpoints import check_finite
 from pl_distill.models.sam3_config import Sam3Geometry
 from pl_distill.models.sam3_source import check_source, find_file, quiet_transformers, weight_files
 
@@ -82,7 +83,8 @@ def load_sam3(
         The model with ``detector_model.geometry_encoder`` set to None and, unless asked for, the text encoder too.
 
     Raises:
-        CheckpointError: The source is missing or damaged, of another architecture, or lacks, adds or reshapes a tensor.
+        CheckpointError: The source is missing or damaged, of another architecture, lacks, adds or reshapes a tensor,
+            or has one that is not finite.
     """
     name = check_source(source)
     config = load_config(source)
@@ -101,7 +103,8 @@ def load_sam3(
                 "Download or copy it again.",
             ) from error
     _check_keys(name, report, files)
-    # The two classes above exist for their constructors; from here on it is the stock model, also when it is saved.
+    check_finite(model.named_parameters(), name)
+    # The three classes above exist for their constructors; from here on it is the stock model, also when it is saved.
     model.__class__ = Sam3VideoModel
     return model.to(device)
 

@@ -15,6 +15,7 @@ from transformers import Sam3VideoConfig
 from transformers.models.sam3.modeling_sam3 import Sam3VisionNeck
 
 from pl_distill.errors import CheckpointError
+from pl_distill.models.checkpoints import check_finite
 from pl_distill.models.sam3_load import load_config
 from pl_distill.models.sam3_source import weight_files
 
@@ -55,7 +56,7 @@ def load_necks(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Nec
         dtype: Of every weight.
 
     Raises:
-        CheckpointError: A tensor is missing or has another shape than the configuration says.
+        CheckpointError: A tensor is missing, has another shape than the configuration says, or is not finite.
     """
     files = weight_files(source)
     with torch.device("meta"):
@@ -77,6 +78,7 @@ def load_necks(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Nec
                 "Give the folder with the matching config.json.",
             )
         weights[name] = tensor.to(dtype)
+    check_finite(weights.items(), source)
     necks.load_state_dict(weights, strict=True, assign=True)
     return necks.requires_grad_(False).eval()
 

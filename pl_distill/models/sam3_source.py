@@ -96,7 +96,13 @@ def weight_files(source: str | Path) -> dict[str, Path]:
                 'JSON with the mapping "weight_map", from tensors to files',
                 "Copy or download it again.",
             ) from error
-        paths = [path for name in names if (path := find_file(source, name)) is not None]
+        found_at = {name: find_file(source, name) for name in names}
+        paths = [path for path in found_at.values() if path is not None]
+        if len(paths) < len(found_at):
+            gone = next(name for name, path in found_at.items() if path is None)
+            raise CheckpointError(
+                index, f"names {gone}, which is not there", "every file of the index", "Copy or download it again."
+            )
     found: dict[str, Path] = {}
     for path in paths:
         try:

@@ -222,7 +222,8 @@ def _recall(tracker: Any, memories: Mapping[int, FrameMemory], frame: int, objec
     """Put in a row what transformers would read at `frame`: tokens, their positions, how many of them are pointers."""
     config = tracker.config
     conditioning = {time: memory for time, memory in memories.items() if memory.conditioning}
-    nearest = sorted(conditioning, key=lambda time: frame - time)[: config.max_cond_frame_num]
+    most = None if config.max_cond_frame_num == -1 else config.max_cond_frame_num  # -1: of all
+    nearest = sorted(conditioning, key=lambda time: frame - time)[:most]
     chosen = [(0, conditioning[time]) for time in nearest]
     for back in range(tracker.num_maskmem - 1, 0, -1):
         memory = memories.get(frame - back)

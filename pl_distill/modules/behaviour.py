@@ -293,7 +293,8 @@ class BehaviourModule(ExportedModule):
         """Write the head as `load_behaviour` reads it."""
         data = self.data
         model = BehaviourModel(
-            self.net, self.kind, data.class_names, data.window, data.fps, data.embedder["identity"], data.classes
-        )
-        save_behaviour(Path(folder), model, self.arguments)
+            self.net, self.kind, data.class_names, data.window, data.fps, data.embedder["identity"], data.classes,
+            self.arguments,
+        )  # fmt: skip
+        save_behaviour(Path(folder), model)
         return Path(folder)

@@ -117,7 +117,8 @@ class PruningPolicy:
 
     Args:
         mode: ``exact`` drops what no later frame reads: not one bit of the output changes, and memory grows by one
-            pointer (1 kB) for every frame in which an animal was reconditioned. ``bounded`` drops the pointers of old
+            pointer (1 kB) for every frame in which an animal was reconditioned, and the time of a frame with it.
+            ``bounded`` drops the pointers of old
             conditioning frames too: strictly bounded per live animal, and the same bits until an animal has more
             conditioning frames than the model attends to (4). ``none`` drops nothing: megabytes per frame, for
             comparison only.

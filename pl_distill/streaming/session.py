@@ -15,6 +15,7 @@ from transformers import Sam3VideoConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
+from pl_distill.errors import ConfigError
 from pl_distill.models.prompts import PromptEmbedding
 from pl_distill.streaming.policy import PruningPolicy
 
@@ -52,7 +53,15 @@ class MemoryWindow:
 
         Args:
             recondition_every: Every n-th frame may become a conditioning frame; 0: none but an animal's first.
+
+        Raises:
+            ConfigError: There is no such frame: it reads all conditioning frames, and their number grows.
         """
+        if self.conditioning is None and recondition_every:
+            raise ConfigError(
+                "max_cond_frame_num", "is -1: memory and time grow with every reconditioned frame", "a limit",
+                "Set it in the model's config.json; SAM 3's is 4.",
+            )  # fmt: skip
         further = 0 if self.conditioning is None else self.conditioning - 1
         return max(further * recondition_every + self.memories, self.pointers) + 1
 
@@ -87,6 +96,9 @@ class StreamingSession(Sam3VideoInferenceSession):  # type: ignore[misc]  # tran
         policy: What to forget.
         device: Where everything is.
         dtype: Of the model.
+
+    Raises:
+        ConfigError: The policy is to bound what the model does not.
     """
 
     def __init__(
@@ -103,6 +115,11 @@ class StreamingSession(Sam3VideoInferenceSession):  # type: ignore[misc]  # tran
         )
         self.policy = policy
         self.window = MemoryWindow.of(config)
+        if policy.mode == "bounded" and self.window.conditioning is None and policy.window_frames is None:
+            raise ConfigError(
+                "policy.mode", "is bounded, but the model reads all conditioning frames (max_cond_frame_num -1)",
+                "a limit of them", "Set policy.window_frames, or max_cond_frame_num in the model's config.json.",
+            )  # fmt: skip
         self.processed_frames = FrameStore(self.window.pointers + 1 if policy.full_window else 0)
         self.obj_with_new_inputs: list[int] = []
         self._position: Tensor | None = None

@@ -4,6 +4,7 @@ import logging
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 
 from datamodules.clip import Image
@@ -23,12 +24,12 @@ logger = logging.getLogger(__name__)
 
 
 class StreamingTracker:
-    """Follows every animal that a prompt names, frame by frame, in bounded memory.
+    """Follows every animal that a prompt names, frame by frame; with ``mode="bounded"`` for as long as you like.
 
     Example::
 
         model, prompt = load_sam3(folder), choose_prompt(load_prompts(folder), "pig")
-        tracker = StreamingTracker(model, prompt, load_preprocessing(folder))
+        tracker = StreamingTracker(model, prompt, load_preprocessing(folder), PruningPolicy(mode="bounded"))
         for frame in clip.frames():
             tracks = tracker.update(frame.image, frame.timestamp_s)
 
@@ -77,11 +78,22 @@ class StreamingTracker:
 
         Raises:
             ValueError: The frame has another shape or dtype.
+            RuntimeError: The tracker is closed, or was stopped in the middle of a frame, by an error or an interrupt:
+                its records of who is alive may contradict each other until `reset`.
         """
         if self.model is None:
             raise RuntimeError("the tracker is closed")
+        if self._is_torn:
+            raise RuntimeError("the tracker was stopped in the middle of a frame: call reset() to begin anew")
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype.name != "uint8":
             raise ValueError(f"frame is {frame.dtype} of shape {frame.shape}, expected uint8 of shape (H, W, 3)")
+        self._is_torn = True
+        contiguous = np.ascontiguousarray(frame)  # torch refuses a view with reversed channels, as OpenCV's users give
+        tracks = self._track(self.model, contiguous, timestamp_s)
+        self._is_torn = False
+        return tracks
+
+    def _track(self, model: Sam3Stream, frame: Image, timestamp_s: float) -> Tracks:
         number = self._taken
         self._taken += 1
         shows_something = self._watch.look(frame, timestamp_s)
@@ -90,7 +102,7 @@ class StreamingTracker:
         self._end_after_pause(number, timestamp_s)
         with torch.inference_mode():
             pixels = self.preprocessing(frame)
-            output = self.model(inference_session=self.session, frame=pixels, frame_idx=self.frames)
+            output = model(inference_session=self.session, frame=pixels, frame_idx=self.frames)
             tracks = to_tracks(output, frame.shape[0], frame.shape[1], self._retire(number))
             self.session.prune(self.frames)
         self.frames += 1
@@ -99,7 +111,7 @@ class StreamingTracker:
             tracks = self._recognition.identify(frame, tracks, timestamp_s, number)
         if not self.policy.fuse_boxes:
             return tracks
-        shown = {self._shown_as(track): box for track, box in self.model.detected.items()}
+        shown = {self._shown_as(track): box for track, box in model.detected.items()}
         return with_mean_boxes(tracks, shown)
 
     def session_bytes(self) -> int:
@@ -116,6 +128,7 @@ class StreamingTracker:
         if self.model is None:
             raise RuntimeError("the tracker is closed")
         self.frames = 0  # given to the model so far
+        self._is_torn = False  # whether a frame was begun and not finished
         self._taken = 0  # blank ones that the model was not shown among them, as whoever gives the frames counts
         self.session = StreamingSession(
             self.model.config, self.prompt, self.policy, device=self._device, dtype=self._dtype
@@ -132,7 +145,7 @@ class StreamingTracker:
         """Let go of the model and of all memory; the tracker cannot be used again."""
         if self.model is not None:
             self.reset()
-            self.model = None
+            self.model = self.embedder = self._recognition = None
 
     def __enter__(self) -> "StreamingTracker":
         return self

@@ -52,7 +52,7 @@ class CameraWatch:
         sample = frame[::_STEP, ::_STEP].reshape(-1, 3)
         if np.std(sample, axis=0).max() < BLANK_STD:
             if self._blank == 0:
-                logger.warning("at %.3f s: the picture is blank; tracks wait until it is not", timestamp_s)
+                logger.warning("at %.3f s: the picture is blank", timestamp_s)
             self._blank += 1
             return False
         if self._blank:

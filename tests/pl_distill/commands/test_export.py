@@ -120,8 +120,9 @@ def test_the_shipped_behaviour_head_gives_its_logits(tmp_path, capsys, precision
 def test_a_behaviour_head_wants_its_own_embedder(tmp_path, capsys):
     window = load_behaviour("pen_behaviour").window
     head = TemporalHead(6, 2, window, hidden=8)
-    model = BehaviourModel(head, "temporal", ("walk", "sleep"), window, 6.0, "another")
-    save_behaviour(tmp_path / "head", model, {"features": 6, "classes": 2, "hidden": 8})
+    arguments = {"features": 6, "classes": 2, "hidden": 8}
+    model = BehaviourModel(head, "temporal", ("walk", "sleep"), window, 6.0, "another", {}, arguments)
+    save_behaviour(tmp_path / "head", model)
     words = ["--what=behaviour", "--model", str(tmp_path / "head"), "--out", str(tmp_path / "head.onnx")]
     assert main(["export", *words]) == 1
     assert "trained on the features of another embedder (another)" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def behaviour(embedder, tmp_path_factory):
     folder.mkdir()
     head = TemporalHead(window=Window(1, 1), **HEAD).eval()
     identity = load_embedder(embedder).identity
-    save_behaviour(folder, BehaviourModel(head, "temporal", CLASSES, Window(1, 1), 6.0, identity, LABELS), HEAD)
+    save_behaviour(folder, BehaviourModel(head, "temporal", CLASSES, Window(1, 1), 6.0, identity, LABELS, HEAD))
     return folder
 
 
@@ -135,7 +135,7 @@ def test_of_a_clip_with_a_label_in_every_third_frame_every_label_is_judged(clip,
     folder = tmp_path_factory.mktemp("slow")
     head = TemporalHead(window=Window(1, 1), **HEAD).eval()
     identity = load_embedder(embedder).identity
-    save_behaviour(folder, BehaviourModel(head, "temporal", CLASSES, Window(1, 1), 2.0, identity, LABELS), HEAD)
+    save_behaviour(folder, BehaviourModel(head, "temporal", CLASSES, Window(1, 1), 2.0, identity, LABELS, HEAD))
     sparse = replace(clip, annotations={index: one for index, one in clip.annotations.items() if index % 3 == 0})
     chain = open_chain(str(embedder), str(folder), torch.device("cpu"))
     found = run(sparse, Follower(sparse), chain, tmp_path)
@@ -275,7 +275,7 @@ def test_what_was_described_is_reused_and_another_head_asks_anew(evaluated, teac
     assert lines.stat().st_mtime_ns == before
     head = load_behaviour(names["behaviour"])
     other = TemporalHead(window=Window(1, 1), **HEAD).eval()
-    save_behaviour(tmp_path, BehaviourModel(other, "temporal", CLASSES, Window(1, 1), 6.0, head.embedder, LABELS), HEAD)
+    save_behaviour(tmp_path, BehaviourModel(other, "temporal", CLASSES, Window(1, 1), 6.0, head.embedder, LABELS, HEAD))
     evaluate(teacher, labelled, out, video=False, embedder=names["embedder"], behaviour=str(tmp_path))
     assert lines.stat().st_mtime_ns != before
 

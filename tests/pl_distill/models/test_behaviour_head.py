@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +9,9 @@ from datamodules.behaviour_windows import Window, window_rows
 from datamodules.lies import LIE, lies_of
 from datamodules.motion import MOTION, REACH, motion_of
 from pl_distill.errors import CheckpointError
+from pl_distill.models import behaviour_head
 from pl_distill.models.behaviour_head import (
+    PEN_BEHAVIOUR,
     BehaviourModel,
     BranchedHead,
     FrameHead,
@@ -21,8 +26,9 @@ NOBODY = (np.zeros((0, 4), np.float32), np.zeros((0, len(LIE)), np.float32), tor
 CLASSES = ("walk", "standing", "sleep")
 
 
-def model_of(head: torch.nn.Module, kind: str = "temporal") -> BehaviourModel:
-    return BehaviourModel(head.eval(), kind, CLASSES, WINDOW, 6.0, "abc")
+def model_of(head: torch.nn.Module, kind: str = "frame", features: int = 5, **arguments: int) -> BehaviourModel:
+    built = {"features": features, "classes": 3, **arguments}
+    return BehaviourModel(head.eval(), kind, CLASSES, WINDOW, 6.0, "abc", {}, built)
 
 
 def batch(count: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -77,9 +83,9 @@ def test_a_branched_head_adds_one_that_is_blind_to_pictures_and_one_that_is_not(
     ("kind", "head"), [("frame", FrameHead), ("temporal", TemporalHead), ("branched", BranchedHead)]
 )
 def test_a_head_comes_back_from_disk(kind, head, tmp_path):
-    written = model_of(head(5, 3, WINDOW, hidden=16), kind)
-    save_behaviour(tmp_path, written, {"features": 5, "classes": 3, "hidden": 16})
-    read = load_behaviour(tmp_path)
+    written = model_of(head(5, 3, WINDOW, hidden=16), kind, hidden=16)
+    save_behaviour(tmp_path / "head", written)
+    read = load_behaviour(tmp_path / "head")
     assert (read.classes, read.window, read.fps, read.embedder, read.kind) == (CLASSES, WINDOW, 6.0, "abc", kind)
     torch.testing.assert_close(read.head(*batch()), written.head(*batch()), atol=2e-2, rtol=2e-2)  # stored in float16
 
@@ -87,15 +93,79 @@ def test_a_head_comes_back_from_disk(kind, head, tmp_path):
 def test_damaged_heads_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_behaviour(tmp_path / "none")
-    save_behaviour(tmp_path, model_of(FrameHead(5, 3, WINDOW)), {"features": 6, "classes": 3})
+    save_behaviour(tmp_path / "head", model_of(FrameHead(5, 3, WINDOW), features=6))
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        load_behaviour(tmp_path)
+        load_behaviour(tmp_path / "head")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("classes", None, "KeyError: 'classes'"),
+        ("classes", ["a"], "1 names for 3 classes"),
+        ("fps", None, "KeyError: 'fps'"),
+        ("fps", "often", "could not convert"),
+        ("labels", "none", "ValueError"),
+        ("arguments", {"features": 5, "classes": 3, "tails": 2}, "tails"),
+    ],
+)
+def test_a_description_that_says_too_little_or_nonsense_is_refused(key, value, said, tmp_path):
+    save_behaviour(tmp_path / "head", model_of(FrameHead(5, 3, WINDOW)))
+    config = tmp_path / "head" / "config.json"
+    content = json.loads(config.read_text()) | {key: value}
+    config.write_text(json.dumps({name: one for name, one in content.items() if one is not None}))
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        load_behaviour(tmp_path / "head")
+    assert said in str(caught.value)
+
+
+def test_a_description_that_is_no_object_is_refused(tmp_path):
+    save_behaviour(tmp_path / "head", model_of(FrameHead(5, 3, WINDOW)))
+    (tmp_path / "head" / "config.json").write_text("[1]")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_behaviour(tmp_path / "head")
+
+
+def test_an_older_head_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    """Killed between its two files, new weights under the old description would name every behaviour wrong."""
+    torch.manual_seed(0)
+    first, second = (model_of(FrameHead(5, 3, WINDOW)) for _ in range(2))
+    save_behaviour(tmp_path / "head", first)
+
+    def killed(path, content):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(behaviour_head, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_behaviour(tmp_path / "head", replace(second, classes=CLASSES[::-1]))
+    read = load_behaviour(tmp_path / "head")
+    assert read.classes == CLASSES
+    torch.testing.assert_close(read.head(*batch()), first.head(*batch()), atol=2e-2, rtol=2e-2)
+    assert [path.name for path in tmp_path.iterdir()] == ["head"]
+
+
+def test_a_folder_comes_before_a_shipped_head_of_its_name(tmp_path, monkeypatch):
+    save_behaviour(tmp_path / PEN_BEHAVIOUR, model_of(FrameHead(5, 3, WINDOW)))
+    monkeypatch.chdir(tmp_path)
+    assert load_behaviour(PEN_BEHAVIOUR).classes == CLASSES
+
+
+def test_the_identity_changes_with_whatever_changes_the_answers():
+    """The heads of an attention change what the same weights say."""
+    torch.manual_seed(0)
+    net = TemporalHead(5, 3, WINDOW, hidden=16, heads=2)
+    model = model_of(net, "temporal", hidden=16, heads=2)
+    other = model_of(TemporalHead(5, 3, WINDOW, hidden=16, heads=4), "temporal", hidden=16, heads=4)
+    other.head.load_state_dict(net.state_dict())
+    assert not torch.allclose(model.head(*batch()), other.head(*batch()))
+    assert model.identity != other.identity
+    assert model.identity == model_of(net, "temporal", heads=2, hidden=16).identity
 
 
 def test_live_names_are_those_of_whole_clips():
     """Two animals, one of them gone for a while: frame by frame gives what all frames at once give, `lag` later."""
     torch.manual_seed(0)
-    model = model_of(TemporalHead(5, 3, WINDOW, hidden=32))
+    model = model_of(TemporalHead(5, 3, WINDOW, hidden=32), "temporal")
     frames, rng = 30, np.random.default_rng(0)
     seen = [(n, t) for n in (3, 7) for t in range(frames) if not (n == 7 and 12 <= t < 20)]
     animal, frame = np.array(seen, np.int32).T
@@ -142,7 +212,7 @@ def test_a_number_that_goes_over_to_another_animal_takes_no_past_along(places, i
     """Two animals exchange numbers in the middle: what each does is named as if two others began there."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    model = model_of(TemporalHead(5, 3, WINDOW))
+    model = model_of(TemporalHead(5, 3, WINDOW), "temporal")
     places = np.array(places, np.float32)
     lies = np.zeros((2, len(LIE)), np.float32)
     features = [torch.from_numpy(rng.normal(size=(2, 5)).astype(np.float32)) for _ in range(12)]
@@ -171,8 +241,25 @@ def test_a_number_that_goes_over_to_another_animal_takes_no_past_along(places, i
     assert not np.allclose(named((0, 1)), named((2, 3)))
 
 
+def test_a_camera_of_another_size_moves_nobody():
+    """From tick 6 on the same scene comes at twice the size: each animal is named as another one that begins there."""
+    torch.manual_seed(0)
+    model = model_of(TemporalHead(5, 3, WINDOW), "temporal")
+    features = torch.randn(12, 1, 5)
+    box, lie = np.array([[60, 40, 120, 80]], np.float32), np.zeros((1, len(LIE)), np.float32)
+
+    def named(after: int) -> list[float]:
+        stream, found = BehaviourStream(model), []
+        for tick in range(12):
+            scale, number = (2, after) if tick >= 6 else (1, 0)
+            found += stream.push(tick, (number,), scale * box, lie, features[tick], (150 * scale, 200 * scale))
+        return [float(one.probabilities[0]) for one in (*found, *stream.flush())]
+
+    np.testing.assert_allclose(named(0), named(1), rtol=1e-6)
+
+
 def test_ticks_must_rise():
-    stream = BehaviourStream(model_of(TemporalHead(5, 3, WINDOW)))
+    stream = BehaviourStream(model_of(TemporalHead(5, 3, WINDOW), "temporal"))
     stream.push(4, (), *NOBODY, (10, 10))
     with pytest.raises(ValueError, match="tick 4 follows 4"):
         stream.push(4, (), *NOBODY, (10, 10))

@@ -152,6 +152,35 @@ def test_tensors_that_do_not_fit_are_an_error(copy, change, found):
         load_embedder(copy)
 
 
+def test_weights_that_are_not_finite_are_an_error(copy):
+    """Embeddings of NaN would fail the assignment of identities, minutes later."""
+    weights = load_file(copy / "model.safetensors")
+    weights["norm.weight"][:1] = float("nan")
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"has NaN or infinity in norm\.weight"):
+        load_embedder(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "found"),
+    [
+        ("config.json", {"hidden_size": "many"}, "cannot be loaded"),
+        ("config.json", {"num_attention_heads": 0}, "cannot be loaded"),
+        ("config.json", {"hidden_act": "nope"}, "cannot be loaded"),
+        ("preprocessor_config.json", {"size": "a"}, "says size 'a'"),
+        ("preprocessor_config.json", {"size": {"height": 0}}, "says size"),
+        ("preprocessor_config.json", {"image_mean": 0.5}, "image_mean 0.5"),
+        ("preprocessor_config.json", {"image_mean": None}, "image_mean None"),
+        ("preprocessor_config.json", {"image_std": [1, 0, 1]}, r"image_std \[1, 0, 1\]"),
+    ],
+)
+def test_descriptions_that_make_no_sense_are_an_error(copy, file, values, found):
+    path = copy / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(CheckpointError, match=found):
+        load_embedder(copy)
+
+
 def test_truncated_weights_are_an_error(copy):
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -172,8 +201,9 @@ def test_other_sources_are_refused_by_what_they_are(tmp_path, copy):
         load_embedder(copy)
 
 
-def test_an_unknown_cropping_is_refused(copy):
-    (copy / "cropping.json").write_text('{"margins": 1}')
+@pytest.mark.parametrize("text", ['{"margins": 1}', '{"margin": "a"}', '{"margin": null}', '{"align": 1}'])
+def test_an_unknown_cropping_is_refused(copy, text):
+    (copy / "cropping.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"cropping\.json: is not understood"):
         load_embedder(copy)
 

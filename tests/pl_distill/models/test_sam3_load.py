@@ -10,6 +10,7 @@ from transformers.models.sam3.modeling_sam3 import Sam3GeometryEncoder
 
 from pl_distill.errors import CheckpointError
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, read_geometry, trunk_map, trunk_sha256
+from pl_distill.models.sam3_source import weight_files
 
 WEIGHTS = "model.safetensors"
 DOUBLED = "tracker_model.tracker_model."
@@ -168,6 +169,36 @@ def test_a_processor_that_cannot_be_read_is_refused(copy, text):
     (copy / "processor_config.json").write_text(text)
     with pytest.raises(CheckpointError, match="that transformers can read"):
         load_preprocessing(copy)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_named(copy, value):
+    """With one in its queries the detector finds nothing, and says nothing."""
+    key = "detector_model.detr_decoder.query_embed.weight"
+    edit(copy, lambda weights: weights[key][0, :1].fill_(value))
+    with pytest.raises(CheckpointError, match=f"has NaN or infinity in {key}"):
+        load_sam3(copy)
+
+
+def test_weights_that_half_precision_cannot_hold_are_named(copy):
+    edit(copy, lambda weights: weights[KEY][0, :1].fill_(1e5))
+    load_sam3(copy)
+    with pytest.raises(CheckpointError, match=f"has NaN or infinity in {KEY}"):
+        load_sam3(copy, dtype=torch.float16)
+
+
+def test_a_file_that_the_index_names_and_nobody_copied_is_missed(copy):
+    """What is left of the trunk would otherwise have a hash, and a cache would look like another teacher's."""
+    weights = load_file(copy / WEIGHTS)
+    (copy / WEIGHTS).unlink()
+    files = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(weights)}
+    for file in sorted(set(files.values())):
+        save_file({name: weights[name] for name, one in files.items() if one == file}, copy / file)
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    assert weight_files(copy).keys() == weights.keys()
+    (copy / file).unlink()
+    with pytest.raises(CheckpointError, match=f"index.json: names {file}, which is not there"):
+        weight_files(copy)
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "{}", '{"weight_map": [1]}'])

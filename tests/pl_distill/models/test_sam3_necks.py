@@ -34,6 +34,7 @@ def test_they_are_frozen_but_let_gradients_through(teacher):
     [
         (lambda weights, key: weights.pop(key), "lacks tracker_neck"),
         (lambda weights, key: weights.update({key: torch.ones(3)}), r"with shape \(3,\), expected shape"),
+        (lambda weights, key: weights[key].view(-1)[:1].fill_(float("nan")), "has NaN or infinity in tracker_neck"),
     ],
 )
 def test_damaged_necks_are_refused(teacher, tmp_path, change, message):

@@ -24,6 +24,19 @@ def test_a_model_with_a_shorter_memory_has_shorter_windows():
     assert MemoryWindow.of(config) == MemoryWindow(pointers=0, memories=3, conditioning=None)
 
 
+def test_what_reads_all_conditioning_frames_is_bounded_by_a_window_alone(prompt):
+    config = load_sam3_config("tiny")
+    config.tracker_config.max_cond_frame_num = -1
+    options = {"device": torch.device("cpu"), "dtype": torch.float32}
+    with pytest.raises(ConfigError, match=r"policy\.mode: is bounded, but the model reads all"):
+        StreamingSession(config, prompt, PruningPolicy("bounded"), **options)
+    for policy in (PruningPolicy("bounded", window_frames=3), PruningPolicy("exact")):
+        StreamingSession(config, prompt, policy, **options)
+    with pytest.raises(ConfigError, match="max_cond_frame_num: is -1"):
+        MemoryWindow.of(config).full_after(4)
+    assert MemoryWindow.of(config).full_after(0) == 16
+
+
 @given(least=st.integers(0, 20), frames=st.integers(0, 40), kept=st.integers(0, 5))
 def test_the_length_of_a_frame_store_is_that_of_the_video_whatever_was_dropped(least, frames, kept):
     store = FrameStore(least)

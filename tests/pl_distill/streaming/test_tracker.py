@@ -67,6 +67,33 @@ def test_reset_forgets_everything(model, prompt, preprocessing, clip):
     assert all(same(one, other) for one, other in zip(first, run(tracker, pictures), strict=True))
 
 
+def test_a_view_with_reversed_channels_is_taken_like_its_copy(model, prompt, preprocessing, clip):
+    """OpenCV's pictures are BGR, and `frame[..., ::-1]` is RGB without a copy, which torch refuses."""
+    bgr = [picture[..., ::-1].copy() for picture in clip(3)]
+    views = run(StreamingTracker(model, prompt, preprocessing), [picture[..., ::-1] for picture in bgr])
+    copies = run(StreamingTracker(model, prompt, preprocessing), list(clip(3)))
+    assert any(tracks.ids for tracks in copies)
+    assert all(same(one, other) for one, other in zip(views, copies, strict=True))
+
+
+def test_after_an_error_in_mid_frame_only_a_reset_goes_on(model, prompt, preprocessing, clip, monkeypatch):
+    """New animals would be known to one record and not to another: KeyErrors from then on."""
+    pictures = list(clip(4))
+    tracker = StreamingTracker(model, prompt, preprocessing)
+    first = tracker.update(pictures[0], 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Sam3Stream, "build_outputs", lambda *_, **__: (_ for _ in ()).throw(MemoryError("transient")))
+        with pytest.raises(MemoryError, match="transient"):
+            tracker.update(pictures[1], 0.1)
+    with pytest.raises(RuntimeError, match=r"in the middle of a frame: call reset\(\)"):
+        tracker.update(pictures[2], 0.2)
+    tracker.reset()
+    assert same(tracker.update(pictures[0], 0.0), first)
+    with pytest.raises(ValueError, match="expected uint8"):
+        tracker.update(pictures[1].astype(np.float32), 0.1)
+    tracker.update(pictures[1], 0.1)  # a picture that was refused has torn nothing
+
+
 def test_the_model_is_left_as_it_was_and_serves_two_trackers_at_once(model, prompt, preprocessing, clip):
     pictures = list(clip(5))
     alone = run(StreamingTracker(model, prompt, preprocessing), pictures)

@@ -42,7 +42,7 @@ def test_a_blank_spell_is_logged_when_it_begins_and_when_it_ends(messages):
     shown = [watch.look(one, index / 6) for index, one in enumerate([picture(), black, blue, black, picture()])]
     assert shown == [True, False, False, False, True]
     assert messages() == [
-        "at 0.167 s: the picture is blank; tracks wait until it is not",
+        "at 0.167 s: the picture is blank",
         "at 0.667 s: the picture is back after 3 blank frames",
     ]
 
