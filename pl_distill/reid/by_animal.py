@@ -1,19 +1,21 @@
 """The vectors of a pool, animal by animal: what a gallery and a record begin with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.samples import Stored
 
-_AT_ONCE = 128  # animals whose vectors are in memory together
+AT_ONCE = 20_000
+"""Vectors that are read together, unless an animal has more: a pen's whole archive fits into no small device."""
 
 
 def vectors_by_animal(
     pool: EmbeddingPool, animals: Sequence[str] | None = None, first_s: float | None = None
 ) -> Iterator[Stored]:
-    """Read the vectors of each animal that has any, in a few reads of the file: each looks through all of it.
+    """Read the vectors of each animal that has any, several animals at a time: a read looks through the whole file.
 
     Args:
         pool: Which.
@@ -23,15 +25,23 @@ def vectors_by_animal(
     Yields:
         The vectors of one animal, by time.
     """
-    names = pool.animals if animals is None else list(animals)
-    began = {} if first_s is None else pool.first_seen()
-    for begin in range(0, len(names), _AT_ONCE):
-        some = names[begin : begin + _AT_ONCE]
-        ends = [] if first_s is None else [began[name] + first_s for name in some if name in began]
-        stored = pool.vectors(some, until_s=max(ends) if ends else None)
-        owners, starts = np.unique(stored.animals, return_index=True)
-        for owner, first, last in zip(owners, starts, np.append(starts, len(stored.ids))[1:], strict=True):
-            if first_s is not None:
-                last = first + int(np.searchsorted(stored.times_s[first:last], began[str(owner)] + first_s))
+    for some in _shares(pool.animals if animals is None else animals, pool.count()):
+        stored = pool.vectors(some, first_s)
+        _, starts = np.unique(stored.animals, return_index=True)
+        for first, last in pairwise([*starts.tolist(), len(stored.ids)]):
             rows = slice(first, last)
             yield Stored(stored.ids[rows], stored.animals[rows], stored.times_s[rows], stored.vectors[rows])
+
+
+def _shares(names: Sequence[str], counts: Mapping[str, int]) -> Iterator[list[str]]:
+    """Divide animals into shares of at most `AT_ONCE` vectors, or of one animal."""
+    share: list[str] = []
+    held = 0
+    for name in names:
+        if share and held + counts.get(name, 0) > AT_ONCE:
+            yield share
+            share, held = [], 0
+        share.append(name)
+        held += counts.get(name, 0)
+    if share:
+        yield share

@@ -23,6 +23,11 @@ def fault(file: Path, reason: object) -> PoolError:
         file: Of the pool.
         reason: What DuckDB said, or what was found.
     """
+    if isinstance(reason, duckdb.OutOfMemoryException | MemoryError):
+        return PoolError(
+            file, f"needs more memory than there is ({first_line(reason)})", "some hundred megabytes",
+            "The file is whole: end what else needs memory, and start again.",
+        )  # fmt: skip
     for words in _NO_ROOM:
         if words in str(reason):
             return PoolError(
@@ -40,14 +45,19 @@ def told_as_fault(file: Path) -> Iterator[None]:
     """Turn what DuckDB and Arrow raise into the error of a file.
 
     Raises:
-        PoolError: The file cannot be read or written.
+        PoolError: The file cannot be read or written, or there is no memory to do it.
+        KeyboardInterrupt: DuckDB was stopped in the middle of a question, which it tells by a RuntimeError.
     """
     try:
         yield
-    except (duckdb.Error, pa.ArrowException) as error:
+    except (duckdb.Error, pa.ArrowException, MemoryError) as error:
         raise fault(file, error) from error
+    except RuntimeError as error:
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
 
 
 def first_line(reason: object) -> str:
     """Give the beginning of what was said."""
-    return str(reason).strip().splitlines()[0][:160]
+    return (str(reason).strip().splitlines() or [type(reason).__name__])[0][:160]

@@ -62,10 +62,8 @@ class HourTally:
             else:  # it was not in the picture then, and nothing is known of the seconds before
                 self.visits.pop(place, None)
                 self.at_s.pop(place, None)
-        last_at = row.get("last_at")
-        if last_at is not None:
-            self.last_at_s = {one["place"]: one["time_s"] for one in last_at}
-        else:
+        self.last_at_s = places_of(row)
+        if row.get("last_at") is None:
             self.last_at_s = {place: math.inf for place, visits in self.visits.items() if visits or self.at_s[place]}
         self.neighbour_s = row["neighbours"] * row["seen_s"]
         nearest, each = row.get("nearest_as") or row["nearest"], row.get("nearest_each")
@@ -129,3 +127,8 @@ class HourTally:
             "last_at": [{"place": place, "time_s": time_s} for place, time_s in self.last_at_s.items()],
             **{behaviour_column(one): self.behaviour_s.get(one, 0.0) for one in behaviours},
         }
+
+
+def places_of(row: Row) -> dict[str, float]:
+    """Give for each place when the animal was last there, as a row says; an older one says nothing."""
+    return {one["place"]: one["time_s"] for one in row.get("last_at") or ()}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pl_distill.reid.hour_tally import HourTally
+from pl_distill.reid.hour_tally import HourTally, places_of
 from pl_distill.reid.pace import PaceWatch
 from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.record_files import (
@@ -164,12 +164,9 @@ class RecordWriter:
         for name, one in seen.items():
             tally = self._tallies.get(name) or self._take_up(name, hour)
             if name not in self._memory:  # a restart in the middle of a visit is no second one
-                here = {
-                    place: time_s
-                    for place, last_s in tally.last_at_s.items()
-                    if self._pen.is_at(place, one.box_xyxy) and not RESTART_S < abs(time_s - last_s) < np.inf
-                }
-                self._memory[name] = _Memory(time_s, centres[name], here)
+                at_s = {place: self._last_at_s(place, last_s, one, time_s) for place, last_s in tally.last_at_s.items()}
+                known_s = {place: last_s for place, last_s in at_s.items() if last_s is not None}
+                self._memory[name] = _Memory(time_s, centres[name], known_s)
             memory = self._memory[name]
             tally.last_at_s = memory.last_at_s
             step_s = max(time_s - memory.time_s, 0.0)
@@ -288,12 +285,22 @@ class RecordWriter:
         if one.embedding is not None:
             tally.add_embedding(one.embedding)
 
+    def _last_at_s(self, place: str, written_s: float, one: Sighting, time_s: float) -> float | None:
+        """Say when an animal was last at a place, when a writer before this one wrote a time; None: not known."""
+        if self._pen.is_at(place, one.box_xyxy) and not RESTART_S < abs(time_s - written_s) < np.inf:
+            return time_s  # it is still there, and nobody saw it leave
+        return written_s if written_s <= time_s else None  # a visit's pause decides
+
     def _take_up(self, name: str, hour: datetime) -> HourTally:
-        """Begin an hour, or go on with the one that a writer before this left."""
+        """Begin an hour, or go on with the one that a writer before this left; of the hour before, with its visits."""
         places, may_resume = self._pen.places, self._resume and not self._is_left_out
         tally = HourTally(hour, self._session, visits=dict.fromkeys(places, 0), at_s=dict.fromkeys(places, 0.0))
         for row in rows_of_hour(self._record, self._camera, hour) if may_resume else ():
             if name == written_as(row) == row["animal"]:  # else it is another animal's by now
                 tally.resume(row, self._behaviours)
+        if may_resume and name not in self._memory and not tally.last_at_s:
+            for row in rows_of_hour(self._record, self._camera, hour - timedelta(hours=1)):
+                if name == written_as(row) == row["animal"]:
+                    tally.last_at_s = places_of(row)
         self._tallies[name] = tally
         return tally

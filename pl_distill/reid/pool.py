@@ -30,6 +30,7 @@ from pl_distill.reid.pool_file import (
 )
 from pl_distill.reid.samples import Sample, Stored
 from pl_distill.reid.sampling import SECONDS_PER_YEAR, SamplingPolicy
+from pl_distill.reid.stops import stops_wait
 from pl_distill.reid.storage import NUMPY_TYPE, Vectors, decode, encode
 from pl_distill.reid.track_book import UNKNOWN, TrackBook, TrackName
 
@@ -237,13 +238,13 @@ class EmbeddingPool:
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """All or nothing; a transaction inside another is part of it."""
+        """All or nothing; a transaction inside another is part of it, and a stop waits for its end."""
         if self._depth:
             yield self._connection
             return
         self._depth += 1
         try:
-            with told_as_fault(self._file):
+            with stops_wait(), told_as_fault(self._file):
                 self._connection.begin()
                 yield self._connection
                 self._connection.commit()
@@ -306,18 +307,10 @@ class EmbeddingPool:
         rows = self.rows(query, [animal])
         return {int(track): SeenTrack(int(number), float(first), float(last)) for track, number, first, last in rows}
 
-    def first_seen(self) -> dict[str, float]:
-        """Time of the oldest vector of each known animal, in seconds since 1970 (UTC)."""
-        query = (
-            "SELECT animal, epoch_us(min(time)) / 1e6 FROM vectors JOIN tracks USING (track) "
-            f"WHERE animal != '{UNKNOWN}' GROUP BY animal ORDER BY animal"
-        )
-        return {str(animal): float(time_s) for animal, time_s in self.rows(query)}
-
     def vectors(
         self,
         animals: Sequence[str] | None = None,
-        until_s: float | None = None,
+        first_s: float | None = None,
         newest: int | None = None,
         after: int | None = None,
     ) -> Stored:
@@ -325,20 +318,24 @@ class EmbeddingPool:
 
         Args:
             animals: Of whom; None: of all that are known.
-            until_s: Only those before this time, in seconds since 1970 (UTC).
+            first_s: Only those of the first so many seconds of each.
             newest: Only so many of each animal.
             after: Only rows of a higher number than this; see `revision`.
         """
         names = self.animals if animals is None else list(animals)
         scale = "scale" if self.sampling.storage == "int8" else "1::FLOAT AS scale"
-        where = "list_contains(?, animal)" + ("" if until_s is None else " AND time < make_timestamp(?)")
-        where += "" if after is None else f" AND id > {after:d}"
-        values: list[Any] = [names] + ([] if until_s is None else [round(until_s * 1e6)])
+        where = "list_contains(?, animal)" + ("" if after is None else f" AND id > {after:d}")
+        values: list[Any] = [names]
+        joined = "vectors JOIN tracks USING (track)"
+        if first_s is not None:
+            began = "SELECT animal, min(time) AS began FROM vectors JOIN tracks USING (track) GROUP BY animal"
+            joined += f" JOIN ({began}) USING (animal)"
+            where += f" AND time < began + to_microseconds({round(first_s * 1e6):d})"
         rank = "row_number() OVER (PARTITION BY animal ORDER BY time DESC)"
         limit = "" if newest is None else f" QUALIFY {rank} <= {newest:d}"
         query = (
-            f"SELECT id, animal, epoch_us(time) / 1e6 AS time_s, {scale}, vector FROM vectors "
-            f"JOIN tracks USING (track) WHERE {where}{limit} ORDER BY animal, time, id"
+            f"SELECT id, animal, epoch_us(time) / 1e6 AS time_s, {scale}, vector FROM {joined} "
+            f"WHERE {where}{limit} ORDER BY animal, time, id"
         )
         kind = np.dtype(NUMPY_TYPE[self.sampling.storage])
         with told_as_fault(self._file):

@@ -74,12 +74,21 @@ def _needed_bytes(connection: duckdb.DuckDBPyConnection, file: Path) -> int:
     return (last + 1) * int(block) + _HEADERS
 
 
+_MEMORY = "1GB"
+"""For what a question must hold, such as rows to be sorted; more goes to the disk. By default it is four fifths of the
+machine's memory, which a Jetson shares with its GPU."""
 _HEADERS = 12288  # bytes before the first block: three headers of 4096
 
 
 def _attached(file: Path, mode: str) -> duckdb.DuckDBPyConnection:
     """Open a file, or make one, by DuckDB's own words for how."""
-    connection = duckdb.connect(config={"threads": 1, "autoload_known_extensions": False})
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": 1,
+        "autoload_known_extensions": False,
+        "memory_limit": _MEMORY,
+        "temp_directory": str(file.with_name(f".{file.name}.tmp")),  # by default .tmp, wherever the process was started
+    }
+    connection = duckdb.connect(config=config)
     try:
         connection.execute(f"ATTACH '{_quoted(file)}' AS pool ({mode})")
         connection.execute("USE pool")

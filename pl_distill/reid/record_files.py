@@ -55,7 +55,7 @@ def upsert(record: Path, rows: Sequence[Row], behaviours: Sequence[str]) -> None
     for row in rows:
         files.setdefault(day_file(record, row["camera"], row["hour"].date()), []).append(row)
     for path, new in files.items():
-        with _alone(path):
+        with alone_with(path):
             require_behaviours(path, behaviours)
             old = read_file(path).to_pylist() if path.exists() else []
             merged = {_key(row): row for row in [*old, *new]}
@@ -65,7 +65,7 @@ def upsert(record: Path, rows: Sequence[Row], behaviours: Sequence[str]) -> None
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone_with(path: Path) -> Iterator[None]:
     """Let nobody else rewrite a camera's days meanwhile, and take away what a killed writer left of this one."""
     with held(path.parent.with_name(f".{path.parent.name}.lock"), wait=True):
         for left in path.parent.glob(f".{path.name}.partial-*"):
@@ -92,7 +92,7 @@ def drop_rows(path: Path, prefix: str) -> None:
     """
     if not path.exists():
         return
-    with _alone(path):
+    with alone_with(path):
         table = read_file(path)
         stay = [bool(row.get("began_in")) or not written_as(row).startswith(prefix) for row in table.to_pylist()]
         if not any(stay):

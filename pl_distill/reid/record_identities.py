@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from datamodules.files import atomic_path
 from pl_distill.reid.pool import EmbeddingPool
-from pl_distill.reid.record_files import HOURS, RecordError, read_file, written_as
+from pl_distill.reid.record_files import HOURS, RecordError, alone_with, read_file, written_as
 from pl_distill.reid.track_book import UNKNOWN
 
 log = logging.getLogger(__name__)
@@ -32,24 +32,31 @@ def follow_identities(record: Path, pool: EmbeddingPool) -> int:
 
     Args:
         record: Folder of the record; need not exist.
-        pool: That the record lies beside, open: nobody else writes either of them.
+        pool: That the record lies beside, open: nobody else writes to it.
 
     Returns:
         How many files changed.
     """
     changed = 0
     for path in sorted((record / HOURS).glob("*/*.parquet")):
-        try:
-            table = read_file(path)
-        except RecordError as error:
-            log.warning("its rows keep their names: %s", error)
-            continue
-        renamed = _renamed(table, pool)
-        if not renamed.equals(table):
-            with atomic_path(path) as temporary:
-                pq.write_table(renamed, temporary, compression="zstd")
-            changed += 1
+        with alone_with(path):
+            changed += _follow(path, pool)
     return changed
+
+
+def _follow(path: Path, pool: EmbeddingPool) -> bool:
+    """Rewrite one day's file where names have changed, and say whether they have."""
+    try:
+        table = read_file(path)
+    except RecordError as error:
+        log.warning("its rows keep their names: %s", error)
+        return False
+    renamed = _renamed(table, pool)
+    if renamed.equals(table):
+        return False
+    with atomic_path(path) as temporary:
+        pq.write_table(renamed, temporary, compression="zstd")
+    return True
 
 
 def _renamed(table: pa.Table, pool: EmbeddingPool) -> pa.Table:

@@ -313,6 +313,23 @@ def test_a_visit_over_the_full_hour_and_a_restart_is_one_and_after_a_long_pause_
     assert read_hours(tmp_path)["feeder_visits"].tolist() == visits
 
 
+@pytest.mark.parametrize(("pause_s", "visits"), [(30, [1, 0]), (400, [1, 1])])
+def test_a_visit_that_a_restart_takes_over_the_full_hour_is_one(tmp_path, pause_s, visits):
+    at = [Sighting("rosa", box(350, 40))]
+    write(tmp_path, [at] * 60, start=NINE + 3530)  # ends before ten
+    write(tmp_path, [at] * 5, start=NINE + 3590 + pause_s)
+    assert read_hours(tmp_path)["feeder_visits"].tolist() == visits
+
+
+@pytest.mark.parametrize(("away_s", "visits"), [(3, 1), (30, 2)])
+def test_an_animal_that_a_restart_finds_beside_its_place_is_judged_by_the_pause(tmp_path, away_s, visits):
+    """As in one run: 3 s away end no visit, 30 s do."""
+    at, away = [Sighting("rosa", box(350, 40))], [Sighting("rosa", box(200, 200))]
+    write(tmp_path, [at] * 5)
+    write(tmp_path, [*[away] * (away_s - 1), *[at] * 5], start=NINE + 6)
+    assert row_of(tmp_path)["feeder_visits"] == visits
+
+
 def test_a_row_that_does_not_know_when_the_animal_was_last_there_goes_on_with_the_visit(tmp_path):
     at = [Sighting("rosa", box(350, 40))]
     write(tmp_path, [at] * 5)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import duckdb
@@ -14,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pl_distill.reid import pool_file
-from pl_distill.reid.errors import PoolError
+from pl_distill.reid import by_animal, pool_file
+from pl_distill.reid.errors import PoolError, told_as_fault
 from pl_distill.reid.identities import link
 from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.pool_file import POOL_FILE
@@ -245,7 +246,7 @@ def test_whatever_is_asked_of_a_file_that_lost_its_disk_is_answered_by_name(pool
     with full_disk(50_000), pytest.raises(PoolError, match="Free space"):
         pool.size_bytes()
     asked = (
-        pool.count, pool.first_seen, pool.vectors, pool.compact, lambda: pool.append([sample(1e6)]),
+        pool.count, pool.vectors, pool.compact, lambda: pool.append([sample(1e6)]),
         lambda: pool.offer([sample(1e6)]), lambda: pool.add_track("cam", "s", 99), lambda: pool.delete(np.arange(3)),
         lambda: pool.assign([0], "rosa"), lambda: link(pool, [0], "rosa"),
     )  # fmt: skip
@@ -357,9 +358,78 @@ def test_a_compacted_pool_still_knows_its_older_slots(pool, sample):
     assert pool.offer([sample(1), sample(slot + 1), sample(day + 1)]) == [False, True, False]
 
 
-def test_newest_and_until_choose_rows(pool, sample):
+def test_newest_and_first_choose_rows(pool, sample):
     pool.append([sample(1000.0 * step) for step in range(6)])
+    pool.append([sample(4000.0 + 1000.0 * step, number=2) for step in range(6)])
     link(pool, [0], "rosa")
-    assert pool.vectors(until_s=3000).times_s.tolist() == [0, 1000, 2000]
-    assert pool.vectors(newest=2).times_s.tolist() == [4000, 5000]
+    link(pool, [1], "berta")
+    first = pool.vectors(first_s=3000)  # of each by its own clock
+    assert first.animals.tolist() == ["berta"] * 3 + ["rosa"] * 3
+    assert first.times_s.tolist() == [4000, 5000, 6000, 0, 1000, 2000]
+    pool.assign([1], "rosa")
+    assert pool.vectors(first_s=3000).times_s.tolist() == [0, 1000, 2000]
+    assert pool.vectors(newest=2).times_s.tolist() == [8000, 9000]
     assert len(pool.vectors(["nobody"]).ids) == 0
+
+
+def test_a_question_for_which_there_is_no_memory_blames_no_file(pool, sample):
+    """Who is told that a healthy pool is damaged moves it away, and all identities with it."""
+    pool.append([sample(1000.0 * step) for step in range(3000)])
+    pool.rows("SET memory_limit = '1MB'")
+    pool.rows("SET temp_directory = ''")
+    with pytest.raises(PoolError, match="needs more memory than there is") as caught:
+        pool.vectors([""])
+    assert "The file is whole" in caught.value.fix
+    pool.rows("SET memory_limit = '1GB'")
+    assert len(pool.vectors([""]).ids) == 3000
+
+
+STOPPED = """
+import os, signal, sys
+import numpy as np
+from pl_distill.reid.pool import EmbeddingPool
+from pl_distill.reid.samples import Sample
+pool, held = EmbeddingPool(sys.argv[1], "a" * 64, 16), []
+def stop(track, *rest):
+    os.kill(os.getpid(), signal.SIGINT)
+    held.append(track)
+    return added(track, *rest)
+added, pool.add_track = pool.add_track, stop
+try:
+    pool.append([Sample("cam", "s", 1, 0.0, np.eye(16, dtype=np.float32)[0])])
+except KeyboardInterrupt:
+    print(held, pool.count())
+"""
+
+
+def test_a_stop_in_the_middle_of_a_commit_waits_for_its_end(tmp_path):
+    done = subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path / "pool")], stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, "['cam'] {'': 1}\n")
+
+
+def test_a_question_that_is_stopped_is_a_stop_and_no_damage(pool):
+    with pytest.raises(KeyboardInterrupt), told_as_fault(pool.path):
+        raise RuntimeError("Query interrupted")
+    with pytest.raises(RuntimeError, match="another"), told_as_fault(pool.path):
+        raise RuntimeError("another")
+
+
+def test_a_large_pool_is_read_by_few_animals_at_a_time(pool, sample, monkeypatch):
+    monkeypatch.setattr(by_animal, "AT_ONCE", 5)
+    counts = {"a": 3, "b": 2, "c": 9, "d": 1, "e": 3}
+    for number, (name, count) in enumerate(counts.items()):
+        pool.append([sample(1e5 * number + 1000.0 * step, number) for step in range(count)])
+        link(pool, [number], name)
+    asked, vectors = [], pool.vectors
+    monkeypatch.setattr(pool, "vectors", lambda names, first_s=None: asked.append(names) or vectors(names, first_s))
+    read = {str(stored.animals[0]): len(stored.ids) for stored in by_animal.vectors_by_animal(pool)}
+    assert read == counts
+    assert asked == [["a", "b"], ["c"], ["d", "e"]]
+    first = {str(one.animals[0]): len(one.ids) for one in by_animal.vectors_by_animal(pool, ["e", "c"], first_s=2500)}
+    assert first == {"e": 3, "c": 3}
+
+
+def test_what_does_not_fit_into_memory_goes_beside_the_pool_and_not_where_the_process_was_started(pool):
+    ((folder,),) = pool.rows("SELECT current_setting('temp_directory')")
+    assert Path(folder).parent == pool.path
+    assert pool.rows("SELECT current_setting('memory_limit')") == [("953.6 MiB",)]

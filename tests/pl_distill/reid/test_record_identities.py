@@ -1,6 +1,7 @@
 """Rows of the record under the names that their tracks have in the pool, whatever was merged, split or undone."""
 
 import logging
+import threading
 from datetime import UTC, date, datetime
 
 import duckdb
@@ -13,7 +14,7 @@ import pytest
 from pl_distill.reid import record_identities
 from pl_distill.reid.identities import link, merge, split, undo
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
-from pl_distill.reid.record_files import RECORD, RecordError, day_file, read_hours
+from pl_distill.reid.record_files import HOURS, RECORD, RecordError, alone_with, day_file, read_hours
 from pl_distill.reid.record_identities import follow_identities
 from pl_distill.reid.record_schema import ORIGIN
 
@@ -258,3 +259,17 @@ def test_building_again_replaces_rows_of_a_version_that_remembered_no_tracks(rec
     pq.write_table(pq.read_table(path, partitioning=None).drop_columns(list(ORIGIN)), path)
     build()
     assert rows(record) == [(9, "berta", "nobody", 4)]
+
+
+def test_a_day_that_another_process_rewrites_is_waited_for(herd, record):
+    """Else rows that `record build` has just written into the same file would be lost."""
+    watch(herd, {0: 10})
+    (path,) = (record / HOURS).glob("*/*.parquet")
+    merge(herd, "rosa", "emma")
+    followed = threading.Thread(target=follow_identities, args=(record, herd))
+    with alone_with(path):
+        followed.start()
+        followed.join(0.3)
+        assert followed.is_alive()
+    followed.join(10)
+    assert not followed.is_alive()
