@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from datamodules.clip import Clip
 from datamodules.image_shards import ImageShards
@@ -46,6 +47,12 @@ _DECIDING = (
 )
 """Where a change of the code may change the tracks' files: replays of another state are not taken for today's."""
 _VERSIONS = ("pl-distill", "torch", "transformers", "timm", "motmetrics", "numpy")
+
+
+def program_identity() -> dict[str, Any]:
+    """Return what of this program and its libraries a tracker's tracks depend on."""
+    versions = {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()}
+    return {"versions": versions, "code_sha256": code_sha256(_DECIDING)}
 
 
 def evaluate(
@@ -131,14 +138,13 @@ def evaluate(
         embedder=None if behaviour is None else embedder,
         behaviour=behaviour,
     )
-    versions = {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()}
+    program = program_identity()
     identity = {
         "data_sha256": manifest.sha256,
         "settings": {key: value for key, value in asdict(settings).items() if key not in _NAMES_ONLY}
         | {"device": where.type},  # jobs that share the clips have a GPU each
         "seed": seed,
-        "versions": versions,
-        "code_sha256": code_sha256(_DECIDING),
+        **program,
     }
     opened = Opened(out, clips, settings, policy, seed, video, where, chain, recogniser, identity, bar_line)
     played = stream_clips(opened, clips[task::tasks], sources, baselines, replays)
@@ -159,7 +165,7 @@ def evaluate(
             settings=settings,
             split_sha256=manifest.split_sha256,
             seed=seed,
-            versions=versions,
+            versions=program["versions"],
             seconds=round(time.perf_counter() - started + sum(reused), 2),
             peak_rss_bytes=max(result.peak_rss_bytes for result in scored.values()),
             models=models,

@@ -112,17 +112,25 @@ def masks_of_truth(annotations: Mapping[int, Annotation], frames: int) -> dict[i
 
 
 def measure_overlap(reference: Masks, masks: Masks, frames: Iterable[int]) -> MaskOverlap:
-    """Give each mask of `reference` at most one of `masks`, so that the sum of overlaps is largest, frame by frame."""
+    """Give each mask of `reference` at most one of `masks`, so that the sum of overlaps is largest, frame by frame.
+
+    Empty masks are nobody's: a tracker leaves one where a surer animal took all of its pixels.
+    """
     overlaps: list[float] = []
     count = 0
     for frame in frames:
-        wanted, found = reference.get(frame, ()), masks.get(frame, ())
+        wanted, found = _shown(reference.get(frame, ())), _shown(masks.get(frame, ()))
         count += len(wanted)
         if wanted and found:
-            iou = coco.iou([_for_coco(mask) for mask in found], [_for_coco(mask) for mask in wanted], [0] * len(wanted))
+            iou = coco.iou(found, wanted, [0] * len(wanted))
             overlaps.extend(iou[linear_sum_assignment(iou, maximize=True)].tolist())
     matched = [overlap for overlap in overlaps if overlap >= MATCH]
     return MaskOverlap(sum(overlaps), count, sum(matched), len(matched))
+
+
+def _shown(masks: Sequence[RLE]) -> list[dict[str, object]]:
+    """Return those that have a pixel."""
+    return [mask for mask in map(_for_coco, masks) if coco.area(mask) > 0]
 
 
 def _for_coco(mask: RLE) -> dict[str, object]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from datamodules.files import write_json
 from datamodules.image_shards import ImageShards
 from datamodules.shard_reader import read_shard_clips
+from pl_distill.evaluation.evaluate import program_identity
 from pl_distill.evaluation.models import STUDENT, TEACHER, ModelSource, OpenedModel, open_model
 from pl_distill.evaluation.replays import find_records, replay_all
 from pl_distill.evaluation.scoring import score_model
@@ -69,7 +70,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(words)
-    clips, device = read_shard_clips(ImageShards(given.data), "test"), torch.device("cpu")
+    shards, policy, device = ImageShards(given.data), PruningPolicy(), torch.device("cpu")
+    clips = read_shard_clips(shards, "test")
     opened = {
         TEACHER: open_model(ModelSource(TEACHER, given.teacher), given.prompt, device),
         STUDENT: open_model(ModelSource(STUDENT, given.student, given.teacher), given.prompt, device),
@@ -79,8 +81,16 @@ def main(words: Sequence[str] | None = None) -> None:
     for arm in given.arms:
         role, parts = arm.replace(" ", "-"), [opened[one] for one in ARMS[arm]]
         model = parts[0] if ARMS[arm][0] == ARMS[arm][1] else combine(parts[0], parts[1], necks)
-        identity = {"arm": arm, "max_frames": given.max_frames, "models": [one.identity.sha256 for one in parts]}
-        tracker = StreamingTracker(model.sam3, model.prompt, model.preprocessing, PruningPolicy())
+        identity = {
+            "arm": arm,
+            "max_frames": given.max_frames,
+            "models": [one.identity.sha256 for one in parts],
+            "data_sha256": shards.manifest.sha256,
+            "prompt": given.prompt,
+            "policy": asdict(policy),
+            **program_identity(),
+        }
+        tracker = StreamingTracker(model.sam3, model.prompt, model.preprocessing, policy)
         replay_all(role, tracker, None, clips, given.out, identity, False, given.max_frames, 0, None, device)
         records = find_records(role, clips, given.out, identity, False)
         rows[arm] = score_model(role, model.identity, clips, records, given.out, False)
@@ -92,7 +102,8 @@ def main(words: Sequence[str] | None = None) -> None:
         shown = [f"{name} {show_score(value, differences.get(name))}" for name, value in scores.items()]
         tqdm.write(f"{arm}: {', '.join(shown)}, mask overlap {show_score(row.mask_overlap, None)}")
         content[arm] = {**scores, "mask_overlap": row.mask_overlap, "differences": [asdict(one) for one in pair]}
-    write_json(given.out / "attribution.json", {"clips": len(clips), "max_frames": given.max_frames, "arms": content})
+    about = {"clips": len(clips), "max_frames": given.max_frames, "data_sha256": shards.manifest.sha256}
+    write_json(given.out / "attribution.json", {**about, **program_identity(), "arms": content})
 
 
 if __name__ == "__main__":

@@ -77,3 +77,9 @@ def test_truth_leaves_out_hidden_animals_and_frames_without_masks():
     with_masks = Annotation(("a", "b"), boxes, (None, None), visible, tuple(rle((0, 4), (6, 10))))
     without = Annotation(("a", "b"), boxes, (None, None), visible)
     assert masks_of_truth({0: with_masks, 1: without, 5: with_masks}, frames=5) == {0: rle((0, 4))}
+
+
+def test_whatever_a_tracker_says_agrees_wholly_with_itself():
+    """Also where a surer animal has taken every pixel of another, whose empty mask stays in the file."""
+    said = {0: rle((0, 4), (6, 6)), 1: rle((3, 3))}
+    assert measure_overlap(said, said, range(2)) == MaskOverlap(1.0, 1, 1.0, 1)
