@@ -29,6 +29,10 @@ from pl_distill.reid.record_schema import BEHAVIOURS
 DEFAULT_MAP = PenMap()
 
 
+_CLIP_SLACK_MIN = 1 / 60
+"""A clip may be a little longer than its number says."""
+
+
 def build(
     clips: Path,
     out: Path,
@@ -53,7 +57,19 @@ def build(
         first_hour: Time of day at which clip 000000 begins, UTC.
         clip_minutes: Length of the clips as numbered.
     """
+    for option, value, is_possible in (
+        ("first_hour", first_hour, 0 <= first_hour < 24),
+        ("clip_minutes", clip_minutes, 0 < clip_minutes < 24 * 60),
+    ):
+        if not is_possible:
+            raise ConfigError(f"--{option}", f"is {value:g}", "within a day", "Correct it.")
     found = sorted(read_clips(clips), key=lambda clip: clip.name)
+    for clip in found:
+        if (minutes := clip.num_frames / clip.fps / 60) > clip_minutes + _CLIP_SLACK_MIN:
+            raise ClipError(
+                clip.name, f"lasts {minutes:.1f} minutes", f"at most --clip_minutes ({clip_minutes:g})",
+                "Give the clips' own length: the next one begins that long after it.",
+            )  # fmt: skip
     named = any(one for clip in found for animals in clip.annotations.values() for one in animals.behaviours)
     rows, unnumbered = 0, Counter[str]()
     with RecordWriter(out, camera, map, BEHAVIOURS if named else (), resume=False) as writer:

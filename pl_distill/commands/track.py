@@ -42,6 +42,7 @@ def track(
     prompt: str = "pig",
     annotated: bool = True,
     masks: bool = True,
+    text: bool = True,
     max_frames: int | None = None,
     picture_fps: float = 6.0,
     patience_s: float = 600.0,
@@ -81,6 +82,8 @@ def track(
         prompt: What to look for: a word whose embedding is stored beside the SAM 3.
         annotated: Whether to write the annotated video.
         masks: Whether to write the masks, about half a kilobyte per frame and animal.
+        text: Whether to write tracks.txt and animals.jsonl, a quarter of a kilobyte per frame and animal: a gigabyte a
+            day of eight animals. A pool and its record need neither.
         max_frames: Only the first so many frames.
         picture_fps: Frames per second that pictures stand for; videos and cameras have their own. Those of a time-lapse
             may lie no further apart than policy.retirement.pause_s.
@@ -162,22 +165,24 @@ def track(
         frames = begun(source)  # nothing is replaced, or left behind, for a camera that does not answer
         (out / ANIMALS).unlink(missing_ok=True)  # an older run's, which this one may not write
         if model_of_animals is not None:
-            sinks: list[Sink] = [*([] if keeper is None else [keeper]), AnimalLines(out / ANIMALS, keeper)]
+            lines = AnimalLines(out / ANIMALS, keeper) if text else None
+            sinks: list[Sink] = [sink for sink in (keeper, lines) if sink is not None]
             monitor = Monitor(model_of_animals, head, sinks)
         done = track_stream(
-            source, frames, opened, out, policy=policy, video=annotated, masks=masks, max_frames=max_frames,
+            source, frames, opened, out, policy=policy, video=annotated, masks=masks, text=text, max_frames=max_frames,
             recogniser=recogniser, monitor=monitor,
         )  # fmt: skip
     speed = f"{done.frames_per_second:.2f} frames/s in the tracker"
     print(f"{done.state} after {done.frames} frames with {done.tracks} tracks, {speed}")
     peaks = done.memory.get(STREAMING, {})
     print(f"memory at most: {', '.join(f'{name} {size / 2**30:.2f} GiB' for name, size in peaks.items())}\n")
-    print(f"tracks    {out / TRACKS}")
+    if text:
+        print(f"tracks    {out / TRACKS}")
     if masks:
         print(f"masks     {out / MASKS}")
     if annotated and done.frames:
         print(f"video     {out / VIDEO}")
-    if monitor is not None:
+    if monitor is not None and text:
         print(f"animals   {out / ANIMALS}")
     if pool is not None:
         print(f"pool      {pool}")
@@ -205,9 +210,10 @@ def _refuse_unused(pool: Path | None, behaviour: str | None, embedder: str, **gi
 
 
 def _refuse_older_run(out: Path, overwrite: bool) -> None:
-    if (out / TRACKS).exists() and not overwrite:
+    older = next((name for name in (TRACKS, RUN) if (out / name).exists()), None)
+    if older is not None and not overwrite:
         raise ConfigError(
-            f"--out {out}", f"holds {TRACKS} of an older run", "a new folder", "Name another, or give --overwrite true."
+            f"--out {out}", f"holds {older} of an older run", "a new folder", "Name another, or give --overwrite true."
         )
 
 

@@ -1,5 +1,6 @@
 """What animals look like, for people: pictures over time, embeddings in TensorBoard's projector and in a plane."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -81,6 +82,7 @@ def project(folder: Path, looks: Looks, timezone: str = "UTC") -> None:
         for picture in looks.pictures
     ]
     times = pd.to_datetime(looks.times_s, unit="s", utc=True).tz_convert(zone_of(timezone)).strftime("%Y-%m-%d %H:%M")
+    shutil.rmtree(folder, ignore_errors=True)  # an older one's files would be shown beside
     with SummaryWriter(str(folder)) as writer:
         writer.add_embedding(
             torch.from_numpy(looks.vectors),

@@ -33,12 +33,16 @@ class TrackOutput:
         video: Whether to write the annotated video. It has the size of the first frame; later ones of another size are
             fitted into it.
         masks: Whether to write the masks.
+        text: Whether to write the boxes.
     """
 
-    def __init__(self, folder: Path, *, fps: float | None, video: bool = True, masks: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, fps: float | None, video: bool = True, masks: bool = True, text: bool = True
+    ) -> None:
         self.folder = folder
         self._fps = _CAMERA_FPS if fps is None else fps
-        self._with_video, self._with_masks = video, masks
+        self._with_video, self._with_masks, self._with_text = video, masks, text
+        self._tracks: TextIO | None = None
         self._masks: TextIO | None = None
         self._video: GrowingVideoWriter | None = None
         self._stack = ExitStack()
@@ -47,9 +51,10 @@ class TrackOutput:
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             # line by line to the system, so that a kill cannot take what was written
-            self._tracks = stack.enter_context((self.folder / TRACKS).open("w", encoding="utf-8", buffering=1))
-            for name in (MASKS, VIDEO):  # an older run's, which this one may not write
+            for name in (TRACKS, MASKS, VIDEO):  # an older run's, which this one may not write
                 (self.folder / name).unlink(missing_ok=True)
+            if self._with_text:
+                self._tracks = stack.enter_context((self.folder / TRACKS).open("w", encoding="utf-8", buffering=1))
             if self._with_masks:
                 self._masks = stack.enter_context((self.folder / MASKS).open("w", encoding="utf-8", buffering=1))
             self._stack = stack.pop_all()
@@ -57,7 +62,8 @@ class TrackOutput:
 
     def write(self, frame: Frame, tracks: TrackedFrame) -> None:
         """Append what was tracked in the next frame."""
-        write_frame(self._tracks, frame.index, tracks)
+        if self._tracks is not None:
+            write_frame(self._tracks, frame.index, tracks)
         if self._masks is not None:
             write_masks(self._masks, frame, tracks)
         if self._with_video:

@@ -66,6 +66,7 @@ def track_stream(
     policy: PruningPolicy,
     video: bool,
     masks: bool,
+    text: bool,
     max_frames: int | None,
     recogniser: Embedder | None = None,
     monitor: Monitor | None = None,
@@ -83,6 +84,7 @@ def track_stream(
         policy: What the tracker forgets, when tracks end, and whether animals are recognised by their looks.
         video: Whether to write the annotated video.
         masks: Whether to write the masks.
+        text: Whether to write the boxes.
         max_frames: Only the first so many frames.
         recogniser: What `policy.appearance` names, loaded; None without it.
         monitor: Describes the animals and hands them on; closed at the end.
@@ -123,7 +125,7 @@ def track_stream(
         with (
             events_to(out / EVENTS),
             StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy, recogniser) as tracker,
-            TrackOutput(out, fps=source.fps, video=video, masks=masks) as output,
+            TrackOutput(out, fps=source.fps, video=video, masks=masks, text=text) as output,
             tqdm(total=total, desc="track", unit="frame") as bar,
             closing(monitor) if monitor is not None else nullcontext(),
         ):

@@ -209,6 +209,26 @@ def test_clips_of_a_pen_become_hours_at_their_time_of_day(tmp_path, capsys):
     assert read_hours(tmp_path / "record")["seen_s"].sum() == pytest.approx(before)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("clip_minutes", 0.04, "2026_01_01/000000: lasts 0.1 minutes, expected at most --clip_minutes (0.04)"),
+        ("clip_minutes", -5, "--clip_minutes: is -5"),
+        ("first_hour", -3, "--first_hour: is -3"),
+        ("first_hour", 24, "--first_hour: is 24"),
+    ],
+)
+def test_clips_that_would_lie_over_each_other_or_outside_their_day_are_refused(option, value, told, tmp_path, capsys):
+    """Hours would be added up twice, or fall to the day before, without a word."""
+    config = PenConfig(width=96, height=64, fps=2.0)
+    draw_pen(tmp_path / "pen", config, days=["2026_01_01"], clips_per_day=2, frames_per_clip=12, seed=3)
+    build = ("record", "build", "--clips", tmp_path / "pen", "--out", tmp_path / "record")
+    assert run(*build, f"--{option}={value}") == 1
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "record").exists()
+    assert run(*build, "--clip_minutes=0.1") == 0
+
+
 def test_lame_animals_of_a_drawn_pen_walk_less_than_their_own_past_and_than_the_herd(tmp_path, monkeypatch, capsys):
     config = replace(PenConfig(), width=96, height=64, fps=1.0, straw_per_m2=0.0)
     sound, lame = [f"2026_01_{day:02d}" for day in (1, 2, 3)], [f"2026_01_{day:02d}" for day in (4, 5, 6)]

@@ -88,6 +88,14 @@ def test_tracks_masks_and_video_tell_the_same(tracked):
     assert probe_video(tracked / "annotated.mp4").num_frames == FRAMES
 
 
+def test_a_camera_of_months_may_leave_the_text_to_its_pool(model, video, tmp_path):
+    out = tmp_path / "out"
+    words = ("--text=false", "--annotated=false", "--masks=false", "--behaviour=pen_behaviour", "--max_frames=2")
+    assert track(video, model, out, *words) == 0
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "events.log", "run.json"]
+    assert track(video, model, out, *words) == 1, "also without tracks.txt it is an older run"
+
+
 def test_the_record_says_what_ran(tracked, model, video):
     record = json.loads((tracked / "run.json").read_text())
     assert (record["state"], record["frames"], record["fps"]) == ("finished", FRAMES, 6)
