@@ -48,6 +48,14 @@ class RunState(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Bring the file up to date now and then."""
+        self._keep_up(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Do so in a validation of the run, too, which may take minutes."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._keep_up(trainer)
+
+    def _keep_up(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and time.monotonic() - self._written > self.every_seconds:
             self._write(trainer, "running")
 

@@ -54,7 +54,7 @@ class Scaling(Callback):
         self._forwards: list[Any] = []
         self._events: tuple[Any, Any] | None = None
         self._ended: float | None = None
-        self._began = 0.0
+        self._began = self._paused = 0.0
         self._window = (0.0, 0)  # when it began, frames of this process in it
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -97,11 +97,15 @@ class Scaling(Callback):
             self._window = (time.perf_counter(), 0)
         self._ended = time.perf_counter()
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember since when training stands still."""
+        self._paused = time.perf_counter()
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the validation out."""
+        """Leave the validation out of the times; the batches before it still count."""
         self._ended = None
-        self._forwards.clear()
-        self._window = (time.perf_counter(), 0)
+        began, frames = self._window
+        self._window = (began + time.perf_counter() - self._paused, frames)
 
     def _compare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._events is not None:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from datamodules.crop_variety import CropVariety, vary
 from datamodules.crops import fade
+from datamodules.errors import UserError
 from datamodules.pen import load_pen_config
 from datamodules.pen.coats import MARK_MAP, mark_map
 from datamodules.pen_crop_files import CROPS_VERSION, crops_file, draw_crops
@@ -95,7 +96,14 @@ class PenCropsDataModule(LightningDataModule):
         self.prepare_data_per_node = False
         self.folder = Path(folder)
         self.pens, split = plan_pens(train, val, first_seed)
-        self.parts = {part: [pen for pen in self.pens if split.part_of(pen.day) == part] for part in ("train", "val")}
+        self.parts = {
+            part: [pen for pen in self.pens if split.part_of(pen.day) == part and pen.num_animals != 0]
+            for part in ("train", "val")
+        }
+        if empty := [part for part, its in self.parts.items() if not its]:
+            raise UserError(
+                f"data.{empty[0]}", "has empty pens alone", "one with animals", "An embedder learns from their crops."
+            )
         self.frames_per_pen = frames_per_pen
         self.seconds_apart = seconds_apart
         self.size = size

@@ -95,7 +95,7 @@ def plan_pens(train: Sequence[PenShare], val: Sequence[PenShare], first_seed: in
 
 
 def remember_plan(folder: Path, pens: Sequence[DrawnPen], **how: object) -> None:
-    """Write ``pens.json``: what a folder of drawings holds.
+    """Write ``pens.json``: what a folder of drawings holds, with the content of each domain and how it is drawn.
 
     Args:
         folder: Of the drawings; made if need be.
@@ -103,14 +103,20 @@ def remember_plan(folder: Path, pens: Sequence[DrawnPen], **how: object) -> None
         **how: Whatever else their pictures depend on, as plain values.
 
     Raises:
-        UserError: The folder holds others.
+        UserError: The folder holds others, or drawings of the same ones before a domain or the drawing changed.
     """
     plan = folder / "pens.json"
-    wanted = {**how, "pens": [asdict(pen) for pen in pens]}
-    if plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) != wanted:
+    domains = {domain: load_pen_config(domain).sha256 for domain in sorted({pen.domain for pen in pens})}
+    wanted = {**how, "pens": [asdict(pen) for pen in pens], "domains": domains}
+    if plan.is_file() and (found := json.loads(plan.read_text(encoding="utf-8"))) != wanted:
+        before = found.get("domains", {})
+        changed = [domain for domain in domains if before.get(domain) != domains[domain]]
+        other = {**found, "domains": domains} != wanted
         raise UserError(
-            plan, "names other pens than the recipe", "the same ones", "Name another data.folder, or delete this one."
-        )
+            plan,
+            "names other pens than the recipe" if other else f"is of drawings before {', '.join(changed)} changed",
+            "the same ones", "Name another data.folder, or delete this one.",
+        )  # fmt: skip
     write_json(plan, wanted)
 
 

@@ -20,6 +20,7 @@ from datamodules.clip import Clip, Fingerprinted, Frame
 from datamodules.errors import ClipError, DataError, ShardError
 from datamodules.files import atomic_path, sha256_of
 from datamodules.images import encode_jpeg
+from datamodules.locks import held
 from datamodules.shard_journal import ShardJournal, is_there
 from datamodules.shard_manifest import FILE, ClipEntry, ShardEntry, ShardManifest
 from datamodules.shard_plan import PlannedShard, plan_shards
@@ -77,6 +78,18 @@ def write_shards(
         },
         splits={part: tuple(_unwritten(shard) for shard in shards) for part, shards in plan.items()},
     )
+    folder = wanted.folder.resolve()
+    lock = folder.with_name(f".{folder.name}.lock")  # beside it: the folder is what is copied and published
+    with held(lock, wait=False) as is_mine:
+        if is_mine:
+            return _complete(wanted, clips)
+    tqdm.write(f"{wanted.folder}: waiting for another process that writes there", file=sys.stderr)
+    with held(lock, wait=True):
+        return _complete(wanted, clips)
+
+
+def _complete(wanted: ShardManifest, clips: Sequence[Clip]) -> ShardManifest:
+    """Write what is missing; another process may have written all of it meanwhile."""
     found = _finished_folder(wanted)
     journal = ShardJournal(wanted.folder, wanted.recipe_sha256)
     if found is not None:

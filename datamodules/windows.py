@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from datamodules.errors import ShardError, UserError
 from datamodules.preprocessing import Preprocessing
-from datamodules.shard_index import IndexedShard
+from datamodules.shard_index import IndexedShard, open_shard
 from datamodules.shard_manifest import ShardManifest
 from datamodules.splits import Part
 from datamodules.views import FrameTruth, View, Weather, truth_of
@@ -123,7 +123,7 @@ class ShardWindows(Dataset[Window]):
         self.offsets = [tuple(pattern) for pattern in offsets]
         self.variety = variety
         self.seed = seed
-        self._shards = [IndexedShard(manifest.path(entry)) for entry in manifest.splits[part]]
+        self._shards = [open_shard(manifest.path(entry), entry.samples) for entry in manifest.splits[part]]
         self._samples: list[tuple[IndexedShard, int]] = []
         self._clips: list[range] = []  # the samples of each clip: frames of a clip lie together
         self._clip_of: list[int] = []

@@ -14,6 +14,13 @@ environment() {
     env | grep -E '^(SLURM_(JOB|NTASKS|NODEID|RESTART|ARRAY)|CUDA_|NCCL_|GLOO_|OMP_|MASTER_|DS_|TORCH_)' | sort
 }
 
+# Refuse an array with gaps: from its number alone no job of one could tell which share is its own.
+whole_array() {
+    if ((${SLURM_ARRAY_TASK_MAX:-0} - ${SLURM_ARRAY_TASK_MIN:-0} + 1 == ${SLURM_ARRAY_TASK_COUNT:-1})); then return; fi
+    say "the numbers of the array have gaps. Give consecutive ones, such as --array=0-1: any number of jobs finishes what is missing"
+    exit 1
+}
+
 # Where the ranks meet: this script runs on the job's first node, where rank 0 is, so its own address needs no look-up.
 rendezvous() {
     local address

@@ -7,6 +7,7 @@ trains, the recipe decides about the model and not a checkpoint, and `--config` 
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, cast
 
@@ -22,6 +23,7 @@ from datamodules.errors import UserError
 from datamodules.files import recover_directories
 from pl_distill.checkpoint_io import WholeCheckpointIO
 from pl_distill.commands.finite_weights import FiniteWeights
+from pl_distill.commands.one_fit import alone_in
 from pl_distill.commands.parsing import resolve_recipes
 from pl_distill.commands.refusals import explain
 from pl_distill.commands.step_seed import StepSeed
@@ -111,14 +113,31 @@ class RecipeCLI(LightningCLI):
         callbacks.append(StepSeed())
         return trainer
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Refuse a training that nobody would write, and let one at a time write in a folder.
+
+        The first process answers for the others.
+
+        Raises:
+            ConfigError: Another one goes on there.
+        """
+        if subcommand == TrainerFn.FITTING:
+            check_export(self.model, self.trainer)
+        is_writer = subcommand == TrainerFn.FITTING and self.trainer.is_global_zero
+        with alone_in(Path(self.trainer.default_root_dir)) if is_writer else nullcontext():
+            super()._run_subcommand(subcommand)
+
     def before_fit(self) -> None:
-        """Refuse a training that nobody would write, and a checkpoint that is not there or damaged.
+        """Refuse a checkpoint that is not there or damaged.
 
         ``last`` may be missing before a first run. One that was being replaced when a run was killed is put back
-        first: ``last`` looks for it.
+        first: ``last`` looks for it. What a kill has left of a file that was being written goes.
         """
-        check_export(self.model, self.trainer)
-        recover_directories(Path(self.trainer.default_root_dir) / "checkpoints")
+        checkpoints = Path(self.trainer.default_root_dir) / "checkpoints"
+        recover_directories(checkpoints)
+        if self.trainer.is_global_zero:
+            for partial in checkpoints.glob(".*.partial-*"):
+                partial.unlink(missing_ok=True)
         self._check_checkpoint(TrainerFn.FITTING)
 
     def before_validate(self) -> None:

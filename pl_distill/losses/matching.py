@@ -6,10 +6,13 @@ sam3/train/matcher.py (class 2, box 5, GIoU 2). Ours takes one prompt at a time:
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou
+
+from datamodules.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,17 @@ def match(cost: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Indices of predictions and of objects, both of length min(Q, N), int64.
+
+    Raises:
+        UserError: A cost is not finite: the training has diverged.
     """
-    rows, columns = linear_sum_assignment(cost.detach().cpu().float().numpy())
+    costs = cost.detach().cpu().float().numpy()
+    if not np.isfinite(costs).all():
+        raise UserError(
+            "the detector", "answers with infinity or what is not a number: the training has diverged", "numbers",
+            "Train anew with a lower learning rate; after a long way, go on from the last checkpoint.",
+        )  # fmt: skip
+    rows, columns = linear_sum_assignment(costs)
     return (
         torch.as_tensor(rows, dtype=torch.long, device=cost.device),
         torch.as_tensor(columns, dtype=torch.long, device=cost.device),

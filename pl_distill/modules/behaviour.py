@@ -77,6 +77,8 @@ class BehaviourModule(ExportedModule):
         cooldown: Part of the run in which the learning rate falls to 0, at its end.
     """
 
+    DECISIVE = ("dropout", "feature_dropout", "balance", "smoothing", "branch_weight")
+
     def __init__(
         self,
         head: HeadKind = "temporal",

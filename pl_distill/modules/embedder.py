@@ -66,6 +66,8 @@ class EmbedderModule(ExportedModule):
             a checkpoint; the linear probe of behaviours is not in it.
     """
 
+    DECISIVE = ("temperature", "identity_weight", "behaviour_weight", "pose_weight")
+
     def __init__(
         self,
         hidden_size: int = 128,

@@ -3,21 +3,35 @@
 No command opens their checkpoints as a model: without the callback, the model would be lost.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
 
 from pl_distill.errors import ConfigError
 from pl_distill.models.checkpoints import check_fit
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.schedules import check_part, check_steps, trapezoid_schedule
+from pl_distill.modules.training_identity import (
+    Identity,
+    data_settings,
+    loss_settings,
+    module_settings,
+    optimizer_settings,
+    require_same_training,
+    trainer_settings,
+)
 
 EXPORT = "callbacks.sam3_export.Sam3Export"  # by its name: callbacks are a floor above
 
 
 class ExportedModule(LightningModule):
     """A module whose model is lost where `EXPORT` is not among the trainer's callbacks.
+
+    A run that goes on from a checkpoint is compared with it, see `training_identity`.
 
     Args:
         optimizer: Called with two groups of parameters, decayed and not decayed.
@@ -28,6 +42,9 @@ class ExportedModule(LightningModule):
         ConfigError: `warmup` or `cooldown` is out of its range.
     """
 
+    DECISIVE: ClassVar[tuple[str, ...]] = ()
+    """Names of the module's own settings that decide what is learned, and that no tensor's shape tells."""
+
     def __init__(self, optimizer: OptimizerCallable, warmup: int, cooldown: float) -> None:
         super().__init__()
         check_steps("model.warmup", warmup)
@@ -35,28 +52,71 @@ class ExportedModule(LightningModule):
         self.build_optimizer = optimizer
         self.warmup = warmup
         self.cooldown = cooldown
+        self._optimizer_settings: dict[str, Any] = {}  # once it is built
+        self._resumed: Identity = {}  # what the checkpoint says that this fit goes on from
+
+    @property
+    def training_identity(self) -> Identity:
+        """What decides what is learned, apart from shapes: data, clipping, own settings, loss and optimiser."""
+        loss = getattr(self, "loss", None)
+        return {
+            "data": data_settings(getattr(self._trainer, "datamodule", None)),
+            "trainer": trainer_settings(self._trainer),
+            "model": module_settings(self, self.DECISIVE),
+            "model.loss": loss_settings(loss) if isinstance(loss, nn.Module) else {},
+            "model.optimizer": self._optimizer_settings,
+        }
 
     def configure_optimizers(self) -> Any:
-        """Decay only what multiplies; the learning rate is a trapezoid."""
+        """Decay only what multiplies; the learning rate is a trapezoid.
+
+        Raises:
+            ConfigError: The fit goes on from one with another optimiser.
+        """
         optimizer = self.build_optimizer(parameter_groups(self))
+        self._optimizer_settings = optimizer_settings(optimizer)
+        self._require_same_training()
         return trapezoid_schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare names and shapes of a checkpoint's tensors; DeepSpeed compares them itself.
+        """Compare names and shapes of a checkpoint's tensors (DeepSpeed compares them itself), and what decided.
 
         Raises:
             CheckpointError: It is of another architecture.
+            ConfigError: A fit would go on with other settings than those that the checkpoint was trained by.
         """
-        if "state_dict" in checkpoint and self._trainer is not None:
+        if self._trainer is None:
+            return
+        if "state_dict" in checkpoint:
             check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
+        if self._trainer.state.fn == TrainerFn.FITTING:
+            self._resumed = checkpoint.get("training_identity", {})
+            self._require_same_training()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember what decides what is learned."""
+        checkpoint["training_identity"] = self.training_identity
+
+    def _require_same_training(self) -> None:
+        """Compare what is known: the optimiser is built after a checkpoint is read, or before, with DeepSpeed."""
+        if self._resumed:
+            require_same_training(self._resumed, self.training_identity, str(self.trainer.ckpt_path))
 
 
 def check_export(module: LightningModule, trainer: Trainer) -> None:
-    """Refuse to train what nobody would write; a second trainer file replaces the callbacks of the recipe.
+    """Refuse to train what nobody would write whole; a second trainer file replaces the callbacks of the recipe.
 
     Raises:
-        ConfigError: `module` is an `ExportedModule` and no callback writes it.
+        ConfigError: `module` is an `ExportedModule`, and no callback writes it, or each process has a part of it.
     """
+    strategy = trainer.strategy
+    if isinstance(module, ExportedModule) and isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3:
+        raise ConfigError(
+            "trainer.strategy",
+            "is ZeRO-3, which divides the weights among the processes: the model would be written empty",
+            "a strategy that leaves weights whole",
+            "Give --trainer.strategy ddp, or ZeRO-2 as in trainer/deepspeed_stage2.yaml.",
+        )
     kinds = [kind for callback in trainer.callbacks for kind in type(callback).__mro__]  # type: ignore[attr-defined]
     names = [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]
     if isinstance(module, ExportedModule) and EXPORT not in names:

@@ -53,6 +53,8 @@ class Sam3DetectorModule(ExportedModule):
         score: From which score on a detection counts in precision, recall and false alarms.
     """
 
+    DECISIVE = ("mask_share", "frozen")
+
     def __init__(
         self,
         sam3: str,

@@ -20,7 +20,8 @@ from pl_distill.losses.tracking import TrackingLoss
 from pl_distill.models.sam3_initialise import initialise_tracker
 from pl_distill.models.sam3_tracker import tracker_features
 from pl_distill.models.sam3_training import TrainableSam3, open_sam3, save_sam3, stored_words
-from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks
+from pl_distill.models.tensor_hash import tensors_sha256
+from pl_distill.modules.all_ranks import fresh_in_batch, from_all_ranks, mean_over_ranks
 from pl_distill.modules.exported import ExportedModule
 from pl_distill.modules.picture_size import check_picture_size
 from pl_distill.modules.tracking_unroll import ObjectWindow, Sloppiness, unroll
@@ -57,6 +58,8 @@ class Sam3TrackerModule(ExportedModule):
         cooldown: Part of the run in which the learning rate falls to 0, at its end.
         attention: `transformers`' implementation of attention.
     """
+
+    DECISIVE = ("detector_sha256", "objects", "corrected", "grow_every", "prompt_weight")
 
     def __init__(
         self,
@@ -101,6 +104,8 @@ class Sam3TrackerModule(ExportedModule):
         self._followed: dict[int, list[Tensor]] = {}  # time -> (objects, 2) of each window: overlap, the right animal
         self.tracker = opened.model.tracker_model
         self.tracker_neck = opened.model.tracker_neck
+        # The tracker learns to read this detector's features, and checkpoints do not hold it.
+        self.detector_sha256 = tensors_sha256(sorted(opened.model.detector_model.named_parameters()))
 
     def _words(self) -> list[str]:
         """Return what the exported model is to know: the tracker hears no word, and must not lose the detector's."""
@@ -129,13 +134,15 @@ class Sam3TrackerModule(ExportedModule):
             length = min(length, 2 + self.global_step // self.grow_every)
         features = tracker_features(self._opened[0].model, batch.images[:, :length].flatten(0, 1))
         terms: dict[str, Tensor] = {}
-        windows = 0
-        for number, whole in enumerate(batch.truth):
-            frames = whole[:length]
-            names = [name for name in frames[0].identities if name not in self.things]
+        animals = [[name for name in window[0].identities if name not in self.things] for window in batch.truth]
+        windows = sum(map(bool, animals))
+        # Gradients are averaged over ranks: each rank divides by the mean of all, or a window whose neighbours on
+        # other ranks are empty pens would count for less than one with empty pens beside it on its own.
+        share = mean_over_ranks(torch.tensor(float(windows), device=self.device))
+        for number, (whole, names) in enumerate(zip(batch.truth, animals, strict=True)):
             if not names:
                 continue
-            windows += 1
+            frames = whole[:length]
             objects = ObjectWindow.of(frames, chance.sample(names, min(len(names), self.objects)))
             corrected = [chance.random() < self.corrected for _ in frames]
             steps = unroll(
@@ -164,7 +171,7 @@ class Sam3TrackerModule(ExportedModule):
                     )
         if not windows:  # only empty pictures: a loss that moves nothing
             return features.low.sum() * 0
-        terms = {name: value / windows for name, value in terms.items()}
+        terms = {name: value / share for name, value in terms.items()}
         for name, value in terms.items():
             self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=windows)
         return terms["loss"]

@@ -6,7 +6,7 @@ change: steps, schedule, devices, precision, workers.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -25,6 +25,11 @@ _KERNELS = ("foreach", "fused", "capturable", "differentiable")  # how an optimi
 def loss_settings(loss: nn.Module) -> dict[str, Any]:
     """Return class and settings of a loss as it was built."""
     return {"class": type(loss).__name__, **_plain_ones({k: v for k, v in vars(loss).items() if k != "training"})}
+
+
+def module_settings(module: nn.Module, names: Sequence[str]) -> dict[str, Any]:
+    """Return those of a module's attributes that are named."""
+    return _plain_ones({name: getattr(module, name) for name in names})
 
 
 def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:

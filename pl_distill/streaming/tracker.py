@@ -67,6 +67,7 @@ class StreamingTracker:
         self._device = next(model.parameters()).device
         self._dtype = _common_dtype(model)
         _check_prompt(model, prompt)
+        self._is_torn = False  # whether a frame was begun and not finished
         self.reset()
 
     def update(self, frame: Image, timestamp_s: float) -> Tracks:
@@ -128,7 +129,7 @@ class StreamingTracker:
         if self.model is None:
             raise RuntimeError("the tracker is closed")
         self.frames = 0  # given to the model so far
-        self._is_torn = False  # whether a frame was begun and not finished
+        self._is_torn = False
         self._taken = 0  # blank ones that the model was not shown among them, as whoever gives the frames counts
         self.session = StreamingSession(
             self.model.config, self.prompt, self.policy, device=self._device, dtype=self._dtype

@@ -263,3 +263,16 @@ def test_a_training_that_is_asked_after_every_single_batch_sees_what_it_would_ha
     assert seen + module.seen == whole.seen
     assert validated + module.validated == whole.validated
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), whole.parameters(), strict=True))
+
+
+def test_a_run_in_a_long_validation_is_known_to_be_alive(tmp_path):
+    """`running` that is older than a few half minutes is taken for dead."""
+    seen = []
+
+    class Look(Callback):
+        def on_validation_batch_start(self, *_):
+            seen.append((tmp_path / "run_state.json").stat().st_mtime_ns)
+
+    fit(tmp_path, RunState(every_seconds=0.0), Look(), max_steps=4)
+    assert len(seen) > 1
+    assert seen == sorted(set(seen))

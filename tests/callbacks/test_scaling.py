@@ -63,6 +63,24 @@ def test_rate_and_efficiency_are_of_each_device(tmp_path, caplog):
     assert not [one for one in caplog.records if one.name == "callbacks.scaling"], "one process waits for nobody"
 
 
+class Judged(Sleeper):
+    def validation_step(self, batch, batch_idx):
+        time.sleep(0.1)
+
+
+def test_a_validation_between_two_looks_is_left_out_of_the_rate_and_prevents_none(tmp_path):
+    """One before every third batch, and a look at every fourth."""
+    frames = torch.utils.data.DataLoader([{"image": torch.zeros(3, 2, 2)}] * 24, batch_size=2)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, val_check_interval=3, num_sanity_val_steps=0,
+        callbacks=[Scaling(every_n_steps=4)],
+    )  # fmt: skip
+    trainer.fit(Judged(), frames, frames)  # a validation takes more than a second
+    rate = trainer.callback_metrics["perf/frames_per_second_per_device"].item()
+    assert 8 < rate < 100, "eight frames in at least 80 ms, and in less than a second"
+
+
 def test_numbers_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="ratio 1"):
         Scaling(straggler_ratio=1.0)

@@ -63,6 +63,17 @@ def test_an_empty_pen_gives_an_empty_batch(tmp_path):
         assert PenCrops(tmp_path, PENS, per_animal, 1.0, variety, 0)[0].images.shape == (0, 3, 8, 8)
 
 
+def test_empty_pens_are_no_batches_and_a_part_of_them_alone_is_refused(tmp_path):
+    """A validation batch is one pen, and the scores of none are not defined."""
+    data = PenCropsDataModule(
+        str(tmp_path), [PenShare("day", 2), PenShare("day", 1, 0)], [PenShare("day", 1, 0), PenShare("day", 1)]
+    )
+    assert [len(data.parts[part]) for part in ("train", "val")] == [2, 1]
+    assert len(data.pens) == 5
+    with pytest.raises(UserError, match=r"data\.val: has empty pens alone"):
+        PenCropsDataModule(str(tmp_path), [PenShare("day", 1)], [PenShare("day", 1, 0)])
+
+
 def test_no_variety_changes_nothing_and_half_a_turn_is_no_mirror_image():
     rng = np.random.default_rng(0)
     layers = rng.integers(0, 256, (9, 9, 4), dtype=np.uint8)

@@ -8,7 +8,14 @@ from datamodules.errors import UserError
 from datamodules.masks import decode_masks
 from datamodules.pen_crops import PenCropsDataModule
 from datamodules.pen_tracking import PenTrackingDataModule
-from datamodules.pen_training import PenShare, draw_pens, drawing_processes, plan_pens, read_pens_with_furniture
+from datamodules.pen_training import (
+    PenShare,
+    draw_pens,
+    drawing_processes,
+    plan_pens,
+    read_pens_with_furniture,
+    remember_plan,
+)
 from datamodules.shards import ShardManifest
 
 SMALL = "domain: small\nwidth: 128\nheight: 72\nnum_animals: 2\n"
@@ -103,6 +110,20 @@ def test_the_data_module_draws_and_shards_once(recipe, tmp_path):
 @pytest.mark.parametrize("kind", [PenTrackingDataModule, PenCropsDataModule])
 def test_one_node_draws_for_all(tmp_path, kind):
     assert not kind(str(tmp_path), [PenShare("day", 1)], [PenShare("day", 1)]).prepare_data_per_node
+
+
+def test_drawings_of_before_a_domain_changed_are_refused(tmp_path):
+    """Crops would come with the marks of coats that they do not show."""
+    domain = tmp_path / "own.yaml"
+    domain.write_text(SMALL)
+    pens, _ = plan_pens([PenShare(str(domain), 1)], [PenShare("day", 1)], 0)
+    remember_plan(tmp_path / "data", pens, size=8)
+    remember_plan(tmp_path / "data", pens, size=8)
+    with pytest.raises(UserError, match="names other pens than the recipe"):
+        remember_plan(tmp_path / "data", pens, size=9)
+    domain.write_text(SMALL + "coat: black\n")
+    with pytest.raises(UserError, match=rf"is of drawings before {domain} changed, expected the same ones"):
+        remember_plan(tmp_path / "data", pens, size=8)
 
 
 def test_a_folder_of_other_pens_is_refused(recipe, tmp_path):

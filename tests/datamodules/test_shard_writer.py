@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -74,6 +75,17 @@ class TestInterrupted:
         journal.write_bytes(journal.read_bytes()[:-cut])
         write_shards(self.whole(make_clip), PEN, tmp_path / "a", samples_per_shard=3)
         write_shards(self.whole(make_clip), PEN, tmp_path / "b", samples_per_shard=3)
+        assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+    def test_of_two_processes_one_writes_and_the_other_finds_what_it_wrote(self, make_clip, tmp_path, capsys):
+        """Seeds of one data folder, started together: one would delete the file that another is writing."""
+        with ThreadPoolExecutor(2) as pool:
+            done = [pool.submit(write_shards, self.whole(make_clip), PEN, tmp_path / "a") for _ in range(2)]
+            first, second = (one.result() for one in done)
+        assert first == second
+        said = capsys.readouterr().err
+        assert "reusing all 2 shards" in said
+        write_shards(self.whole(make_clip), PEN, tmp_path / "b")
         assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
     def test_what_a_killed_process_leaves_behind_is_finished(self, make_clip, tmp_path, write_edinburgh_clip, entry):

@@ -1,3 +1,5 @@
+import shutil
+import tarfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -204,3 +206,14 @@ def test_a_resumed_training_is_shown_what_it_would_have_been_shown(shards, worke
     resumed = fit(ckpt_path=tmp_path / "step=6.ckpt")
     assert len(resumed) == 6
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(resumed, whole[6:], strict=True))
+
+
+def test_a_shard_that_was_cut_off_between_two_members_is_refused(shards, tmp_path):
+    """A tar without its end reads as a shorter one, and training would go on with fewer frames."""
+    copy = shutil.copytree(shards, tmp_path / "copy")
+    path = sorted((copy / "train").glob("*.tar"))[0]
+    with tarfile.open(path) as tar:
+        cut = tar.getmembers()[4].offset
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ShardError, match=r"has 2 samples, expected \d as its manifest says"):
+        windows(str(copy))

@@ -315,6 +315,19 @@ def test_a_preempted_job_of_an_array_has_not_crashed(script, name, tmp_path):
     assert not list(tmp_path.rglob("crashes.log"))
 
 
+@pytest.mark.parametrize(("numbers", "is_whole"), [("0-3", True), ("4-5", True), ("5,17", False), ("0-4:2", False)])
+@pytest.mark.parametrize("script", ["cache.sbatch", "evaluate.sbatch"])
+def test_an_array_with_gaps_is_refused(script, numbers, is_whole, tmp_path):
+    """Its jobs would take themselves for others, and nobody would do the last shares."""
+    first, last, count = {"0-3": (0, 3, 4), "4-5": (4, 5, 2), "5,17": (5, 17, 2), "0-4:2": (0, 4, 3)}[numbers]
+    array = {"TASK_ID": last, "TASK_MIN": first, "TASK_MAX": last, "TASK_COUNT": count, "JOB_ID": 7}
+    asked = {f"SLURM_ARRAY_{name}": str(value) for name, value in array.items()}
+    ran = launch(tmp_path, script, f'echo "$@" > {tmp_path / "asked"}', **asked)
+    assert (ran.returncode == 0) is is_whole
+    assert (tmp_path / "asked").exists() is is_whole
+    assert ("Give consecutive ones, such as --array=0-1" in ran.stdout) is not is_whole
+
+
 def test_neighbouring_starts_train_in_steps_of_other_numbers(tmp_path):
     """A kill of the last start's step that SLURM repeats later does not find one of its number."""
     for restarts in range(4):

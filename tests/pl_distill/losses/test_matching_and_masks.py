@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodules.errors import UserError
 from pl_distill.losses.masks import dice_loss, mask_bce, mask_iou
 from pl_distill.losses.matching import MatchingCost, match
 
@@ -61,3 +62,12 @@ def test_an_empty_mask_still_pulls():
     logits = torch.full((1, 4, 4), -3.0, requires_grad=True)
     dice_loss(logits, torch.ones(1, 4, 4)).sum().backward()
     assert (logits.grad < 0).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_training_that_has_diverged_is_told_so(value):
+    """Instead of by scipy, in the words of nothing that was trained."""
+    cost = torch.zeros(3, 2)
+    cost[1, 0] = value
+    with pytest.raises(UserError, match="the training has diverged"):
+        match(cost)

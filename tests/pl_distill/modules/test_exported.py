@@ -36,6 +36,15 @@ def test_with_the_callback_given_back_the_data_are_looked_for(tmp_path, capsys):
     assert "is not there" in said
 
 
+def test_weights_that_are_divided_among_processes_would_be_written_empty(tmp_path, capsys):
+    words = ["--config", "embedder/pen.yaml", "--config", "trainer/deepspeed_stage3.yaml", "--trainer.accelerator=cpu"]
+    words += ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.precision=32-true"]
+    said = fit(capsys, tmp_path, *words, "--trainer.callbacks+", "callbacks.sam3_export.Sam3Export")
+    assert said.startswith("error: trainer.strategy: is ZeRO-3")
+    assert "--trainer.strategy ddp" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_recipe_for_a_gpu_is_told_the_options_for_a_cpu_and_not_another_trainer_file(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)

@@ -1,13 +1,20 @@
 """A training that is exported goes on, and is validated, only from a checkpoint of its own shape."""
 
+from functools import partial
+
 import pytest
+import torch
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader
 
 from datamodules.behaviour import BehaviourDataModule
 from datamodules.edinburgh_output import BEHAVIOURS
+from datamodules.pen_crop_files import POSE
+from datamodules.pen_crops import CropBatch
 from datamodules.recipes import shipped_recipes
-from pl_distill.errors import CheckpointError
+from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.models.sam3 import load_sam3_config, write_random_sam3
 from pl_distill.modules.behaviour import BehaviourModule
 from pl_distill.modules.embedder import EmbedderModule
 from pl_distill.modules.sam3_detector import Sam3DetectorModule
@@ -57,3 +64,59 @@ def test_a_checkpoint_of_another_shape_names_both_shapes(build, sizes, tmp_path)
     )
     name = next(name for name in now if before[name] != now[name])
     assert f"{name} {before[name]} instead of {now[name]}" in caught.value.found
+
+
+class Once(LightningDataModule):
+    """A single batch of two pens of four crops."""
+
+    def train_dataloader(self):
+        animals = torch.arange(8) // 2
+        batch = CropBatch(
+            torch.rand(8, 3, 32, 32), animals, animals // 2, animals % 3, torch.arange(8) % 2, torch.rand(8, 72),
+            torch.rand(8, len(POSE)),
+        )  # fmt: skip
+        return DataLoader([batch], batch_size=None)
+
+
+def fit(folder, steps, checkpoint=None, **settings):
+    lr, clip = settings.pop("lr", 1e-3), settings.pop("clip", 1.0)
+    torch.manual_seed(0)
+    module = EmbedderModule(
+        hidden_size=16, layers=1, heads=2, image_size=32, dimension=8, optimizer=partial(torch.optim.AdamW, lr=lr),
+        **settings,
+    )  # fmt: skip
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_steps=steps,
+        max_epochs=-1, gradient_clip_val=clip, enable_checkpointing=False, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(module, Once(), ckpt_path=checkpoint)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("settings", "was", "now"),
+    [
+        ({"lr": 1e-5}, "model.optimizer lr 0.001", "model.optimizer lr 1e-05 as in this run"),
+        ({"temperature": 0.5}, "model temperature 0.1", "model temperature 0.5 as in this run"),
+        ({"clip": 2.0}, "trainer gradient_clip_val 1.0", "trainer gradient_clip_val 2.0 as in this run"),
+    ],
+)
+def test_a_fit_with_other_settings_does_not_go_on(settings, was, now, tmp_path):
+    """The optimiser would have the old ones, and config.yaml the new ones."""
+    path = tmp_path / "trained.ckpt"
+    fit(tmp_path, 2).save_checkpoint(path)
+    with pytest.raises(ConfigError, match=r"trained\.ckpt: is of a run with") as caught:
+        fit(tmp_path, 4, path, **settings)
+    assert was in caught.value.found
+    assert now in caught.value.expected
+    assert fit(tmp_path, 4, path).global_step == 4  # more steps are no other training
+
+
+def test_a_tracker_does_not_go_on_over_another_detector(tmp_path):
+    """Checkpoints do not hold the detector: the export would join a tracker with one that it was not trained on."""
+    first, second = (write_random_sam3(load_sam3_config("tiny"), tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    trained, again, other = (Sam3TrackerModule(str(folder)) for folder in (first, first, second))
+    for module in (trained, again, other):
+        module.configure_model()
+    assert trained.training_identity == again.training_identity
+    assert trained.training_identity["model"]["detector_sha256"] != other.training_identity["model"]["detector_sha256"]

@@ -12,7 +12,7 @@ from datamodules.errors import DataError
 from datamodules.sampling import EpochSampler
 from datamodules.tracking import TrackingDataModule
 from datamodules.views import FrameTruth
-from datamodules.windows import collate
+from datamodules.windows import WindowBatch, collate
 from pl_distill.models.prompts import compute_prompts, load_prompts, save_prompts
 from pl_distill.models.sam3 import load_sam3, write_random_sam3
 from pl_distill.models.sam3_config import load_sam3_config
@@ -215,3 +215,22 @@ def test_windows_grow_with_the_steps(teacher, squares, tmp_path):
     task.tracker.memory_attention.register_forward_hook(lambda *_: seen.append(task.global_step))
     with_trainer.fit(task, data(squares))  # windows of three frames; two windows of two objects each a step
     assert [seen.count(step) for step in range(3)] == [2, 4, 4]
+
+
+def test_a_window_counts_alike_whatever_empty_pens_stand_on_its_rank_or_another(teacher, squares, monkeypatch):
+    """One window and one empty pen: on one rank, and on two of which the other has the pen."""
+    task = module(teacher)
+    task.configure_model()
+    monkeypatch.setattr(task, "log", lambda *_, **__: None)
+    one = collate([data(squares)._windows("train", [[0, 1]], None)[0]])
+    empty = tuple(FrameTruth((), frame.boxes[:0], frame.masks[:0]) for frame in one.truth[0])
+    both = WindowBatch(2 * one.keys, 2 * one.times, torch.cat([one.images] * 2), (*one.truth, empty))
+
+    def loss(batch):
+        torch.manual_seed(0)
+        return task.training_step(batch, 0).item()
+
+    together = loss(both)
+    monkeypatch.setattr("pl_distill.modules.sam3_tracker.mean_over_ranks", lambda count: count / 2)  # and 0 there
+    apart = (loss(one) + 0) / 2  # DDP takes the mean of both ranks' gradients
+    assert apart == pytest.approx(together, rel=1e-5)

@@ -1,0 +1,76 @@
+"""Two trainings in one folder would write each other's checkpoints: a job that is submitted again may meet itself."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from datamodules.locks import held
+from pl_distill.cli import main
+from pl_distill.commands import one_fit
+from pl_distill.commands.one_fit import LOCK, alone_in
+from pl_distill.errors import ConfigError
+
+
+def test_the_second_is_refused_by_the_name_of_the_first_and_has_its_turn_afterwards(tmp_path):
+    state = {"host": "n7", "step": 120, "slurm": {"job_id": "42"}}
+    (tmp_path / "run_state.json").write_text(json.dumps(state))
+    with alone_in(tmp_path), pytest.raises(ConfigError) as caught, alone_in(tmp_path, patience_s=0):
+        pytest.fail("two at a time")
+    assert caught.value.found == "is written by another training (on n7, job 42, step 120)"
+    (tmp_path / "run_state.json").write_text("{")
+    with alone_in(tmp_path), pytest.raises(ConfigError, match="is written by another training, expected one at a time"):
+        alone_in(tmp_path, patience_s=0).__enter__()
+    with alone_in(tmp_path, patience_s=0):
+        assert (tmp_path / LOCK).exists()
+
+
+def test_the_end_of_a_killed_one_is_waited_for(tmp_path):
+    """What loads its batches lives on for seconds, and holds the lock that it was born with."""
+    code = f"""
+import os, sys, time
+sys.path.insert(0, {str(sys.path[0])!r})
+from datamodules.locks import held
+with held(__import__("pathlib").Path({str(tmp_path / LOCK)!r}), wait=False):
+    if os.fork() == 0:
+        time.sleep(3)
+        os._exit(0)
+    print("ready", flush=True)
+    os.kill(os.getpid(), 9)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        began = time.monotonic()
+        with alone_in(tmp_path, patience_s=30):
+            assert time.monotonic() - began < 20
+
+
+def test_a_fit_beside_another_touches_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(one_fit, "PATIENCE_S", 0.0)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    partial = run / "checkpoints" / ".last.ckpt.partial-host-7"  # the other is writing it
+    partial.write_bytes(b"half")
+    words = ["fit", "--config", "embedder/pen.yaml", f"--data.folder={tmp_path / 'data'}", "--trainer.accelerator=cpu"]
+    with held(run / LOCK, wait=False):
+        assert main([*words, f"--trainer.default_root_dir={run}"]) == 1
+    assert f"error: trainer.default_root_dir {run}: is written by another training" in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == [LOCK, "checkpoints"]
+    assert partial.exists()
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_a_kill_left_of_a_checkpoint_goes_with_the_next_fit(tmp_path, capsys):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    kept, partial = run / "checkpoints" / "last.txt", run / "checkpoints" / ".last.ckpt.partial-host-7"
+    for path in (kept, partial):
+        path.write_bytes(b"half")
+    words = ["fit", "--config", "embedder/pen.yaml", f"--data.folder={tmp_path / 'data'}", "--trainer.accelerator=cpu"]
+    assert main([*words, f"--trainer.default_root_dir={run}", "--ckpt_path=none.ckpt"]) == 1  # and then it ends
+    assert "none.ckpt" in capsys.readouterr().err
+    assert kept.exists()
+    assert not partial.exists()
