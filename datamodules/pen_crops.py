@@ -24,7 +24,7 @@ from datamodules.errors import UserError
 from datamodules.pen import load_pen_config
 from datamodules.pen.coats import MARK_MAP, mark_map
 from datamodules.pen_crop_files import CROPS_VERSION, crops_file, draw_crops
-from datamodules.pen_training import DrawnPen, PenShare, drawing_processes, plan_pens, remember_plan
+from datamodules.pen_training import DrawnPen, PenShare, drawing_processes, has_animals, plan_pens, remember_plan
 from datamodules.resumption import ResumableDataLoader, resume_point
 from datamodules.sampling import EpochSampler, TicketSampler
 
@@ -97,7 +97,7 @@ class PenCropsDataModule(LightningDataModule):
         self.folder = Path(folder)
         self.pens, split = plan_pens(train, val, first_seed)
         self.parts = {
-            part: [pen for pen in self.pens if split.part_of(pen.day) == part and pen.num_animals != 0]
+            part: [pen for pen in self.pens if split.part_of(pen.day) == part and has_animals(pen)]
             for part in ("train", "val")
         }
         if empty := [part for part, its in self.parts.items() if not its]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
@@ -94,6 +95,11 @@ def plan_pens(train: Sequence[PenShare], val: Sequence[PenShare], first_seed: in
     return pens, split
 
 
+def has_animals(pen: DrawnPen) -> bool:
+    """Whether a pen is not an empty one, by its plan or else by its domain."""
+    return (load_pen_config(pen.domain).num_animals if pen.num_animals is None else pen.num_animals) > 0
+
+
 def remember_plan(folder: Path, pens: Sequence[DrawnPen], **how: object) -> None:
     """Write ``pens.json``: what a folder of drawings holds, with the content of each domain and how it is drawn.
 
@@ -108,8 +114,9 @@ def remember_plan(folder: Path, pens: Sequence[DrawnPen], **how: object) -> None
     plan = folder / "pens.json"
     domains = {domain: load_pen_config(domain).sha256 for domain in sorted({pen.domain for pen in pens})}
     wanted = {**how, "pens": [asdict(pen) for pen in pens], "domains": domains}
-    if plan.is_file() and (found := json.loads(plan.read_text(encoding="utf-8"))) != wanted:
-        before = found.get("domains", {})
+    found: dict[str, Any] = json.loads(plan.read_text(encoding="utf-8")) if plan.is_file() else wanted
+    before = found.setdefault("domains", domains)  # an older version did not say
+    if found != wanted:
         changed = [domain for domain in domains if before.get(domain) != domains[domain]]
         other = {**found, "domains": domains} != wanted
         raise UserError(

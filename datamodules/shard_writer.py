@@ -27,6 +27,7 @@ from datamodules.shard_plan import PlannedShard, plan_shards
 from datamodules.shard_sample import SampleRecord, key_prefix, sample_key
 from datamodules.splits import PARTS, Part, Split
 
+LOCK = ".lock"
 MAX_NAME = 70
 """Characters of a clip's name: a tar's names have 100, and frame, view and kind of a cached map follow."""
 
@@ -78,8 +79,10 @@ def write_shards(
         },
         splits={part: tuple(_unwritten(shard) for shard in shards) for part, shards in plan.items()},
     )
-    folder = wanted.folder.resolve()
-    lock = folder.with_name(f".{folder.name}.lock")  # beside it: the folder is what is copied and published
+    if (whole := _whole(wanted)) is not None:
+        return whole
+    _refuse_foreign(wanted.folder, ShardJournal(wanted.folder, wanted.recipe_sha256))
+    lock = wanted.folder / LOCK
     with held(lock, wait=False) as is_mine:
         if is_mine:
             return _complete(wanted, clips)
@@ -90,23 +93,38 @@ def write_shards(
 
 def _complete(wanted: ShardManifest, clips: Sequence[Clip]) -> ShardManifest:
     """Write what is missing; another process may have written all of it meanwhile."""
-    found = _finished_folder(wanted)
+    if (whole := _whole(wanted)) is not None:
+        return whole
     journal = ShardJournal(wanted.folder, wanted.recipe_sha256)
-    if found is not None:
-        entries = [entry for shards in found.splits.values() for entry in shards]
-        journal.finished = {entry.file: entry for entry in entries if is_there(found.folder, entry)}
-        if len(journal.finished) == len(entries):
-            journal.end()  # a kill between manifest and journal's end
-            tqdm.write(f"{found.folder}: reusing all {len(entries)} shards", file=sys.stderr)
-            return found
-    elif not journal.exists and any(wanted.folder.glob("*/*.tar")):
+    if (found := _finished_folder(wanted)) is not None:
+        journal.finished = _there(found)
+    return _write(wanted, journal, {clip.name: clip for clip in clips})
+
+
+def _whole(wanted: ShardManifest) -> ShardManifest | None:
+    """Return the manifest that lies in the folder where all of its shards do, too."""
+    found = _finished_folder(wanted)
+    if found is None or len(there := _there(found)) < sum(map(len, found.splits.values())):
+        return None
+    ShardJournal(wanted.folder, wanted.recipe_sha256).end()  # of a kill between the manifest and its end
+    tqdm.write(f"{found.folder}: reusing all {len(there)} shards", file=sys.stderr)
+    return found
+
+
+def _there(found: ShardManifest) -> dict[str, ShardEntry]:
+    entries = [entry for shards in found.splits.values() for entry in shards]
+    return {entry.file: entry for entry in entries if is_there(found.folder, entry)}
+
+
+def _refuse_foreign(folder: Path, journal: ShardJournal) -> None:
+    """Refuse a folder of somebody else's tars, before anything is written there."""
+    if not journal.exists and not (folder / FILE).exists() and any(folder.glob("*/*.tar")):
         raise ShardError(
-            wanted.folder,
+            folder,
             "holds tars but neither manifest.json nor a journal",
             "an empty folder, or one that this command has written",
             "Give another folder.",
         )
-    return _write(wanted, journal, {clip.name: clip for clip in clips})
 
 
 def _write(wanted: ShardManifest, journal: ShardJournal, clips: dict[str, Clip]) -> ShardManifest:

@@ -26,6 +26,7 @@ from pl_distill.commands.finite_weights import FiniteWeights
 from pl_distill.commands.one_fit import alone_in
 from pl_distill.commands.parsing import resolve_recipes
 from pl_distill.commands.refusals import explain
+from pl_distill.commands.same_checkpoint import SameCheckpoint
 from pl_distill.commands.step_seed import StepSeed
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.checkpoints import find_deepspeed_states, read_checkpoint
@@ -110,7 +111,8 @@ class RecipeCLI(LightningCLI):
         callbacks: list[Callback] = cast(Any, trainer).callbacks
         callbacks.sort(key=lambda callback: not isinstance(callback, SaveConfigCallback))
         callbacks.insert(0, FiniteWeights())  # before any that writes weights
-        callbacks.append(StepSeed())
+        self._same_checkpoint = SameCheckpoint()
+        callbacks += [self._same_checkpoint, StepSeed()]
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -138,7 +140,7 @@ class RecipeCLI(LightningCLI):
         if self.trainer.is_global_zero:
             for partial in checkpoints.glob(".*.partial-*"):
                 partial.unlink(missing_ok=True)
-        self._check_checkpoint(TrainerFn.FITTING)
+        self._same_checkpoint.found = self._check_checkpoint(TrainerFn.FITTING)
 
     def before_validate(self) -> None:
         """Refuse a checkpoint that is not there or damaged, and to validate without one or a model with weights.

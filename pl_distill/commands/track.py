@@ -109,7 +109,7 @@ def track(
         overwrite: Whether to replace the tracks of an older run in the same folder.
     """
     _refuse_unused(
-        pool, behaviour, embedder, camera=camera != CAMERA, began=began is not None, place=place != DEFAULT_PLACE,
+        pool, behaviour, embedder, text, camera=camera != CAMERA, began=began is not None, place=place != DEFAULT_PLACE,
         identify=identify != DEFAULT_IDENTIFY, sampling=sampling is not None,
     )  # fmt: skip
     for option, value in (("max_frames", max_frames), ("picture_fps", picture_fps)):
@@ -196,12 +196,17 @@ def track(
         raise SystemExit(130)  # as the shell has it for Ctrl-C; a camera's run has no other end
 
 
-def _refuse_unused(pool: Path | None, behaviour: str | None, embedder: str, **given: bool) -> None:
-    """Refuse what was `given` for a pool where there is none, and an embedder that describes for nobody."""
+def _refuse_unused(pool: Path | None, behaviour: str | None, embedder: str, text: bool, **given: bool) -> None:
+    """Refuse what was `given` for a pool where there is none, and what describes animals for nobody."""
     for name in (name for name, is_given in given.items() if is_given and pool is None):
         raise ConfigError(
             f"--{name}", "is given without --pool", "the pool that it belongs to", "Add --pool FOLDER, or leave it out."
         )
+    if pool is None and behaviour is not None and not text:
+        raise ConfigError(
+            "--behaviour", "is given with --text false and without --pool", "animals.jsonl or a pool to write to",
+            "Leave one of the two out, or add --pool FOLDER.",
+        )  # fmt: skip
     if pool is None and behaviour is None and embedder != PEN_EMBEDDER:
         raise ConfigError(
             "--embedder", "is given without --pool and without --behaviour", "one that it describes animals for",

@@ -13,6 +13,7 @@ from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.results import ModelIdentity
 from pl_distill.models.behaviour_head import MODEL_TYPE
 from pl_distill.models.bundle import is_bundle, refuse_torn_bundle, verify_bundle
+from pl_distill.models.checkpoints import check_finite
 from pl_distill.models.dinov3 import FAMILY
 from pl_distill.models.prompts import PromptEmbedding, choose_prompt, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, substitute, trunk_sha256
@@ -161,7 +162,7 @@ def open_model(
         dtype: Of every weight, whatever the files'.
 
     Raises:
-        CheckpointError: Weights are missing, damaged or of another architecture.
+        CheckpointError: Weights are missing, damaged, of another architecture, or not finite as `dtype`.
         ConfigError: The prompt is not stored.
     """
     sam3_source = source.source if source.teacher is None else source.teacher
@@ -179,6 +180,7 @@ def open_model(
     if student is not None:
         sam3 = substitute(sam3, student)
     sam3 = sam3.to(device, dtype).eval()
+    check_finite(sam3.named_parameters(), source.source)  # half precision has no number above 65,504
     return OpenedModel(sam3, identify(sam3, source, student, preprocessing), prompt_embedding, preprocessing, notes)
 
 

@@ -117,6 +117,7 @@ def track_stream(
         "versions": {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
         "notes": list(opened.notes),
     }
+    tracker = StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy, recogniser)
     out.mkdir(parents=True, exist_ok=True)
     record()
     recorded = time.monotonic()
@@ -124,7 +125,7 @@ def track_stream(
     try:
         with (
             events_to(out / EVENTS),
-            StreamingTracker(opened.sam3, opened.prompt, opened.preprocessing, policy, recogniser) as tracker,
+            tracker,
             TrackOutput(out, fps=source.fps, video=video, masks=masks, text=text) as output,
             tqdm(total=total, desc="track", unit="frame") as bar,
             closing(monitor) if monitor is not None else nullcontext(),

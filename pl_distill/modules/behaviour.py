@@ -248,6 +248,7 @@ class BehaviourModule(ExportedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember whose features the head reads, how many a second, in what window, and what its answers mean."""
+        super().on_save_checkpoint(checkpoint)
         data = self.data
         checkpoint[_TRAINED_ON] = _said(data.embedder["identity"], data.fps, data.class_names, data.window)
 

@@ -9,7 +9,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import nn
 
 from pl_distill.errors import ConfigError
 from pl_distill.models.checkpoints import check_fit
@@ -18,7 +17,6 @@ from pl_distill.modules.schedules import check_part, check_steps, trapezoid_sche
 from pl_distill.modules.training_identity import (
     Identity,
     data_settings,
-    loss_settings,
     module_settings,
     optimizer_settings,
     require_same_training,
@@ -57,13 +55,11 @@ class ExportedModule(LightningModule):
 
     @property
     def training_identity(self) -> Identity:
-        """What decides what is learned, apart from shapes: data, clipping, own settings, loss and optimiser."""
-        loss = getattr(self, "loss", None)
+        """What decides what is learned, apart from shapes: data, clipping, own settings and optimiser."""
         return {
             "data": data_settings(getattr(self._trainer, "datamodule", None)),
             "trainer": trainer_settings(self._trainer),
-            "model": module_settings(self, self.DECISIVE),
-            "model.loss": loss_settings(loss) if isinstance(loss, nn.Module) else {},
+            **module_settings(self, self.DECISIVE),
             "model.optimizer": self._optimizer_settings,
         }
 

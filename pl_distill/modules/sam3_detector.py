@@ -53,7 +53,7 @@ class Sam3DetectorModule(ExportedModule):
         score: From which score on a detection counts in precision, recall and false alarms.
     """
 
-    DECISIVE = ("mask_share", "frozen")
+    DECISIVE = ("vocabulary", "loss", "mask_share", "frozen")
 
     def __init__(
         self,

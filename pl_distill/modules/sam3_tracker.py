@@ -59,7 +59,9 @@ class Sam3TrackerModule(ExportedModule):
         attention: `transformers`' implementation of attention.
     """
 
-    DECISIVE = ("detector_sha256", "objects", "corrected", "grow_every", "prompt_weight")
+    DECISIVE = (
+        "detector_sha256", "things", "objects", "corrected", "grow_every", "prompt_weight", "loss", "sloppiness",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -171,10 +173,9 @@ class Sam3TrackerModule(ExportedModule):
                     )
         if not windows:  # only empty pictures: a loss that moves nothing
             return features.low.sum() * 0
-        terms = {name: value / share for name, value in terms.items()}
         for name, value in terms.items():
-            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=windows)
-        return terms["loss"]
+            self.log(f"train/{name}", value / windows, prog_bar=name == "loss", batch_size=windows)
+        return terms["loss"] / share
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count."""

@@ -7,6 +7,7 @@ change: steps, schedule, devices, precision, workers.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -27,9 +28,20 @@ def loss_settings(loss: nn.Module) -> dict[str, Any]:
     return {"class": type(loss).__name__, **_plain_ones({k: v for k, v in vars(loss).items() if k != "training"})}
 
 
-def module_settings(module: nn.Module, names: Sequence[str]) -> dict[str, Any]:
-    """Return those of a module's attributes that are named."""
-    return _plain_ones({name: getattr(module, name) for name in names})
+def module_settings(module: nn.Module, names: Sequence[str]) -> Identity:
+    """Return those of a module's attributes that are named; dataclasses below keys of their own.
+
+    Raises:
+        TypeError: JSON cannot hold one of them.
+    """
+    found: Identity = {"model": {}}
+    for name in names:
+        value = getattr(module, name)
+        if is_dataclass(value) and not isinstance(value, type):
+            found[f"model.{name}"] = {"class": type(value).__name__, **_as_json_gives_it(asdict(value))}
+        else:
+            found["model"][name] = _as_json_gives_it(value)
+    return found
 
 
 def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
@@ -145,10 +157,20 @@ def _plain_ones(settings: Mapping[str, Any]) -> dict[str, Any]:
         if name.startswith("_"):
             continue
         try:
-            plain[name] = json.loads(json.dumps(value.item() if isinstance(value, Tensor) else value))
+            plain[name] = _as_json_gives_it(value.item() if isinstance(value, Tensor) else value)
         except (TypeError, ValueError, RuntimeError):
             continue
     return plain
+
+
+def _as_json_gives_it(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=_sorted_set))
+
+
+def _sorted_set(value: Any) -> list[Any]:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} is no plain value")
 
 
 def _brief(value: Any) -> str:

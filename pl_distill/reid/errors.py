@@ -25,8 +25,9 @@ def fault(file: Path, reason: object) -> PoolError:
     """
     if isinstance(reason, duckdb.OutOfMemoryException | MemoryError):
         return PoolError(
-            file, f"needs more memory than there is ({first_line(reason)})", "some hundred megabytes",
-            "The file is whole: end what else needs memory, and start again.",
+            file, f"was asked for more than there is room for ({first_line(reason)})",
+            "a gigabyte of memory, and beside the pool room for what goes beyond",
+            "The file is whole: free memory or disk, and start again.",
         )  # fmt: skip
     for words in _NO_ROOM:
         if words in str(reason):
@@ -46,12 +47,20 @@ def told_as_fault(file: Path) -> Iterator[None]:
 
     Raises:
         PoolError: The file cannot be read or written, or there is no memory to do it.
-        KeyboardInterrupt: DuckDB was stopped in the middle of a question, which it tells by a RuntimeError.
+        KeyboardInterrupt: DuckDB was stopped in the middle of a question.
     """
     try:
-        yield
+        with stopped_as_ctrl_c():
+            yield
     except (duckdb.Error, pa.ArrowException, MemoryError) as error:
         raise fault(file, error) from error
+
+
+@contextmanager
+def stopped_as_ctrl_c() -> Iterator[None]:
+    """Turn DuckDB's word for a question that was stopped into Python's."""
+    try:
+        yield
     except RuntimeError as error:
         if "interrupted" in str(error).lower():
             raise KeyboardInterrupt from error

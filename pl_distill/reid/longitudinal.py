@@ -299,8 +299,15 @@ class RecordWriter:
             if name == written_as(row) == row["animal"]:  # else it is another animal's by now
                 tally.resume(row, self._behaviours)
         if may_resume and name not in self._memory and not tally.last_at_s:
-            for row in rows_of_hour(self._record, self._camera, hour - timedelta(hours=1)):
-                if name == written_as(row) == row["animal"]:
-                    tally.last_at_s = places_of(row)
+            tally.last_at_s = self._places_before(name, hour)
         self._tallies[name] = tally
         return tally
+
+    def _places_before(self, name: str, hour: datetime) -> dict[str, float]:
+        """Say when an animal was last where, by its row of the hour before; of a damaged file nothing is known."""
+        try:
+            rows = rows_of_hour(self._record, self._camera, hour - timedelta(hours=1))
+        except RecordError as error:  # maybe yesterday's file, which this run does not write
+            log.warning("visits of '%s' begin anew: %s", name, error)
+            return {}
+        return next((places_of(row) for row in rows if name == written_as(row) == row["animal"]), {})

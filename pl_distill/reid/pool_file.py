@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamodules.files import sync_directory, temporary_path
-from pl_distill.reid.errors import PoolError, fault, first_line, told_as_fault
+from pl_distill.reid.errors import PoolError, fault, first_line, stopped_as_ctrl_c, told_as_fault
 from pl_distill.reid.sampling import SamplingPolicy
 
 POOL_FILE = "pool.duckdb"
@@ -36,8 +36,9 @@ def connect(file: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
     if file.exists() and file.stat().st_size < _HEADERS:
         raise fault(file, f"{file.stat().st_size} bytes")
     try:
-        connection = _attached(file, "READ_ONLY" if read_only else _LAYOUT)
-        needed = _needed_bytes(connection, file)
+        with stopped_as_ctrl_c():
+            connection = _attached(file, "READ_ONLY" if read_only else _LAYOUT)
+            needed = _needed_bytes(connection, file)
     except duckdb.Error as error:
         holder = re.search(r"PID (\d+)", str(error))
         if "set lock" in str(error):
@@ -191,10 +192,13 @@ def read_meta(connection: duckdb.DuckDBPyConnection, file: Path) -> PoolMeta:
         PoolError: It is no pool, or one of another version.
     """
     try:
-        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        with stopped_as_ctrl_c():
+            meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         sampling = SamplingPolicy(int(meta["per_hour"]), meta["storage"], float(meta["min_quality"]))
         found = PoolMeta(str(meta["embedder"]), int(meta["dimension"]), sampling)
         schema = int(meta["schema"])
+    except duckdb.OutOfMemoryException as error:
+        raise fault(file, error) from error
     except (duckdb.Error, KeyError, ValueError) as error:
         raise PoolError(
             file, f"is no pool ({first_line(error)})", "a file that a pool wrote", "Name another folder."

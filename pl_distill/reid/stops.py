@@ -2,10 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -16,23 +14,17 @@ def stops_wait() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[tuple[int, FrameType | None]] = []
+    came: list[int] = []
     handlers = {number: signal.getsignal(number) for number in _STOPS}
-    for number, handler in handlers.items():
-        if handler is not None:  # None: set by C code, and cannot be given back
-            signal.signal(number, lambda which, frame: came.append((which, frame)))
+    heard = {  # not one that is ignored, nor one that C code has set, which could not be given back
+        number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)
+    }
+    for number in heard:
+        signal.signal(number, lambda which, frame: came.append(which))
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            if handler is not None:
-                signal.signal(number, handler)
-        for which, frame in came[:1]:
-            _answer(handlers[signal.Signals(which)], which, frame)
-
-
-def _answer(handler: Callable[[int, FrameType | None], Any] | int | None, which: int, frame: FrameType | None) -> None:
-    if callable(handler):
-        handler(which, frame)
-    else:  # the system's own answer, or none
-        signal.raise_signal(which)
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])

@@ -70,6 +70,9 @@ def test_empty_pens_are_no_batches_and_a_part_of_them_alone_is_refused(tmp_path)
     )
     assert [len(data.parts[part]) for part in ("train", "val")] == [2, 1]
     assert len(data.pens) == 5
+    (tmp_path / "empty.yaml").write_text("domain: empty\nnum_animals: 0\n")
+    with pytest.raises(UserError, match=r"data\.val: has empty pens alone"):
+        PenCropsDataModule(str(tmp_path), [PenShare("day", 1)], [PenShare(str(tmp_path / "empty.yaml"), 1)])
     with pytest.raises(UserError, match=r"data\.val: has empty pens alone"):
         PenCropsDataModule(str(tmp_path), [PenShare("day", 1)], [PenShare("day", 1, 0)])
 

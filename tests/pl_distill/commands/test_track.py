@@ -90,8 +90,10 @@ def test_tracks_masks_and_video_tell_the_same(tracked):
 
 def test_a_camera_of_months_may_leave_the_text_to_its_pool(model, video, tmp_path):
     out = tmp_path / "out"
-    words = ("--text=false", "--annotated=false", "--masks=false", "--behaviour=pen_behaviour", "--max_frames=2")
-    assert track(video, model, out, *words) == 0
+    words = ("--text=false", "--annotated=false", "--masks=false", "--max_frames=2")
+    assert track(video, model, out, *words, "--behaviour=pen_behaviour") == 1, "a head would name them for nobody"
+    assert not out.exists()
+    assert track(video, model, out, *words, f"--pool={tmp_path / 'pool'}") == 0
     assert sorted(path.name for path in out.iterdir()) == [".lock", "events.log", "run.json"]
     assert track(video, model, out, *words) == 1, "also without tracks.txt it is an older run"
 

@@ -3,10 +3,12 @@
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError
-from pl_distill.evaluation.models import plan_model, plan_models
+from pl_distill.evaluation.models import ModelSource, open_model, plan_model, plan_models
 
 EXPECTED = (
     "is not there, expected a .ckpt of pl-distill fit, a student's folder, a SAM 3's folder or hub name, a bundle, "
@@ -48,3 +50,18 @@ def test_models_that_are_there_pass():
     assert [source.source for source in plan_models("pen_student", None)] == ["pen_teacher", "pen_student"]
     assert plan_model("pen_teacher", None).teacher is None
     assert plan_model("facebook/sam3", None).source == "facebook/sam3"
+
+
+@pytest.mark.parametrize("student", [None, "pen_student"])
+def test_weights_that_the_asked_for_precision_cannot_hold_are_named(student, tmp_path):
+    """They are whole in the file: opened in float16 they would be infinite, and nothing would be found."""
+    folder = shutil.copytree(shipped_models()["pen_teacher"], tmp_path / "teacher")
+    weights = load_file(folder / "model.safetensors")
+    key = "detector_model.detr_decoder.query_embed.weight"
+    weights = {name: tensor.float() if name == key else tensor for name, tensor in weights.items()}
+    weights[key][0, 0] = 1e5
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    source = ModelSource("model", str(folder)) if student is None else ModelSource("model", student, str(folder))
+    open_model(source, "pig", "cpu")
+    with pytest.raises(CheckpointError, match=f"has NaN or infinity in {key}"):
+        open_model(source, "pig", "cpu", torch.float16)

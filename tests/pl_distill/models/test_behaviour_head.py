@@ -107,6 +107,7 @@ def test_damaged_heads_are_refused(tmp_path):
         ("fps", "often", "could not convert"),
         ("labels", "none", "ValueError"),
         ("arguments", {"features": 5, "classes": 3, "tails": 2}, "tails"),
+        ("arguments", {"features": 5, "classes": 3, "hidden": -1}, "RuntimeError"),
     ],
 )
 def test_a_description_that_says_too_little_or_nonsense_is_refused(key, value, said, tmp_path):

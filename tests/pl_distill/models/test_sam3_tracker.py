@@ -94,6 +94,16 @@ def test_the_unroll_agrees_with_transformers_for_every_object(model, clip):
             torch.testing.assert_close(logits[number], expected.pred_masks[0, 0], atol=5e-2 * SURE, rtol=2e-2)
 
 
+def test_a_model_without_a_limit_of_conditioning_frames_reads_them_all(model, clip, monkeypatch):
+    """-1 is transformers' word for it; as the end of a slice it would leave the prompt out."""
+    pictures, masks = clip
+    expected = unrolled(model, pictures, masks)  # one conditioning frame: less than any limit
+    monkeypatch.setattr(model.tracker_model.config, "max_cond_frame_num", -1)
+    for (logits, score), (other, other_score) in zip(expected, unrolled(model, pictures, masks), strict=True):
+        torch.testing.assert_close(logits, other)
+        torch.testing.assert_close(score, other_score)
+
+
 def test_memories_change_the_answer(model, clip):
     """Without this, agreement above could be that of two blind trackers."""
     pictures, masks = clip

@@ -14,11 +14,16 @@ from datamodules.pen_crop_files import POSE
 from datamodules.pen_crops import CropBatch
 from datamodules.recipes import shipped_recipes
 from pl_distill.errors import CheckpointError, ConfigError
+from pl_distill.losses.detection import DetectionLoss
+from pl_distill.losses.tracking import TrackingLoss
 from pl_distill.models.sam3 import load_sam3_config, write_random_sam3
 from pl_distill.modules.behaviour import BehaviourModule
 from pl_distill.modules.embedder import EmbedderModule
+from pl_distill.modules.prompt_sampling import Vocabulary
 from pl_distill.modules.sam3_detector import Sam3DetectorModule
 from pl_distill.modules.sam3_tracker import Sam3TrackerModule
+from pl_distill.modules.tracking_unroll import Sloppiness
+from pl_distill.modules.training_identity import is_plain, require_same_training
 from tests.pl_distill.modules.test_behaviour import separable
 
 
@@ -120,3 +125,36 @@ def test_a_tracker_does_not_go_on_over_another_detector(tmp_path):
         module.configure_model()
     assert trained.training_identity == again.training_identity
     assert trained.training_identity["model"]["detector_sha256"] != other.training_identity["model"]["detector_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("build", "other"),
+    [
+        (partial(BehaviourModule, "frame"), {"balance": 0.1}),
+        (partial(Sam3DetectorModule, "tiny"), {"loss": DetectionLoss(focus=9)}),
+        (partial(Sam3DetectorModule, "tiny"), {"vocabulary": Vocabulary(animal="sheep")}),
+        (partial(Sam3DetectorModule, "tiny"), {"frozen": ["text_encoder"]}),
+        (partial(Sam3TrackerModule, "tiny"), {"loss": TrackingLoss(mask_bce=300)}),
+        (partial(Sam3TrackerModule, "tiny"), {"sloppiness": Sloppiness(shift=9)}),
+        (partial(Sam3TrackerModule, "tiny"), {"things": ["feeder"]}),
+    ],
+)
+def test_whatever_decides_what_is_learned_is_in_the_checkpoint(build, other):
+    plain, same, changed = build(), build(), build(**other)
+    for module in (plain, same, changed):
+        if isinstance(module, Sam3TrackerModule):
+            module.detector_sha256 = "as the other's"
+    assert plain.training_identity == same.training_identity
+    with pytest.raises(ConfigError, match="is of a run with model"):
+        require_same_training(plain.training_identity, changed.training_identity, "last.ckpt")
+    assert is_plain(changed.training_identity)
+
+
+def test_a_behaviour_heads_checkpoint_says_it_too(tmp_path):
+    separable(tmp_path / "features")
+    data = BehaviourDataModule(str(tmp_path / "features"), {name: name for name in BEHAVIOURS})
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, limit_val_batches=0)
+    trainer.validate(BehaviourModule("frame", balance=0.25), data, verbose=False)
+    trainer.save_checkpoint(tmp_path / "trained.ckpt")
+    told = torch.load(tmp_path / "trained.ckpt", weights_only=True)["training_identity"]
+    assert told["model"]["balance"] == 0.25

@@ -321,6 +321,18 @@ def test_a_visit_that_a_restart_takes_over_the_full_hour_is_one(tmp_path, pause_
     assert read_hours(tmp_path)["feeder_visits"].tolist() == visits
 
 
+def test_yesterdays_damaged_file_does_not_end_a_run_that_begins_after_midnight(tmp_path, caplog):
+    at = [Sighting("rosa", box(350, 40))]
+    midnight = NINE + 15 * 3600
+    write(tmp_path, [at] * 5, start=midnight - 30)
+    yesterday = day_file(tmp_path, "cam", date(2026, 3, 1))
+    yesterday.write_bytes(yesterday.read_bytes()[:-20])
+    write(tmp_path, [at] * 5, start=midnight + 10)
+    assert "visits of 'rosa' begin anew" in caplog.text
+    yesterday.unlink()
+    assert row_of(tmp_path)["feeder_visits"] == 1
+
+
 @pytest.mark.parametrize(("away_s", "visits"), [(3, 1), (30, 2)])
 def test_an_animal_that_a_restart_finds_beside_its_place_is_judged_by_the_pause(tmp_path, away_s, visits):
     """As in one run: 3 s away end no visit, 30 s do."""

@@ -377,7 +377,7 @@ def test_a_question_for_which_there_is_no_memory_blames_no_file(pool, sample):
     pool.append([sample(1000.0 * step) for step in range(3000)])
     pool.rows("SET memory_limit = '1MB'")
     pool.rows("SET temp_directory = ''")
-    with pytest.raises(PoolError, match="needs more memory than there is") as caught:
+    with pytest.raises(PoolError, match="more than there is room for") as caught:
         pool.vectors([""])
     assert "The file is whole" in caught.value.fix
     pool.rows("SET memory_limit = '1GB'")
@@ -391,20 +391,35 @@ from pl_distill.reid.pool import EmbeddingPool
 from pl_distill.reid.samples import Sample
 pool, held = EmbeddingPool(sys.argv[1], "a" * 64, 16), []
 def stop(track, *rest):
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
     held.append(track)
     return added(track, *rest)
 added, pool.add_track = pool.add_track, stop
+if sys.argv[3] != "SIG_DFL":
+    signal.signal(getattr(signal, sys.argv[2]), getattr(signal, sys.argv[3]))
 try:
     pool.append([Sample("cam", "s", 1, 0.0, np.eye(16, dtype=np.float32)[0])])
 except KeyboardInterrupt:
-    print(held, pool.count())
+    print("stopped", end=" ")
+print(held, pool.count(), flush=True)
 """
 
 
-def test_a_stop_in_the_middle_of_a_commit_waits_for_its_end(tmp_path):
-    done = subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path / "pool")], stdout=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stdout) == (0, "['cam'] {'': 1}\n")
+@pytest.mark.parametrize(
+    ("stop", "handler", "code", "said"),
+    [
+        ("SIGINT", "default_int_handler", 0, "stopped ['cam'] {'': 1}\n"),
+        ("SIGTERM", "default_int_handler", 0, "stopped ['cam'] {'': 1}\n"),  # as `track` takes it
+        ("SIGTERM", "SIG_DFL", -signal.SIGTERM, ""),
+        ("SIGINT", "SIG_IGN", 0, "['cam'] {'': 1}\n"),  # of nohup
+    ],
+)
+def test_a_stop_in_the_middle_of_a_commit_waits_for_its_end(stop, handler, code, said, tmp_path):
+    words = [sys.executable, "-c", STOPPED, str(tmp_path / "pool"), stop, handler]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (code, said)
+    with EmbeddingPool(tmp_path / "pool") as pool:
+        assert pool.count() == {"": 1}
 
 
 def test_a_question_that_is_stopped_is_a_stop_and_no_damage(pool):
