@@ -6,7 +6,7 @@ import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -33,10 +33,12 @@ class RunState(Callback):
     def __init__(self, every_seconds: float = 30.0) -> None:
         self.every_seconds = every_seconds
         self._starts = 0
+        self._has_begun = False
         self._written = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the start."""
+        self._has_begun = True
         if trainer.is_global_zero:
             self._starts = read_starts(Path(trainer.default_root_dir)) + 1
             self._write(trainer, "running")
@@ -63,6 +65,8 @@ class RunState(Callback):
         """Say how a fit ended; with several processes each may be the one that fails."""
         if trainer.state.fn != TrainerFn.FITTING:  # a validation that fails says nothing of the run
             return
+        if not self._has_begun and read_state(Path(trainer.default_root_dir)) == "done":
+            return  # nor does a start that was refused say anything of a run that is finished
         if isinstance(exception, Preempted):
             if trainer.is_global_zero:
                 asked = {"signal": exception.signal_name, "checkpoint": str(exception.checkpoint)}
@@ -103,6 +107,18 @@ class RunState(Callback):
 def read_starts(folder: Path) -> int:
     """Return how often the run in `folder` was started before; 0 where no file tells."""
     try:
-        return int(json.loads((folder / FILE).read_text(encoding="utf-8"))["starts"])
+        return int(_read(folder)["starts"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
+
+
+def read_state(folder: Path) -> State | None:
+    """Return how the run in `folder` stands; None where no file tells."""
+    try:
+        return cast(State, _read(folder)["state"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(folder: Path) -> Any:
+    return json.loads((folder / FILE).read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from datamodules.splits import PARTS, Part
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-_REDO = "Give another cache folder (--data.cache), or delete this one and run `pl-distill predict` again."
+_REDO = "Give the folder that `pl-distill predict` wrote. Where it is this one, delete it and run `predict` again."
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ animals, under their own names, because a detector that is asked for words has t
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from datamodules.edinburgh import read_edinburgh
 from datamodules.errors import UserError
 from datamodules.files import write_json
 from datamodules.pen import EVALUATION_SEED, draw_pen, load_pen_config
+from datamodules.processes import die_with_parent
 from datamodules.splits import DateRange, Split, format_day
 
 FIRST_DAY = date(2001, 1, 1)
@@ -154,7 +156,7 @@ def draw_pens(
 @contextmanager
 def drawing_processes(processes: int) -> Iterator[ProcessPoolExecutor]:
     """Give a pool of so many processes; after an error or Ctrl-C what has not begun is not begun any more."""
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), die_with_parent, (os.getpid(),)) as pool:
         try:
             yield pool
         except BaseException:

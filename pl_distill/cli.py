@@ -141,7 +141,8 @@ def main(args: Sequence[str] | None = None) -> int:
         # Lightning shuts its trainer down on Ctrl-C and then leaves with `sys.exit(1)`.
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        how = " with --ckpt_path last" if words[:1] == ["fit"] else ""
+        print(f"\nstopped; run the same command again{how} to go on", file=sys.stderr)
         return 130
     return 0
 

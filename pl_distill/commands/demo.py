@@ -92,8 +92,13 @@ class Demo:
         """Refuse numbers out of their range.
 
         Raises:
-            ConfigError: There are more clips than days, or the seed belongs to evaluation.
+            ConfigError: There are more clips than days, the seed belongs to evaluation, or a number is below 1.
+            UserError: There is no such domain.
         """
+        load_pen_config(self.domain)
+        for option in ("train_frames", "frames", "max_steps"):
+            if getattr(self, option) < 1:
+                raise ConfigError(f"--{option}", f"is {getattr(self, option)}", "1 or more", "Correct it.")
         for part, (count, _) in self.clips.items():
             days = DAYS[part][1]
             if not 1 <= count <= days:

@@ -42,6 +42,8 @@ def embed(
         device: cpu, cuda, cuda:1, or auto.
         overwrite: Whether to replace older features in the same folder.
     """
+    if max_frames is not None and max_frames < 1:
+        raise ConfigError("--max_frames", f"is {max_frames}", "1 or more", "Correct it, or leave it out for all.")
     if (out / MANIFEST).exists() and not overwrite:
         raise ConfigError(
             f"--out {out}", "holds older features", "a new folder", "Name another, or give --overwrite true."

@@ -33,15 +33,20 @@ from pl_distill.models.checkpoints import find_deepspeed_states, read_checkpoint
 from pl_distill.modules.distillation import DistillationModule
 from pl_distill.modules.exported import ExportedModule, check_export
 
+_MORE = (
+    "What a recipe can be told beside the trainer's options: --config RECIPE --print_config lists it, and "
+    "--data.help CLASS or --model.help CLASS explains it, such as --data.help "
+    "datamodules.distillation.DistillationDataModule"
+)
 EXAMPLES = {
     "fit": "Distil a student from cached features. Example: "
     "pl-distill fit --config distill/pen.yaml --config trainer/cpu.yaml --data.shards SHARDS --data.cache CACHE "
-    "--model.teacher TEACHER; go on after a kill with --ckpt_path last",
+    "--model.teacher TEACHER; go on after a kill with --ckpt_path last. " + _MORE,
     "validate": "Feature metrics of a checkpoint. Example: "
-    "pl-distill validate --config runs/x/config.yaml --ckpt_path last",
+    "pl-distill validate --config runs/x/config.yaml --ckpt_path last. " + _MORE,
     "predict": "Run the teacher once and cache its features. Example: "
     "pl-distill predict --config cache/pen.yaml --model.teacher TEACHER --data.shards SHARDS; "
-    "--data.codec int8 takes half of the space, --data.views.count 4 adds crops and mirror images",
+    "--data.codec int8 takes half of the space, --data.views.count 4 adds crops and mirror images. " + _MORE,
 }
 
 
@@ -49,6 +54,9 @@ class RecipeParser(LightningArgumentParser):
     """Raises `ConfigError` for arguments that it does not take."""
 
     command: ClassVar[str] = "pl-distill"  # what was typed: the parser of all verbs is asked last
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # a later option may share the beginning
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse the arguments; a parser of a part leaves that to the whole."""
@@ -134,12 +142,21 @@ class RecipeCLI(LightningCLI):
 
         ``last`` may be missing before a first run. One that was being replaced when a run was killed is put back
         first: ``last`` looks for it. What a kill has left of a file that was being written goes.
+
+        Raises:
+            ConfigError: The folder holds a training that this one neither goes on with nor should write over.
         """
         checkpoints = Path(self.trainer.default_root_dir) / "checkpoints"
         recover_directories(checkpoints)
         if self.trainer.is_global_zero:
             for partial in checkpoints.glob(".*.partial-*"):
                 partial.unlink(missing_ok=True)
+        last = checkpoints / "last.ckpt"
+        if self.config["fit"].ckpt_path is None and last.exists():
+            raise ConfigError(
+                f"trainer.default_root_dir {self.trainer.default_root_dir}", f"holds a training already ({last})",
+                "a folder for each", "Give --ckpt_path last to go on with it, or another --trainer.default_root_dir.",
+            )  # fmt: skip
         self._same_checkpoint.found = self._check_checkpoint(TrainerFn.FITTING)
 
     def before_validate(self) -> None:

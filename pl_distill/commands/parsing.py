@@ -38,7 +38,7 @@ def find_recipe(name: str) -> str:
     if shipped.is_file():
         return str(shipped)
     raise ConfigError(
-        name, "is no file here and no shipped recipe", f"a path or {_similar_recipes(name)}", "Check --config."
+        name, "is no file here and no shipped recipe", f"a path or {_similar_recipes(name)}", "Check the name."
     )
 
 
@@ -85,6 +85,9 @@ class CommandParser(ArgumentParser):
     """Raises `ConfigError` for arguments that it does not take, and ends its help with a verb's details and example."""
 
     details: ClassVar[Mapping[str | None, str]] = {}  # description -> what the docstring says beyond its first line
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # a later option may share the beginning
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse the arguments; a parser of a part leaves that to the whole."""

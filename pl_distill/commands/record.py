@@ -127,6 +127,8 @@ def simulate(
             raise ConfigError(f"--{option}", f"is {value}", f"{least} or more", "Choose another value.")
     if not 0 <= cases <= animals:
         raise ConfigError("--cases", f"is {cases} of {animals} animals", "as many or fewer", "Choose another value.")
+    if not 0 <= lead_days < days:
+        raise ConfigError("--lead_days", f"is {lead_days}", f"0 to {days - 1}", "Choose another value, or more --days.")
     if holds_record(out):
         raise ConfigError(
             f"--out {out}", "holds a record already", "a new folder", "Name another: herds would be mixed."

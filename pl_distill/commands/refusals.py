@@ -143,6 +143,8 @@ def _wrong_value(found: re.Match[str], said: _Said) -> ConfigError:
     else:
         named = re.fullmatch(r"<class '(.*)'>", kind)
         expected = TYPES.get(named[1], named[1]) if named else kind
+        if re.match(r"(typing\.|collections\.abc\.)?(list|List|Sequence)\b", expected):
+            expected = "a list, such as [a,b]"
     return ConfigError(f"--{said.key}", f"is {said.given!r}", expected, said.see)
 
 

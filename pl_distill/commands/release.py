@@ -59,10 +59,11 @@ def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores:
 
     Args:
         source: Folder that a training of a SAM 3 exported; or a student, its folder or checkpoint.
-        out: Folder to write; replaced as a whole.
+        out: Folder to write: a new one, or that of an older release, which is replaced.
         card: What a person has to say of the model: a YAML file, or the name of a shipped one.
         scores: Folders of `pl-distill transfer`, of this model; of a domain that several have, the first counts.
     """
+    _refuse_other(out)
     text = _read_card(find_recipe(card))
     results: dict[str, Results] = {}
     words = None
@@ -83,6 +84,22 @@ def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores:
     size_mb = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     print(shown.text())
     print(f"model     {written}, {size_mb:.1f} MB")
+
+
+def _refuse_other(out: Path) -> None:
+    """Refuse to replace what is no release: its files would be gone.
+
+    Raises:
+        ConfigError: Something else lies there.
+    """
+    found = sorted(out.iterdir()) if out.is_dir() else [out] if out.exists() else []
+    described = any((out / name).is_file() for name in ("config.json", "student.json"))
+    if not found or (described and (out / "README.md").is_file() and all(path.is_file() for path in found)):
+        return
+    raise ConfigError(
+        f"--out {out}", f"holds what is no release ({found[0].name})", "a new folder, or that of an older release",
+        "Name another.",
+    )  # fmt: skip
 
 
 def recognisers_of(results: Mapping[str, Results]) -> dict[str, str | None]:

@@ -115,8 +115,9 @@ def track(
     for option, value in (("max_frames", max_frames), ("picture_fps", picture_fps)):
         if value is not None and not (0 < value < math.inf):
             raise ConfigError(f"--{option}", f"is {value}", "a number above 0", "Correct it.")
-    if not 0 <= file_pause_s < math.inf:
-        raise ConfigError("--file_pause_s", f"is {file_pause_s}", "0 or more seconds", "Correct it.")
+    for option, value in (("file_pause_s", file_pause_s), ("patience_s", patience_s)):
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"--{option}", f"is {value}", "0 or more seconds", "Correct it.")
     _refuse_older_run(out, overwrite)
     profile = None if envelope is None else load_envelope(envelope)  # a wrong name shows now, not after days
     planned = plan_model(model, teacher)

@@ -58,7 +58,8 @@ class YearPlan:
 
     def __post_init__(self) -> None:
         if min(self.pens, self.every_days, self.days // max(self.every_days, 1)) < 1 or self.views < 2:
-            raise ConfigError("plan", f"is {self}", "1 pen, 1 day and 2 views or more", "Correct it.")
+            found = f"is {self.pens} pens, every {self.every_days} of {self.days} days, {self.views} views"
+            raise ConfigError("--plan", found, "1 pen, 1 day and 2 views or more", "Correct it.")
         if not 0 <= self.seed < EVALUATION_SEED:
             raise ConfigError("plan.seed", f"is {self.seed}", f"0 to {EVALUATION_SEED - 1}", "Choose another.")
 

@@ -90,7 +90,10 @@ def between(hours: pd.DataFrame, since: date | None, until: date | None, timezon
     first, last = days.min(), days.max()
     kept = hours[days.between(pd.Timestamp(since or first), pd.Timestamp(until or last))]
     if kept.empty:
-        found, wanted = f"has {first:%Y_%m_%d} to {last:%Y_%m_%d}", f"days from {since} to {until}"
+        found, wanted = (
+            f"has {first:%Y_%m_%d} to {last:%Y_%m_%d}",
+            f"days from {since or 'the first'} to {until or 'the last'}",
+        )
         raise ConfigError("the record", found, wanted, "Correct --since and --until.")
     return kept
 

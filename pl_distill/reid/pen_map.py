@@ -41,20 +41,20 @@ class PenMap:
 
     def __post_init__(self) -> None:
         if not self.max_speed_m_s > 0:
-            raise ConfigError("map.max_speed_m_s", f"is {self.max_speed_m_s}", "above 0", "Correct it.")
+            raise ConfigError("max_speed_m_s", f"is {self.max_speed_m_s}", "above 0", "Correct it.")
         if not self.pixels_per_m > 0:
-            raise ConfigError("map.pixels_per_m", f"is {self.pixels_per_m}", "above 0", "Measure the pen's length.")
+            raise ConfigError("pixels_per_m", f"is {self.pixels_per_m}", "above 0", "Measure the pen's length.")
         if not self.max_gap_s > 0:
-            raise ConfigError("map.max_gap_s", f"is {self.max_gap_s}", "above 0", "Correct it: nothing would count.")
+            raise ConfigError("max_gap_s", f"is {self.max_gap_s}", "above 0", "Correct it: nothing would count.")
         for name in ("reach_m", "step_m", "visit_gap_s"):
             if not getattr(self, name) >= 0:
-                raise ConfigError(f"map.{name}", f"is {getattr(self, name)}", "0 or more", "Correct it.")
+                raise ConfigError(f"{name}", f"is {getattr(self, name)}", "0 or more", "Correct it.")
         named = {"feeder_xyxy": self.feeder_xyxy} if self.feeder_xyxy else {}
         named |= {f"drinkers_xyxy[{number}]": box for number, box in enumerate(self.drinkers_xyxy)}
         for name, (left, top, right, bottom) in named.items():
             if not (left < right and top < bottom):
                 raise ConfigError(
-                    f"map.{name}", f"is {left:g}, {top:g}, {right:g}, {bottom:g}",
+                    f"{name}", f"is {left:g}, {top:g}, {right:g}, {bottom:g}",
                     "left, top, right and bottom in pixels, right and bottom the larger ones",
                     "Correct it: nobody would ever be there.",
                 )  # fmt: skip

@@ -276,3 +276,19 @@ def test_a_run_in_a_long_validation_is_known_to_be_alive(tmp_path):
     fit(tmp_path, RunState(every_seconds=0.0), Look(), max_steps=4)
     assert len(seen) > 1
     assert seen == sorted(set(seen))
+
+
+def test_a_start_that_is_refused_leaves_a_finished_run_done(tmp_path):
+    class Refused(Callback):
+        def setup(self, *_, **__):
+            raise UserError("data", "are gone", "data", "Give others.")
+
+    with pytest.raises(UserError):
+        fit(tmp_path, Refused())
+    assert (state(tmp_path)["state"], state(tmp_path)["starts"]) == ("failed", 0)
+    fit(tmp_path, max_steps=4)
+    before = state(tmp_path)
+    with pytest.raises(UserError):
+        fit(tmp_path, Refused())
+    assert state(tmp_path) == before
+    assert before["state"] == "done"

@@ -160,3 +160,23 @@ def test_the_exit_code_of_the_script_itself_is_1_and_debug_shows_the_traceback(t
     debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, timeout=120)
     assert debug.returncode == 1
     assert "Traceback" in debug.stderr
+
+
+def test_a_demo_of_wrong_numbers_leaves_nothing_that_stands_in_its_way(refuse, tmp_path):
+    out = tmp_path / "demo"
+    assert "nihgt" in refuse("demo", "--out", out, "--domain", "nihgt")
+    for option in ("frames", "train_frames", "max_steps"):
+        assert f"--{option}: is 0, expected 1 or more" in refuse("demo", "--out", out, f"--{option}=0")
+    assert not out.exists()
+
+
+def test_numbers_out_of_range_of_other_verbs(clips, refuse, tmp_path):
+    out = tmp_path / "out"
+    for value in (0, -1):
+        said = refuse("embed", "--clips", clips, "--out", out, "--max_frames", value)
+        assert f"--max_frames: is {value}, expected 1 or more" in said
+    said = refuse("record", "simulate", "--out", out, "--days", "3", "--lead_days", "500")
+    assert "--lead_days: is 500, expected 0 to 2" in said
+    said = refuse("track", clips, "--model", "pen_student", "--out", out, "--patience_s", "-3")
+    assert "--patience_s: is -3.0, expected 0 or more seconds" in said
+    assert not out.exists()

@@ -74,3 +74,22 @@ def test_what_a_kill_left_of_a_checkpoint_goes_with_the_next_fit(tmp_path, capsy
     assert "none.ckpt" in capsys.readouterr().err
     assert kept.exists()
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])  # DeepSpeed writes directories
+def test_a_folder_that_holds_a_training_is_not_begun_anew(kind, tmp_path, capsys):
+    """Its checkpoints would be replaced at the first validation."""
+    run = tmp_path / "run"
+    last = run / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    if kind == "file":
+        last.write_bytes(b"of weeks")
+    else:
+        last.mkdir()
+    words = ["fit", "--config", "embedder/pen.yaml", f"--data.folder={tmp_path / 'data'}", "--trainer.accelerator=cpu"]
+    assert main([*words, f"--trainer.default_root_dir={run}"]) == 1
+    said = capsys.readouterr().err
+    assert f"error: trainer.default_root_dir {run}: holds a training already ({last})" in said
+    assert "Give --ckpt_path last to go on with it" in said
+    assert last.exists()
+    assert not (tmp_path / "data").exists()

@@ -133,8 +133,8 @@ def test_a_recipe_that_is_no_mapping_is_refused_by_its_name(tmp_path, text, foun
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("finetune/detectr.yaml", "a path or one of finetune/detector.yaml, finetune/tracker.yaml. Check --config."),
-        ("configs/finetune/x.yaml", "a path or one of finetune/detector.yaml, finetune/tracker.yaml. Check --config."),
+        ("finetune/detectr.yaml", "a path or one of finetune/detector.yaml, finetune/tracker.yaml. Check the name."),
+        ("configs/finetune/x.yaml", "a path or one of finetune/detector.yaml, finetune/tracker.yaml. Check the name."),
         ("distil/pen.yaml", "a path or one of distill/pen.yaml, distill/pen_dual.yaml"),
         ("zzz", "a path or one of the folders behaviour, cache, distill, "),
     ],

@@ -63,3 +63,31 @@ def test_it_does_not_start_where_its_parent_has_died_in_the_meantime(monkeypatch
     monkeypatch.setattr(os, "getpid", lambda: 0)  # the new process has another parent
     with pytest.raises(ConfigError, match="ended with code 1"):
         run_apart(["sing"])
+
+
+DRAW = """
+import os, sys, time
+from pathlib import Path
+from datamodules.pen_training import drawing_processes
+
+if __name__ == "__main__":
+    with drawing_processes(2) as pool:
+        jobs = [pool.submit(time.sleep, 300) for _ in range(2)]
+        while not all(job.running() for job in jobs):
+            time.sleep(0.02)
+        Path(sys.argv[1]).write_text(" ".join(map(str, pool._processes)))
+        jobs[0].result()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
+def test_processes_that_draw_die_with_the_verb_that_started_them(tmp_path):
+    """Else they would write on, beside the same command when it is given again."""
+    script, told = tmp_path / "draw.py", tmp_path / "told"
+    script.write_text(DRAW)
+    with python_process(str(script), str(told)):
+        wait_until(lambda: told.exists() and told.read_text())
+        workers = [int(one) for one in told.read_text().split()]
+        assert len(workers) == 2
+        assert all(is_running(worker) for worker in workers)
+    wait_until(lambda: not any(is_running(worker) for worker in workers))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pl_distill.cli import main
 from pl_distill.commands.release import recognisers_of
 from pl_distill.errors import CheckpointError
 from pl_distill.evaluation.model_card import ModelCard, write_model, write_student
@@ -127,3 +128,20 @@ def test_a_student_of_more_steps_than_half_precision_counts_is_written(card, tmp
     written = load_student(folder).state_dict()
     assert counters
     assert all(written[name] == 70_000 for name in counters)
+
+
+def test_a_release_replaces_nothing_but_a_release(trained, tmp_path, capsys):
+    """Whatever else lies there would be gone."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("keep")
+    words = ["release", "--source", str(trained), "--out", str(out)]
+    assert main(words) == 1
+    assert f"error: --out {out}: holds what is no release (thesis.txt)" in capsys.readouterr().err
+    assert (out / "thesis.txt").read_text() == "keep"
+    assert main(["release", "--source", str(trained), "--out", str(trained)]) == 1, "an export has no card"
+    (out / "thesis.txt").unlink()
+    assert main(words) == 0
+    assert main(words) == 0
+    (out / "runs").mkdir()
+    assert main(words) == 1

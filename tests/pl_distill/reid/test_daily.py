@@ -58,7 +58,7 @@ def test_days_are_cut_out_by_the_clock_of_the_farm():
     assert between(rows, second, second)["distance_m"].tolist() == [2]
     assert between(rows, second, second, "Pacific/Auckland")["distance_m"].tolist() == [1]
     assert between(rows, second, None)["distance_m"].tolist() == [2, 3]
-    with pytest.raises(ConfigError, match="has 2026_01_01 to 2026_01_03, expected days from None to 2025-12-31"):
+    with pytest.raises(ConfigError, match="has 2026_01_01 to 2026_01_03, expected days from the first to 2025-12-31"):
         between(rows, None, date(2025, 12, 31))
 
 

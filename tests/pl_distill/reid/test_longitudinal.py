@@ -117,10 +117,10 @@ def test_an_animal_that_nobody_recognised_yet_is_a_neighbour_without_a_name(tmp_
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"feeder_xyxy": (200, 200, 50, 80)}, r"map\.feeder_xyxy: is 200, 200, 50, 80, expected left, top"),
-        ({"drinkers_xyxy": ((0, 0, 20, 20), (9, 9, 9, 20))}, r"map\.drinkers_xyxy\[1\]: is 9, 9, 9, 20"),
-        ({"max_gap_s": 0}, r"map\.max_gap_s: is 0"),
-        ({"reach_m": -1.0}, r"map\.reach_m: is -1"),
+        ({"feeder_xyxy": (200, 200, 50, 80)}, r"feeder_xyxy: is 200, 200, 50, 80, expected left, top"),
+        ({"drinkers_xyxy": ((0, 0, 20, 20), (9, 9, 9, 20))}, r"drinkers_xyxy\[1\]: is 9, 9, 9, 20"),
+        ({"max_gap_s": 0}, r"max_gap_s: is 0"),
+        ({"reach_m": -1.0}, r"reach_m: is -1"),
     ],
 )
 def test_places_and_limits_that_cannot_be_are_refused(wrong, words):
