@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from datamodules.files import atomic_path, sha256_of
+from datamodules.files import atomic_directory, atomic_path, sha256_of
 from pl_distill.errors import CheckpointError
 from pl_distill.evaluation.results import ModelResult
 from pl_distill.evaluation.words import WordScores
@@ -118,7 +118,7 @@ def write_student(source: str | Path, out: Path, card: ModelCard) -> Path:
 
     Args:
         source: A student's folder, or a checkpoint of `pl-distill fit`, which holds no copies of the teacher's necks.
-        out: The folder to write.
+        out: The folder to write; replaced as a whole.
         card: Becomes README.md.
 
     Raises:
@@ -126,9 +126,10 @@ def write_student(source: str | Path, out: Path, card: ModelCard) -> Path:
     """
     student = load_student(source)
     _require_half(student, source)
-    student.half().save_pretrained(out, **student.origin)
-    _write_card(out, card)
-    load_student(out)  # strict keys
+    with atomic_directory(out, replace=True) as temporary:
+        student.half().save_pretrained(temporary, **student.origin)
+        _write_card(temporary, card)
+        load_student(temporary)  # strict keys
     return out
 
 

@@ -124,7 +124,10 @@ def test_a_student_of_more_steps_than_half_precision_counts_is_written(card, tmp
     for name in counters:
         student.get_buffer(name).fill_(70_000)
     student.save_pretrained(tmp_path / "student")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_text("of a SAM 3 that was released there before")
     folder = write_student(tmp_path / "student", tmp_path / "out", card)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "student.json", "student.safetensors"]
     written = load_student(folder).state_dict()
     assert counters
     assert all(written[name] == 70_000 for name in counters)
