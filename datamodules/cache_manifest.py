@@ -17,7 +17,8 @@ from datamodules.splits import PARTS, Part
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-_REDO = "Give the folder that `pl-distill predict` wrote. Where it is this one, delete it and run `predict` again."
+_REDO = "Give another cache folder (--data.cache), or delete this one and run `pl-distill predict` again."
+_NOT_MINE = "Give the folder that `pl-distill predict` wrote, by default SHARDS-features."
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ class CacheManifest:
             channels, height, width = content["shape"]
             return cls(CacheIdentity(**content["identity"]), (channels, height, width), splits)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CacheError(path, f"is not a cache manifest ({error})", "the keys of schema 1", _REDO) from error
+            raise CacheError(path, f"is not a cache manifest ({error})", "the keys of schema 1", _NOT_MINE) from error
 
 
 def gather_manifest(cache: Path, splits: Mapping[Part, Iterable[str]]) -> CacheManifest | None:

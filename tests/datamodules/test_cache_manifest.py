@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -135,3 +136,11 @@ def test_shards_of_two_makers_or_two_shapes_are_not_gathered(tmp_path, refused):
     refused(CacheError, lambda: gather_manifest(tmp_path, files), where=second, found="library versions torch 2.16")
     _finish(tmp_path, _entry(1, shape=(3, 5, 5)))
     refused(CacheError, lambda: gather_manifest(tmp_path, files), where=second, found="(3, 5, 5)", expected="(3, 4, 4)")
+
+
+def test_a_folder_of_shards_is_not_said_to_be_a_cache_that_may_be_deleted(tmp_path, refused):
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "splits": {}, "clips": {}}))
+    refused(
+        CacheError, lambda: CacheManifest.load(tmp_path), where=tmp_path, found="is not a cache manifest",
+        fix="Give the folder that `pl-distill predict` wrote, by default SHARDS-features.",
+    )  # fmt: skip

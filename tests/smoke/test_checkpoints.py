@@ -41,13 +41,15 @@ def test_validate_shows_scores_and_leaves_the_fit_as_it_is(run, copy, chosen, ca
 
 
 def test_a_training_that_diverges_keeps_the_last_checkpoint_that_can_be_used(run, copy, capsys):
-    kept = (copy / "checkpoints" / "last.ckpt").read_bytes()
+    kept = (copy / "checkpoints" / "best.ckpt").read_bytes()
+    (copy / "checkpoints" / "last.ckpt").unlink()  # of the run that lies there: it would not be begun anew
     more = [f"--trainer.default_root_dir={copy}", "--trainer.max_steps=6", "--model.optimizer.lr=1e30"]
     assert main([*run[1], *more]) == 1
     said = capsys.readouterr().err
     assert "has weights that are infinite or not a number at step 2: the training has diverged" in said
     assert "lower learning rate" in said
-    assert (copy / "checkpoints" / "last.ckpt").read_bytes() == kept
+    assert (copy / "checkpoints" / "best.ckpt").read_bytes() == kept
+    assert not (copy / "checkpoints" / "last.ckpt").exists()
     assert '"state": "failed"' in (copy / "run_state.json").read_text()
 
 
