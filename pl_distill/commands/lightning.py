@@ -5,6 +5,7 @@ trains, the recipe decides about the model and not a checkpoint, and `--config` 
 """
 
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from pl_distill.checkpoint_io import WholeCheckpointIO
 from pl_distill.commands.finite_weights import FiniteWeights
 from pl_distill.commands.one_fit import alone_in
 from pl_distill.commands.parsing import resolve_recipes
+from pl_distill.commands.recipe_help import help_of_recipes
 from pl_distill.commands.refusals import explain
 from pl_distill.commands.same_checkpoint import SameCheckpoint
 from pl_distill.commands.step_seed import StepSeed
@@ -34,9 +36,8 @@ from pl_distill.modules.distillation import DistillationModule
 from pl_distill.modules.exported import ExportedModule, check_export
 
 _MORE = (
-    "What a recipe can be told beside the trainer's options: --config RECIPE --print_config lists it, and "
-    "--data.help CLASS or --model.help CLASS explains it, such as --data.help "
-    "datamodules.distillation.DistillationDataModule"
+    "What a recipe can be told beside the trainer's options: the same with --help at its end explains it, and with "
+    "--print_config it shows every value."
 )
 EXAMPLES = {
     "fit": "Distil a student from cached features. Example: "
@@ -286,8 +287,14 @@ def run_lightning(args: Sequence[str], kind: type[RecipeCLI] = RecipeCLI) -> Rec
 
     Returns:
         The finished CLI object, with `model`, `datamodule` and `trainer`.
+
+    Raises:
+        SystemExit: Help was asked for, and is printed.
     """
     _hush()
+    if (text := help_of_recipes(args)) is not None:
+        print(text)
+        sys.exit(0)
 
     class Parser(RecipeParser):
         command = f"pl-distill {args[0]}"
