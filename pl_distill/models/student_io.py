@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
-from datamodules.files import atomic_path, write_json
+from datamodules.files import atomic_path, sha256_of, write_json
 from pl_distill.assets import shipped_students
 from pl_distill.errors import CheckpointError
 from pl_distill.models.checkpoints import find_deepspeed_states, load_strictly, read_checkpoint
@@ -25,6 +25,7 @@ from pl_distill.models.checkpoints import find_deepspeed_states, load_strictly, 
 WEIGHTS = "student.safetensors"
 DESCRIPTION = "student.json"
 ORIGIN = ("teacher", "teacher_trunk_sha256")
+WEIGHTS_SHA256 = "weights_sha256"  # of the file; descriptions of older versions lack it
 
 
 class Student(nn.Module):
@@ -67,7 +68,9 @@ class Student(nn.Module):
     def save_pretrained(
         self, folder: str | Path, teacher: str | None = None, teacher_trunk_sha256: str | None = None
     ) -> None:
-        """Write weights, then the description into `folder`; each is whole or the old one.
+        """Write weights, then the description, which holds their hash, into `folder`; each is whole or the old one.
+
+        After a kill between the two the folder is refused: equal shapes would not tell weights and description apart.
 
         Args:
             folder: Is made if need be; an older student in it is replaced.
@@ -80,7 +83,8 @@ class Student(nn.Module):
             save_file(tensors, temporary, metadata={"format": "pt"})
         necks = None if self.detector_neck is None else _neck_sizes(self.detector_neck)
         origin = {"teacher": teacher, "teacher_trunk_sha256": teacher_trunk_sha256}
-        write_json(folder / DESCRIPTION, {**self.describe(), "necks": necks, **origin})
+        written = {WEIGHTS_SHA256: sha256_of(folder / WEIGHTS)}
+        write_json(folder / DESCRIPTION, {**self.describe(), "necks": necks, **origin, **written})
 
 
 class StudentFactory(Protocol):
@@ -133,6 +137,14 @@ def load_student(source: str | Path, *, trust_pickles: bool = False) -> Student:
     description = _check_description(description, path / DESCRIPTION if path.is_dir() else path)
     student = _build(description, path)
     load_strictly(student, tensors, path)
+    written = description.get(WEIGHTS_SHA256)  # of folders alone
+    if written is not None and written != sha256_of(path / WEIGHTS):
+        raise CheckpointError(
+            path / WEIGHTS,
+            f"is not what {DESCRIPTION} describes: its SHA-256 is another",
+            "weights and description of one student",
+            "Save the student again, or copy both files.",
+        )
     student.origin = {key: description.get(key) for key in ORIGIN}
     return student.eval()
 

@@ -189,6 +189,24 @@ def test_a_deepspeed_directory_is_unpickled_only_where_it_is_trusted(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_weights_of_a_student_of_equal_shape_under_another_description_are_refused(tmp_path):
+    small().save_pretrained(tmp_path / "one")
+    other = small()
+    torch.nn.init.ones_(next(other.parameters()))
+    other.save_pretrained(tmp_path / "other")
+    (tmp_path / "one" / WEIGHTS).replace(tmp_path / "other" / WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"student\.safetensors: is not what student\.json describes"):
+        load_student(tmp_path / "other")
+
+
+def test_a_description_without_a_hash_is_that_of_an_older_version(tmp_path):
+    small().save_pretrained(tmp_path)
+    description = json.loads((tmp_path / "student.json").read_text())
+    del description["weights_sha256"]
+    (tmp_path / "student.json").write_text(json.dumps(description))
+    load_student(tmp_path)
+
+
 def test_saving_again_replaces_the_student_and_leaves_no_other_file(tmp_path):
     small().save_pretrained(tmp_path)
     small(fpn_channels=8).save_pretrained(tmp_path)
