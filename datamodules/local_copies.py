@@ -105,10 +105,13 @@ def touch(path: Path, size: int | None, sha256: str | None) -> bool:
 
 
 def open_lock(path: Path) -> BinaryIO:
-    """Open the file beside `path` that processes lock."""
+    """Open the file beside `path` that processes lock.
+
+    For reading and writing: NFS takes a lock for one of byte ranges, and one that is shared wants to read.
+    """
     lock = path.with_name(f".{path.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    return lock.open("wb")
+    return lock.open("a+b")
 
 
 @contextmanager

@@ -108,6 +108,7 @@ class RemoteFolder:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH)
             while not touch(path, size, sha256):
+                fcntl.flock(lock, fcntl.LOCK_UN)  # NFS would keep it while it waits: two would wait for each other
                 fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one downloads, the others find it
                 if not touch(path, size, sha256):
                     with self.copies.room_for(path, size):

@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import fcntl
 import http.server
 import importlib.util
 import os
@@ -18,6 +19,7 @@ import torch
 from datamodules.errors import UserError
 from datamodules.files import sha256_of
 from datamodules.image_shards import ImageShards
+from datamodules.local_copies import open_lock
 from datamodules.preprocessing import Preprocessing
 from datamodules.remote import LocalCopies, RemoteError, RemoteFolder, is_url
 from datamodules.shards import read_shard_clips, write_shards
@@ -382,3 +384,22 @@ def test_a_package_that_is_missing_is_named(tmp_path):
         pytest.skip("s3fs is installed")
     with pytest.raises(RemoteError, match="pip install s3fs"):
         remote("s3://bucket/pen", tmp_path).fetch("manifest.json")
+
+
+def test_a_lock_can_be_shared_and_taken_alone_also_where_the_system_locks_byte_ranges(tmp_path):
+    """NFS makes byte ranges of flock: to share takes a file that is open for reading, to have it alone for writing."""
+    with open_lock(tmp_path / "a.tar") as lock:
+        assert fcntl.fcntl(lock, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_shared_lock_is_let_go_before_one_waits_to_have_it_alone(served, tmp_path, monkeypatch):
+    folder, url = served
+    path = write(folder, "train/a.tar", 5000)
+    asked = []
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: (asked.append((file.name, how)), flock(file, how))[1])
+    hold(remote(url, tmp_path), "train/a.tar", path).close()
+    of_copy = [how for name, how in asked if name.endswith(".a.tar.lock")]
+    assert of_copy == [fcntl.LOCK_SH, fcntl.LOCK_UN, fcntl.LOCK_EX, fcntl.LOCK_SH]
