@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -46,6 +47,31 @@ with held(__import__("pathlib").Path({str(tmp_path / LOCK)!r}), wait=False):
         began = time.monotonic()
         with alone_in(tmp_path, patience_s=30):
             assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(("job", "waits"), [("42", True), ("43", False), (None, False)])
+def test_an_earlier_start_of_the_same_job_is_waited_for_until_it_ends_itself(job, waits, tmp_path, monkeypatch):
+    """On a node that SLURM has given up it stands still, and would make the new start end for good."""
+    monkeypatch.setattr(one_fit, "PATIENCE_S", 0.0)
+    monkeypatch.setenv("STANDSTILL_SECONDS", "30")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job is not None:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    state = {"host": "n7", "step": 120, "slurm": {"job_id": "42"}}
+    (tmp_path / "run_state.json").write_text(json.dumps(state))
+    other = alone_in(tmp_path)
+    other.__enter__()
+    ending = threading.Timer(2.0, other.__exit__, (None, None, None))
+    ending.start()
+    try:
+        if waits:
+            with alone_in(tmp_path):
+                pass
+        else:
+            with pytest.raises(ConfigError, match="job 42"):
+                alone_in(tmp_path).__enter__()
+    finally:
+        ending.join()
 
 
 def test_a_fit_beside_another_touches_nothing(tmp_path, capsys, monkeypatch):
