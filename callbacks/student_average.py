@@ -1,4 +1,4 @@
-"""A running average of the student's weights: validated, checkpointed and kept in the place of the last ones."""
+"""Keep a running average of the student's weights: validation, checkpoints and the exported student are of it."""
 
 from typing import Any
 
@@ -40,6 +40,11 @@ class StudentAverage(WeightAveraging):
             fix = "Use trainer/ddp.yaml, or take the callback out."
             raise ConfigError("StudentAverage", "is used with DeepSpeed", "one device, or DDP", fix)
         super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the average to the student: when Lightning copied it, both were on the CPU still."""
+        if self._average_model is not None:
+            self._average_model.to(pl_module.device)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait: callbacks that save the end of a training are yet to come, and need the weights in training, too."""

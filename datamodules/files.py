@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -147,7 +148,14 @@ def _sync_tree(directory: Path) -> None:
 def recover_directories(folder: Path) -> None:
     """Put back whatever a kill within `replace_directory` has left aside in a folder that holds nothing of others."""
     for old in folder.glob(".*.old"):
-        recover_directory(old.with_name(old.name[1:].removesuffix(".old")))
+        recover_directory(_whole(old))
+
+
+def await_recovered(folder: Path, patience_s: float = 60.0) -> None:
+    """Wait for another process that does `recover_directories` there, at most so many seconds."""
+    give_up = time.monotonic() + patience_s
+    while time.monotonic() < give_up and any(not _whole(old).exists() for old in folder.glob(".*.old")):
+        time.sleep(0.2)
 
 
 def recover_directory(path: Path) -> None:
@@ -155,6 +163,10 @@ def recover_directory(path: Path) -> None:
     if not path.exists():
         with suppress(FileNotFoundError):  # there is none, or another process of the run was quicker
             _aside(path).rename(path)
+
+
+def _whole(old: Path) -> Path:
+    return old.with_name(old.name[1:].removesuffix(".old"))
 
 
 def _aside(path: Path) -> Path:

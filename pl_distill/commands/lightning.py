@@ -21,7 +21,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.errors import UserError
-from datamodules.files import recover_directories
+from datamodules.files import await_recovered, recover_directories
 from pl_distill.checkpoint_io import WholeCheckpointIO
 from pl_distill.commands.finite_weights import FiniteWeights
 from pl_distill.commands.one_fit import alone_in
@@ -115,6 +115,11 @@ class RecipeCLI(LightningCLI):
                 "options that fit together and this machine",
                 f"Correct them; {without_gpu} needs no GPU.",
             ) from error
+        if getattr(trainer, "_val_check_time_interval", None) is not None and trainer.world_size > 1:
+            raise ConfigError(
+                "trainer.val_check_interval", "is a time", "a number of steps, where there are several processes",
+                "Give steps: each process looks at its own clock, and one would validate while others train.",
+            )  # fmt: skip
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # DeepSpeed writes directories of its own
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         callbacks: list[Callback] = cast(Any, trainer).callbacks
@@ -148,8 +153,10 @@ class RecipeCLI(LightningCLI):
             ConfigError: The folder holds a training that this one neither goes on with nor should write over.
         """
         checkpoints = Path(self.trainer.default_root_dir) / "checkpoints"
-        recover_directories(checkpoints)
-        if self.trainer.is_global_zero:
+        if not self.trainer.is_global_zero:
+            await_recovered(checkpoints)  # the first does it once no other training is at work there
+        else:
+            recover_directories(checkpoints)
             for partial in checkpoints.glob(".*.partial-*"):
                 partial.unlink(missing_ok=True)
         last = checkpoints / "last.ckpt"

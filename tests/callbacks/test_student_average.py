@@ -98,3 +98,12 @@ def test_deepspeed_is_refused():
     trainer.strategy.__class__ = CPUDeepSpeedStrategy
     with pytest.raises(ConfigError, match=r"trainer/ddp\.yaml"):
         StudentAverage().setup(trainer, Walker(), "fit")
+
+
+def test_the_average_follows_the_student_to_its_device():
+    module, callback = Walker(), StudentAverage()
+    trainer = Trainer(accelerator="cpu", logger=False)
+    callback.setup(trainer, module, "fit")
+    module.to("meta")  # as the strategy moves it to a GPU, after the callbacks' setup
+    callback.on_fit_start(trainer, module)
+    assert {tensor.device.type for tensor in callback._average_model.state_dict().values()} == {"meta"}

@@ -2,13 +2,23 @@ import hashlib
 import json
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from datamodules.files import atomic_directory, atomic_path, sha256_of, write_json, write_json_lines
+from datamodules.files import (
+    atomic_directory,
+    atomic_path,
+    await_recovered,
+    recover_directories,
+    sha256_of,
+    write_json,
+    write_json_lines,
+)
 
 
 def test_a_file_appears_when_the_block_ends_and_its_folder_is_made(tmp_path):
@@ -172,3 +182,18 @@ def test_json_lines_are_one_record_each(tmp_path):
 def test_the_hash_is_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_folder_that_a_kill_left_aside_is_waited_for_until_another_process_has_put_it_back(tmp_path):
+    aside = tmp_path / ".last.ckpt.old"
+    aside.mkdir()
+    began = time.monotonic()
+    await_recovered(tmp_path, patience_s=0.3)
+    assert time.monotonic() - began >= 0.3  # nobody came
+    other = threading.Timer(0.5, recover_directories, (tmp_path,))
+    other.start()
+    await_recovered(tmp_path, patience_s=60)
+    other.join()
+    assert (tmp_path / "last.ckpt").is_dir()
+    aside.mkdir()  # beside the whole one: what a kill right after the exchange leaves is nobody's concern
+    await_recovered(tmp_path, patience_s=60)

@@ -17,6 +17,9 @@ options = dict(accelerator="cpu", logger=False, enable_progress_bar=False, enabl
 late = differs and os.environ.get("LOCAL_RANK", "0") == "1"
 same = SameCheckpoint()
 same.found = None if late else folder + "/first.ckpt"
+if sys.argv[2] == "older" and os.environ.get("LOCAL_RANK", "0") == "1":  # what a file system shows under the same name
+    BoringModel.on_load_checkpoint = lambda self, checkpoint: checkpoint["loops"]["fit_loop"][
+        "epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"].update(completed=1)
 trainer = Trainer(
     **options, devices=2, strategy="ddp", max_steps=4, limit_val_batches=0, enable_checkpointing=False,
     callbacks=[same],
@@ -46,7 +49,14 @@ def first(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("found", "code", "said"), [("differs", 3, "REFUSED --ckpt_path: is "), ("same", 0, "STEP 4")])
+@pytest.mark.parametrize(
+    ("found", "code", "said"),
+    [
+        ("differs", 3, "REFUSED --ckpt_path: is "),
+        ("older", 3, "REFUSED --ckpt_path: is at step "),
+        ("same", 0, "STEP 4"),
+    ],
+)
 def test_two_processes_go_on_from_one_checkpoint_or_not_at_all(found, code, said, first, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
