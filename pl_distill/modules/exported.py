@@ -53,6 +53,10 @@ class ExportedModule(LightningModule):
         self._optimizer_settings: dict[str, Any] = {}  # once it is built
         self._resumed: Identity = {}  # what the checkpoint says that this fit goes on from
 
+    def setup(self, stage: str) -> None:
+        """Forget the checkpoint of an earlier fit."""
+        self._resumed = {}
+
     @property
     def training_identity(self) -> Identity:
         """What decides what is learned, apart from shapes: data, clipping, own settings and optimiser."""

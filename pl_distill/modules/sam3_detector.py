@@ -103,7 +103,7 @@ class Sam3DetectorModule(ExportedModule):
 
     def on_validation_start(self) -> None:
         """Refuse them also without a fit."""
-        check_picture_size(self.trainer, self._opened[0].model, self.sam3)
+        self.on_fit_start()
 
     def forward(
         self, images: Tensor, prompts: Sequence[Prompt], mask_share: float = 1.0

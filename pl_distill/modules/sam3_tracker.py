@@ -125,8 +125,7 @@ class Sam3TrackerModule(ExportedModule):
 
     def on_validation_start(self) -> None:
         """Do so also without a fit."""
-        check_picture_size(self.trainer, self._opened[0].model, self.sam3)
-        self._opened[0].model.to(self.device)
+        self.on_fit_start()
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; what is drawn depends on seed and step only."""
