@@ -78,10 +78,29 @@ def test_floors_inside_pl_distill_hold():
     assert not wrong
 
 
-def test_streaming_runs_without_lightning():
-    code = "import sys, pl_distill.streaming; print([name for name in sys.modules if 'lightning' in name])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"
+TRAINING = ("lightning", "pytorch_lightning", "lightning_fabric", "deepspeed", "albumentations", "torchmetrics")
+TRACK = """
+import av, numpy as np, tempfile
+from pl_distill.cli import main
+folder = tempfile.mkdtemp()
+with av.open(folder + "/pen.mp4", "w") as file:
+    stream = file.add_stream("libx264", rate=6, width=96, height=96, pix_fmt="yuv420p")
+    for _ in range(2):
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((96, 96, 3), np.uint8))))
+    file.mux(stream.encode())
+options = ["--model=pen_student", "--out=" + folder + "/out", "--pool=" + folder + "/pool", "--behaviour=pen_behaviour"]
+assert main(["track", folder + "/pen.mp4", *options]) == 0
+"""
+
+
+@pytest.mark.parametrize("code", ["import pl_distill.streaming", TRACK], ids=["streaming", "track"])
+def test_a_device_imports_nothing_that_only_trains(code):
+    """Also not within functions: the second tracks a video to its end."""
+    asked = f"import sys; print('loaded', sorted({{name.split('.')[0] for name in sys.modules}} & set({TRAINING!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{asked}"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout.strip().splitlines()[-1:] == ["loaded []"], done.stderr
 
 
 def test_everything_that_lies_in_a_package_is_listed_for_the_wheel():

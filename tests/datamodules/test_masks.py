@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pycocotools import mask as coco
 
 from datamodules.masks import decode_masks, encode_mask, is_whole_mask
 
@@ -40,10 +41,18 @@ def test_a_mask_that_lost_its_end_is_not(mask, data):
 
 
 @given(st.text(max_size=12))
-def test_no_text_crashes_the_check_and_what_passes_it_can_be_decoded(text):
+def test_no_text_crashes_the_check(text):
+    assert is_whole_mask({"size": [7, 5], "counts": text}) in (True, False)
+
+
+@given(st.lists(st.integers(0, 35), max_size=8))
+def test_what_fills_the_size_is_whole_and_decodes_to_its_runs(cuts):
+    runs = np.diff([0, *sorted(cuts), 35]).tolist()  # of nothing and animal in turn, down the columns; some are empty
+    text = coco.frPyObjects({"size": [7, 5], "counts": runs}, 7, 5)["counts"].decode()
     mask = {"size": [7, 5], "counts": text}
-    if is_whole_mask(mask):
-        assert decode_masks([mask]).shape == (1, 7, 5)
+    assert is_whole_mask(mask)
+    wanted = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(5, 7).T
+    np.testing.assert_array_equal(decode_masks([mask])[0], wanted)
 
 
 @pytest.mark.parametrize(

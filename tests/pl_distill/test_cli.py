@@ -74,15 +74,23 @@ def test_another_error_of_the_system_is_a_defect_of_ours(monkeypatch):
         cli.main(["demo"])
 
 
-def test_a_defect_of_ours_is_never_hidden(monkeypatch):
-    monkeypatch.setattr(cli, "run", raising(ZeroDivisionError()))
-    with pytest.raises(ZeroDivisionError):
+def caused_by_a_refusal():
+    error = ValueError("ours")
+    error.__cause__ = UserError("where", "found", "expected", "fix")
+    return error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), ValueError("ours"), caused_by_a_refusal()])
+def test_a_defect_of_ours_is_never_hidden(monkeypatch, error):
+    monkeypatch.setattr(cli, "run", raising(error))
+    with pytest.raises(type(error)):
         cli.main(["demo"])
 
 
 def test_ctrl_c_is_130_also_where_lightning_made_an_exit_of_it(monkeypatch, capsys):
     monkeypatch.setattr(cli, "run", raising(KeyboardInterrupt()))
     assert cli.main(["demo"]) == 130
+    assert "--ckpt_path" not in capsys.readouterr().err
 
     def as_lightning(words):
         try:
@@ -92,7 +100,7 @@ def test_ctrl_c_is_130_also_where_lightning_made_an_exit_of_it(monkeypatch, caps
 
     monkeypatch.setattr(cli, "run", as_lightning)
     assert cli.main(["fit"]) == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert "run the same command again with --ckpt_path last to go on" in capsys.readouterr().err
 
 
 def test_any_other_exit_keeps_its_code(monkeypatch):

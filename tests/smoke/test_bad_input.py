@@ -177,6 +177,15 @@ def test_numbers_out_of_range_of_other_verbs(clips, refuse, tmp_path):
         assert f"--max_frames: is {value}, expected 1 or more" in said
     said = refuse("record", "simulate", "--out", out, "--days", "3", "--lead_days", "500")
     assert "--lead_days: is 500, expected 0 to 2" in said
+    assert "--cases: is 9 of 3 animals" in refuse("record", "simulate", "--out", out, "--animals", "3", "--cases", "9")
+    for option, least in (("animals", 1), ("days", 1), ("seed", 0)):
+        said = refuse("record", "simulate", "--out", out, f"--{option}", least - 1)
+        assert f"--{option}: is {least - 1}, expected {least} or more" in said
+    said = refuse("record", "query", "--record", out, "--sql", "SELECT 1", "--out", tmp_path / "a.xlsx")
+    assert "a.xlsx: ends in neither, expected .csv or .parquet" in said
+    assert "--frames: is 0, expected at least 1" in refuse("export", "--model", "m", "--out", out, "--frames", 0)
+    said = refuse("export", "--what", "embedder", "--model", "m", "--out", out, "--teacher", "pen_teacher")
+    assert "--teacher: is given with --what embedder" in said
     said = refuse("track", clips, "--model", "pen_student", "--out", out, "--patience_s", "-3")
     assert "--patience_s: is -3.0, expected 0 or more seconds" in said
     assert not out.exists()

@@ -26,7 +26,7 @@ def commands(document):
 
 
 COMMANDS = [(document.stem, command) for document in DOCUMENTS for command in commands(document)]
-PAGES = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("runbook.md", "own-farm.md"))
+PAGES = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
 RECIPES = sorted(set(re.findall(r"`([\w-]+/[\w/-]+\.yaml)`", PAGES)))
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from datamodules.images import encode_jpeg
@@ -191,6 +192,8 @@ def test_a_question_is_answered_on_the_screen_or_in_a_file(simulated, tmp_path, 
     assert "animal-0002 1440" in capsys.readouterr().out
     assert run("record", "query", "--record", simulated, "--sql", sql, "--out", tmp_path / "n.csv") == 0
     assert (tmp_path / "n.csv").read_text() == "animal,n\nanimal-0001,1440\nanimal-0002,1440\n"
+    assert run("record", "query", "--record", simulated, "--sql", sql, "--out", tmp_path / "n.parquet") == 0
+    assert pd.read_parquet(tmp_path / "n.parquet").equals(pd.read_csv(tmp_path / "n.csv"))
 
 
 def test_clips_of_a_pen_become_hours_at_their_time_of_day(tmp_path, capsys):

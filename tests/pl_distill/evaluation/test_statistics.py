@@ -10,7 +10,6 @@ from pl_distill.evaluation import statistics
 from pl_distill.evaluation.mot import TrackingCounts
 from pl_distill.evaluation.results import ClipReplay, ClipResult, ModelIdentity, ModelResult, Results, Settings
 from pl_distill.evaluation.statistics import (
-    Change,
     PairedDifference,
     compare_models,
     compare_pairs,
@@ -150,7 +149,7 @@ def test_any_two_models_are_compared_over_the_clips_that_both_have():
 
 
 def test_a_score_is_shown_with_its_difference_and_interval():
-    change = Change(-1.5, -3.0, 0.1)
+    change = PairedDifference("mota", -1.5, -3.0, 0.1, p_value=0.1, clips=6, days=6, seeds=1)
     assert show_difference(change) == "-1.5 [-3.0, +0.1]"
     assert show_score(71.23, change) == "71.2 (-1.5 [-3.0, +0.1])"
     assert show_score(71.23, replace(change, low=None)) == "71.2 (-1.5)"

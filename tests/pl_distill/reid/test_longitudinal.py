@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -488,20 +489,24 @@ def write_next_day(folder, kind):
     path = day_file(folder, "cam", date(2026, 3, 2))
     if kind == "damaged":
         path.write_bytes(path.read_bytes()[:200])
+    if kind == "of a stranger":
+        pq.write_table(pa.table({"a": [1]}), path)
     return path
 
 
-@pytest.mark.parametrize("kind", ["of another head", "damaged"])
+@pytest.mark.parametrize("kind", ["of another head", "damaged", "of a stranger"])
 def test_every_day_that_a_recording_touches_is_asked_before_a_frame_is_tracked(tmp_path, kind):
     write_next_day(tmp_path, kind)
     begin = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
     with RecordWriter(tmp_path, "cam", PEN) as writer:
         writer.check(begin, begin + timedelta(minutes=30))
-        with pytest.raises(RecordError, match=r"2026_03_02.parquet: (names the behaviours|is truncated)"):
+        with pytest.raises(
+            RecordError, match=r"2026_03_02.parquet: (names the behaviours|is truncated|lacks .*animal)"
+        ):
             writer.check(begin, begin + timedelta(minutes=31))
 
 
-@pytest.mark.parametrize("kind", ["of another head", "damaged"])
+@pytest.mark.parametrize("kind", ["of another head", "damaged", "of a stranger"])
 def test_a_day_that_cannot_be_written_is_left_out_by_a_camera_that_runs_into_it(tmp_path, caplog, kind):
     path = write_next_day(tmp_path, kind)
     before = path.read_bytes()

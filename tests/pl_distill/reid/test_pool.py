@@ -159,9 +159,17 @@ def test_a_pool_of_many_short_runs_opens_again_and_its_last_vectors_are_not_cut_
     assert shorter
 
 
-@pytest.mark.parametrize("vector", [np.zeros(16), np.full(16, np.nan), np.ones(16), np.ones(8)])
-def test_a_vector_that_is_no_embedding_is_refused_and_nothing_of_its_call_is_kept(pool, sample, vector):
-    with pytest.raises(PoolError, match="track 2, camera 'cam'"):
+@pytest.mark.parametrize(
+    ("vector", "found"),
+    [
+        (np.zeros(16), "has length 0"),
+        (np.full(16, np.nan), "has length nan"),
+        (np.ones(16), "has length 4"),
+        (np.ones(8) / 8**0.5, r"has shape \(8,\), expected \(16,\)"),
+    ],
+)
+def test_a_vector_that_is_no_embedding_is_refused_and_nothing_of_its_call_is_kept(pool, sample, vector, found):
+    with pytest.raises(PoolError, match=f"track 2, camera 'cam'.*{found}"):
         pool.append([sample(0), sample(0, 2, vector=vector.astype(np.float32))])
     assert pool.rows("SELECT count(*) FROM vectors") == [(0,)]
 
