@@ -28,7 +28,8 @@ class PeakVRAM(Callback):
     Streaming is no phase of Lightning: `evaluate` and `track` measure it with the same `PhaseMeter` and write it into
     their results.json and run.json.
 
-    `perf/peak_vram_gib` of the callback Throughput is the peak since the last phase began where both are used.
+    `perf/peak_vram_gib` and `perf/peak_rss_gib` of the callback Throughput are peaks since the last phase began
+    where both are used.
     """
 
     def __init__(self) -> None:

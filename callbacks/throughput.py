@@ -18,7 +18,8 @@ class Throughput(Callback):
 
     Frames are those of all processes. The share of waiting, 0 to 1, is the time between two batches over all time: near
     0 the network is the limit, well above it the disk or the decoding. Validations are left out. Speed and waiting are
-    means over the last 20 batches; memory is the peak since the process began. All are of process 0.
+    means over the last 20 batches; memory is the peak since the process began, or with the callback PeakVRAM
+    since its present phase began. All are of process 0.
     """
 
     def __init__(self) -> None:

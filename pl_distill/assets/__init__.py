@@ -14,7 +14,7 @@ def shipped_models(*model_types: str) -> dict[str, Path]:
     """Return the folder of each shipped model of some kinds by its name, ``pen_teacher``.
 
     Args:
-        *model_types: What config.json calls them: ``dinov3_convnext``; none stands for ``sam3_video``.
+        *model_types: What config.json calls them: ``dinov3_vit``; none stands for ``sam3_video``.
     """
     wanted = model_types or ("sam3_video",)
     return {

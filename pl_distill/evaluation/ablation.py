@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.files import atomic_path, write_json
 from pl_distill.evaluation.caveats import count_of
 from pl_distill.evaluation.results import Comparison, Results
 from pl_distill.evaluation.statistics import difference_of, idf1_counts, interval, mota_counts, p_value
+from pl_distill.evaluation.tables import write_both
 
 SCHEMA = 1
 
@@ -191,11 +191,7 @@ def _ratio(metric: Metric, table: NDArray[np.float64]) -> float | None:
 
 def write_table(folder: Path, table: AblationTable) -> tuple[Path, Path]:
     """Write ``ablation.json`` and ``ablation.md`` into `folder`, each whole or not at all, and return their paths."""
-    json_path, text_path = folder / "ablation.json", folder / "ablation.md"
-    write_json(json_path, {"schema": SCHEMA, **asdict(table)})
-    with atomic_path(text_path) as temporary:
-        temporary.write_text(format_markdown(table), encoding="utf-8")
-    return json_path, text_path
+    return write_both(folder, "ablation", {"schema": SCHEMA, **asdict(table)}, format_markdown(table))
 
 
 def format_markdown(table: AblationTable) -> str:

@@ -1,4 +1,4 @@
-"""Judge what the chain says of animals: from the lines that it wrote behind the truth and behind a model's tracker."""
+"""Score predicted behaviours twice: with boxes of the annotations, and with boxes from a model's tracks."""
 
 import json
 from collections.abc import Mapping, Sequence

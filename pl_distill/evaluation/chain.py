@@ -1,4 +1,4 @@
-"""The live chain of an evaluation: the `Monitor` of `track`, behind the tracker of each model and behind the truth.
+"""Run embedder and behaviour head (`Monitor`, as `track` does) on the tracks of each model and on annotated boxes.
 
 What it says of every animal is written as lines (`AnimalLines`); scores are computed from these files.
 """

@@ -139,12 +139,11 @@ _COUNTED_BY_MOTMETRICS = {
 }
 
 
-def count_clip(frames: Sequence[FramePair], iou_threshold: float = IOU_THRESHOLD) -> TrackingCounts:
+def count_clip(frames: Sequence[FramePair]) -> TrackingCounts:
     """Count the events of one clip.
 
     Args:
         frames: The judged frames in order, from `pl_distill.evaluation.pairing`.
-        iou_threshold: Least overlap, 0-1, of a match; an overlap that equals it counts.
     """
     truth_boxes = sum(len(frame.truth) for frame in frames)
     track_boxes = sum(len(frame.tracks) for frame in frames)
@@ -159,7 +158,7 @@ def count_clip(frames: Sequence[FramePair], iou_threshold: float = IOU_THRESHOLD
             mostly_lost=animals if truth_boxes else 0,
             hota=hota,
         )
-    accumulator, _ = _accumulate(frames, iou_threshold)
+    accumulator, _ = _accumulate(frames)
     computed = motmetrics.metrics.create().compute(
         accumulator, metrics=[*_COUNTED_BY_MOTMETRICS, "motp"], return_dataframe=False
     )
@@ -186,9 +185,9 @@ class FrameEvents:
     false_tracks: list[int] = field(default_factory=list)
 
 
-def list_events(frames: Sequence[FramePair], iou_threshold: float = IOU_THRESHOLD) -> list[FrameEvents]:
+def list_events(frames: Sequence[FramePair]) -> list[FrameEvents]:
     """Return the events of one clip, one entry for each judged frame; arguments as of `count_clip`."""
-    accumulator, names = _accumulate(frames, iou_threshold)
+    accumulator, names = _accumulate(frames)
     events = [FrameEvents() for _ in frames]
     table = accumulator.mot_events
     rows = zip(table.index.get_level_values(0), table["Type"], table["OId"], table["HId"], strict=True)
@@ -205,12 +204,12 @@ def list_events(frames: Sequence[FramePair], iou_threshold: float = IOU_THRESHOL
     return events
 
 
-def _accumulate(frames: Sequence[FramePair], iou_threshold: float) -> tuple[Any, list[str]]:
+def _accumulate(frames: Sequence[FramePair]) -> tuple[Any, list[str]]:
     """Let motmetrics match a clip; return its accumulator, and the animals by its numbers for them."""
     names = list(dict.fromkeys(name for frame in frames for name in frame.truth))
     number = {name: index for index, name in enumerate(names)}
     accumulator = motmetrics.MOTAccumulator()
     for index, frame in enumerate(frames):
-        distance = np.where(frame.iou >= iou_threshold, 1 - frame.iou, np.nan)  # NaN forbids the pair
+        distance = np.where(frame.iou >= IOU_THRESHOLD, 1 - frame.iou, np.nan)  # NaN forbids the pair
         accumulator.update([number[name] for name in frame.truth], list(frame.tracks), distance, frameid=index)
     return accumulator, names

@@ -1,4 +1,4 @@
-"""Every tracker of an evaluation is given the clips of a job; what all jobs finished is found by its record."""
+"""Stream a job's share of the clips through every tracker; finished clips are recognised by their record files."""
 
 import json
 from collections.abc import Sequence

@@ -30,21 +30,6 @@ EXACT_DAYS = 12
 
 
 @dataclass(frozen=True)
-class Change:
-    """A score less another, in percentage points.
-
-    Args:
-        difference: Negative where the score falls.
-        low: Lower end of the 95 % interval; None with a single clip.
-        high: Upper end.
-    """
-
-    difference: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
 class PairedDifference:
     """One model minus another, over all clips: student minus teacher, or a tracker minus a simpler one.
 
@@ -201,7 +186,7 @@ def _day(model: Comparison, clip: str) -> str:
     return clip if replay is None else replay.day
 
 
-def show_difference(item: Change | PairedDifference | None) -> str:
+def show_difference(item: PairedDifference | None) -> str:
     """Return a difference as tables show it: ``-1.5 [-3.0, +0.1]``, a dash where there is none."""
     if item is None:
         return "-"
@@ -209,7 +194,7 @@ def show_difference(item: Change | PairedDifference | None) -> str:
     return f"{item.difference:+.1f}{between}"
 
 
-def show_score(value: float | None, item: Change | PairedDifference | None) -> str:
+def show_score(value: float | None, item: PairedDifference | None) -> str:
     """Return a percentage as tables show it: ``71.2 (-1.5 [-3.0, +0.1])``, a dash where it is undefined."""
     if value is None:
         return "-"

@@ -48,11 +48,16 @@ def write_arms(folder: Path, name: str, table: ReportTable, content: dict[str, A
     Returns:
         The two files.
     """
+    write_report_table(folder, name, table)
+    return write_both(folder, name, content, table.markdown())
+
+
+def write_both(folder: Path, name: str, content: dict[str, Any], markdown: str) -> tuple[Path, Path]:
+    """Write ``NAME.json`` and ``NAME.md`` into `folder`, each whole or not at all, and return their paths."""
     json_path, text_path = folder / f"{name}.json", folder / f"{name}.md"
     write_json(json_path, content)
     with atomic_path(text_path) as temporary:
-        temporary.write_text(table.markdown(), encoding="utf-8")
-    write_report_table(folder, name, table)
+        temporary.write_text(markdown, encoding="utf-8")
     return json_path, text_path
 
 

@@ -1,8 +1,8 @@
 """How far scores fall where a model was not trained: clips of the same seeds and days, drawn in other domains.
 
-Differences are paired by clip. Where domains differ in light, litter, coat or camera alone, clips of equal number show
-the same animals on the same ways; another species, farm or size of the herd has only seed and day in common, and its
-pairs are two herds.
+Differences are paired by day, of which each clip has its own. Where domains differ in light, litter, coat or camera
+alone, clips of equal number show the same animals on the same ways; another species, farm or size of the herd has only
+seed and day in common, and its pairs are two herds.
 """
 
 import json
@@ -10,29 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from datamodules.files import atomic_path, write_json
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.caveats import MIN_CLIPS, MIN_SEEDS, count_of
 from pl_distill.evaluation.results import Comparison, Results
-from pl_distill.evaluation.statistics import (
-    Change,
-    difference_of,
-    idf1_counts,
-    interval,
-    mota_counts,
-    show_difference,
-    show_score,
-)
-from pl_distill.evaluation.tables import ReportTable, write_report_table
+from pl_distill.evaluation.statistics import PairedDifference, compare_pairs, show_difference, show_score
+from pl_distill.evaluation.tables import ReportTable, write_both, write_report_table
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class DomainGap:
-    """Student less teacher in one domain, in percentage points, paired by clip.
+    """Student less teacher in one domain, in percentage points, paired by day.
 
     Args:
         domain: Name of the domain.
@@ -41,8 +30,8 @@ class DomainGap:
     """
 
     domain: str
-    mota: Change | None
-    idf1: Change | None
+    mota: PairedDifference | None
+    idf1: PairedDifference | None
 
 
 @dataclass(frozen=True)
@@ -68,8 +57,8 @@ class TransferRow:
     idf1: float | None
     mask_overlap: float | None
     id_switches: int
-    mota_change: Change | None = None
-    idf1_change: Change | None = None
+    mota_change: PairedDifference | None = None
+    idf1_change: PairedDifference | None = None
 
 
 def transfer_rows(results: Mapping[str, Results]) -> list[TransferRow]:
@@ -82,7 +71,7 @@ def transfer_rows(results: Mapping[str, Results]) -> list[TransferRow]:
     rows = []
     for domain, found in results.items():
         for role, comparison in _comparisons(found).items():
-            reference = None if found is home else _comparisons(home)[role]
+            changes = {} if found is home else _differences(_comparisons(home)[role], comparison)
             rows.append(
                 TransferRow(
                     domain,
@@ -92,8 +81,8 @@ def transfer_rows(results: Mapping[str, Results]) -> list[TransferRow]:
                     comparison.overall.idf1,
                     comparison.mask_overlap,
                     comparison.overall.id_switches,
-                    None if reference is None else _change(reference, comparison, idf1=False),
-                    None if reference is None else _change(reference, comparison, idf1=True),
+                    changes.get("mota"),
+                    changes.get("idf1"),
                 )
             )
     return rows
@@ -104,18 +93,13 @@ def domain_gaps(results: Mapping[str, Results]) -> list[DomainGap]:
     gaps = []
     for domain, found in results.items():
         if "student" in found.models:
-            teacher, student = found.models["teacher"], found.models["student"]
-            gaps.append(DomainGap(domain, _change(teacher, student, idf1=False), _change(teacher, student, idf1=True)))
+            gap = _differences(found.models["teacher"], found.models["student"])
+            gaps.append(DomainGap(domain, gap.get("mota"), gap.get("idf1")))
     return gaps
 
 
 def write_transfer(folder: Path, rows: Sequence[TransferRow], gaps: Sequence[DomainGap] = ()) -> tuple[Path, Path]:
     """Write ``transfer.json``, ``transfer.md`` and a table for the report into `folder`; return the first two paths."""
-    json_path, text_path = folder / "transfer.json", folder / "transfer.md"
-    content = {"schema": SCHEMA, "rows": [asdict(row) for row in rows], "gaps": [asdict(gap) for gap in gaps]}
-    write_json(json_path, content)
-    with atomic_path(text_path) as temporary:
-        temporary.write_text(format_transfer(rows, gaps), encoding="utf-8")
     text = f"{_HOW.format(first=rows[0].domain)} {verdict(rows)}"
     cells = [[str(cell) for cell in _cells(row)] for row in rows]
     cells += [
@@ -123,7 +107,8 @@ def write_transfer(folder: Path, rows: Sequence[TransferRow], gaps: Sequence[Dom
         for gap in gaps
     ]
     write_report_table(folder, "transfer", ReportTable("Transfer to other pens", text, list(COLUMNS), cells))
-    return json_path, text_path
+    content = {"schema": SCHEMA, "rows": [asdict(row) for row in rows], "gaps": [asdict(gap) for gap in gaps]}
+    return write_both(folder, "transfer", content, format_transfer(rows, gaps))
 
 
 def verdict(rows: Sequence[TransferRow]) -> str:
@@ -184,7 +169,7 @@ def format_transfer(rows: Sequence[TransferRow], gaps: Sequence[DomainGap] = ())
 
 COLUMNS = ("domain", "model", "MOTA %", "IDF1 %", "mask overlap %", "identity switches", "clips")
 _HOW = (
-    "In brackets the change against `{first}` and its 95 % interval, paired by clip (bootstrap): clips of equal "
+    "In brackets the change against `{first}` and its 95 % interval, paired by day (bootstrap): clips of equal "
     "number are of one seed and day, and show the same herd unless species, farm or its size differ."
 )
 
@@ -201,13 +186,5 @@ def _comparisons(results: Results) -> dict[str, Comparison]:
     return found
 
 
-def _change(reference: Comparison, other: Comparison, *, idf1: bool) -> Change | None:
-    counts_of = idf1_counts if idf1 else mota_counts
-    names = [name for name in reference.clips if name in other.clips]
-    table = np.array(
-        [[[counts_of(side.clips[name].scores) for side in (reference, other)] for name in names]], np.float64
-    )  # (1, clips, 2, 2): one seed; the first domain, then the other; part and whole
-    if not len(names) or not (table[..., 1].sum(axis=(0, 1)) > 0).all():
-        return None
-    low, high = interval(table) if len(names) > 1 else (None, None)
-    return Change(float(difference_of(table)), low, high)
+def _differences(reference: Comparison, other: Comparison) -> dict[str, PairedDifference]:
+    return {one.metric: one for one in compare_pairs([(reference, other)])}

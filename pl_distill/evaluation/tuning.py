@@ -187,7 +187,7 @@ def _cells(row: TuningRow) -> list[str]:
         ", ".join(f"{name} {_show(value)}" for name, value in row.changes.items()) or row.arm.replace("-", " "),
         show_score(row.mota, by_metric.get("mota")),
         show_score(row.idf1, by_metric.get("idf1")),
-        "-" if row.mask_overlap is None else f"{row.mask_overlap:.1f}",
+        show_score(row.mask_overlap, None),
         str(row.misses),
         str(row.false_positives),
         str(row.id_switches),

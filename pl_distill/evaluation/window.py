@@ -135,7 +135,7 @@ def _cells(row: WindowRow) -> list[str]:
         row.role,
         show_score(row.mota, by_metric.get("mota")),
         show_score(row.idf1, by_metric.get("idf1")),
-        "-" if row.mask_overlap is None else f"{row.mask_overlap:.1f}",
+        show_score(row.mask_overlap, None),
         str(row.id_switches),
         f"{row.session_bytes / 2**20:.2f}",
         f"{row.growth_bytes:,.0f}",

@@ -54,7 +54,7 @@ class GapScores:
         queries: How many.
         gallery: Vectors in it, on the last day that is asked about.
         visits: Days on which IDF1 names everybody, each at least `gap_days` after the one before.
-        idf1_if_new: IDF1 in percent of that many visits where everybody is taken for new each time: 100 / visits.
+        idf1_if_new: IDF1 in percent of a method that gives everybody a new identity at each visit: 100 / visits.
         idf1_if_unsure: The same where all are named at the first visit and nobody later: 200 / (visits + 1). Below it
             whoever names nobody scores better.
         rank1: Queries whose best match is their animal.

@@ -5,8 +5,9 @@ the biases of query and value and the mask token that training left at or near 0
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 
@@ -17,15 +18,7 @@ FAMILY: Mapping[str, tuple[Any, Any]] = {
 """What config.json calls the kinds of network that DINOv3 comes in, and their classes."""
 
 TIMM_FAMILY = "dinov3"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class Backbone(Protocol):
-    """A vision transformer that gives all of its tokens."""
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map normalised images (N, 3, S, S) to class tokens (N, D) and patch tokens (N, h*w, D)."""
-        ...
+IMAGENET_MEAN, IMAGENET_STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
 class TransformersBackbone(nn.Module):
@@ -43,7 +36,7 @@ class TransformersBackbone(nn.Module):
         return int(config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Backbone`."""
+        """Map normalised images (N, 3, S, S) to class tokens (N, D) and patch tokens (N, h*w, D)."""
         tokens = self.model(images).last_hidden_state
         return tokens[:, 0], tokens[:, self._skip :]
 
@@ -56,6 +49,6 @@ class TimmBackbone(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Backbone`."""
+        """Map normalised images (N, 3, S, S) to class tokens (N, D) and patch tokens (N, h*w, D)."""
         tokens = self.model.forward_features(images)
         return tokens[:, 0], tokens[:, self.model.num_prefix_tokens :]

@@ -8,13 +8,12 @@ from typing import Any, cast
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers.utils import cached_file
 
 from datamodules.crops import Cropping
 from datamodules.files import atomic_directory, write_json
 from pl_distill.errors import CheckpointError
 from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD
-from pl_distill.models.sam3_source import quiet_transformers
+from pl_distill.models.sam3_source import find_cached, quiet_transformers
 
 PREPROCESSOR, CROPPING, HEAD = "preprocessor_config.json", "cropping.json", "head.safetensors"
 
@@ -125,16 +124,9 @@ def read_json(name: str, file: str) -> dict[str, Any] | None:
 def find_file(name: str, file: str) -> Path | None:
     """Find a file of a folder or of a repository of the hub; None where it is not there."""
     try:
-        found = cached_file(
-            name,
-            file,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_gated_repo=True,
-            _raise_exceptions_for_connection_errors=True,
-        )
+        return find_cached(name, file)
     except OSError as error:
         raise unreadable(f"{name}/{file}", error) from error
-    return None if found is None else Path(found)
 
 
 def unreadable(name: str, error: Exception) -> CheckpointError:

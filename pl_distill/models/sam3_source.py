@@ -55,13 +55,7 @@ def find_file(source: str | Path, name: str) -> Path | None:
     """
     checked = check_source(source)
     try:
-        found = cached_file(
-            checked,
-            name,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_gated_repo=True,
-            _raise_exceptions_for_connection_errors=True,
-        )
+        return find_cached(checked, name)
     except OSError as error:
         raise CheckpointError(
             checked,
@@ -69,6 +63,21 @@ def find_file(source: str | Path, name: str) -> Path | None:
             f"its file {name}",
             "Log in with `hf auth login` if the repository is gated, or give a local folder.",
         ) from error
+
+
+def find_cached(source: str, name: str) -> Path | None:
+    """Return the local path of one file of a folder or of a repository of the hub, None where it has no such file.
+
+    Raises:
+        OSError: The folder or repository is not there, is gated, or cannot be reached.
+    """
+    found = cached_file(
+        source,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_gated_repo=True,
+        _raise_exceptions_for_connection_errors=True,
+    )
     return None if found is None else Path(found)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.tiny_vit import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,8 +24,7 @@ from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.models.checkpoints import load_strictly
 from pl_distill.models.student_io import Student
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # what timm's TinyViT weights were trained with: timm.data.IMAGENET_DEFAULT_MEAN
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD  # of timm's TinyViT weights
 
 
 class TinyViTStudent(Student):
