@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: install  ## Run the whole chain on a drawn pen (nine to thirteen minutes)
+demo: install  ## Run the whole chain on a drawn pen (nine to fourteen minutes)
 	$(BIN)/pl-distill demo --out runs/demo
 
 lint: install  ## Check format, style and types
