@@ -90,12 +90,16 @@ def fit(folder, steps, checkpoint=None, **settings):
         hidden_size=16, layers=1, heads=2, image_size=32, dimension=8, optimizer=partial(torch.optim.AdamW, lr=lr),
         **settings,
     )  # fmt: skip
-    trainer = Trainer(
+    trainer = quiet_trainer(folder, steps, clip)
+    trainer.fit(module, Once(), ckpt_path=checkpoint)
+    return trainer
+
+
+def quiet_trainer(folder, steps, clip):
+    return Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_steps=steps,
         max_epochs=-1, gradient_clip_val=clip, enable_checkpointing=False, default_root_dir=folder,
     )  # fmt: skip
-    trainer.fit(module, Once(), ckpt_path=checkpoint)
-    return trainer
 
 
 @pytest.mark.parametrize(
@@ -115,6 +119,15 @@ def test_a_fit_with_other_settings_does_not_go_on(settings, was, now, tmp_path):
     assert was in caught.value.found
     assert now in caught.value.expected
     assert fit(tmp_path, 4, path).global_step == 4  # more steps are no other training
+
+
+def test_a_second_fit_of_one_module_is_not_held_to_the_checkpoint_of_the_first(tmp_path):
+    path = tmp_path / "trained.ckpt"
+    fit(tmp_path, 2).save_checkpoint(path)
+    module = fit(tmp_path, 4, path).lightning_module
+    again = quiet_trainer(tmp_path, 3, clip=2.0)
+    again.fit(module, Once())
+    assert again.global_step == 3
 
 
 def test_a_tracker_does_not_go_on_over_another_detector(tmp_path):
