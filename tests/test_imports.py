@@ -78,7 +78,15 @@ def test_floors_inside_pl_distill_hold():
     assert not wrong
 
 
-TRAINING = ("lightning", "pytorch_lightning", "lightning_fabric", "deepspeed", "albumentations", "torchmetrics")
+TRAINING = (
+    "lightning",
+    "pytorch_lightning",
+    "lightning_fabric",
+    "deepspeed",
+    "albumentations",
+    "torchmetrics",
+    "motmetrics",
+)
 TRACK = """
 import av, numpy as np, tempfile
 from pl_distill.cli import main

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import motmetrics
 import numpy as np
 
 from pl_distill.evaluation.hota import NOTHING, HotaCounts, count_hota
@@ -158,6 +157,8 @@ def count_clip(frames: Sequence[FramePair]) -> TrackingCounts:
             mostly_lost=animals if truth_boxes else 0,
             hota=hota,
         )
+    import motmetrics  # and pandas: `track` reads names of scores from here and computes none, on a device
+
     accumulator, _ = _accumulate(frames)
     computed = motmetrics.metrics.create().compute(
         accumulator, metrics=[*_COUNTED_BY_MOTMETRICS, "motp"], return_dataframe=False
@@ -206,6 +207,8 @@ def list_events(frames: Sequence[FramePair]) -> list[FrameEvents]:
 
 def _accumulate(frames: Sequence[FramePair]) -> tuple[Any, list[str]]:
     """Let motmetrics match a clip; return its accumulator, and the animals by its numbers for them."""
+    import motmetrics
+
     names = list(dict.fromkeys(name for frame in frames for name in frame.truth))
     number = {name: index for index, name in enumerate(names)}
     accumulator = motmetrics.MOTAccumulator()
