@@ -88,9 +88,9 @@ TRAINING = (
     "motmetrics",
 )
 TRACK = """
-import av, numpy as np, tempfile
+import av, numpy as np, sys
 from pl_distill.cli import main
-folder = tempfile.mkdtemp()
+folder = sys.argv[1]
 with av.open(folder + "/pen.mp4", "w") as file:
     stream = file.add_stream("libx264", rate=6, width=96, height=96, pix_fmt="yuv420p")
     for _ in range(2):
@@ -102,11 +102,11 @@ assert main(["track", folder + "/pen.mp4", *options]) == 0
 
 
 @pytest.mark.parametrize("code", ["import pl_distill.streaming", TRACK], ids=["streaming", "track"])
-def test_a_device_imports_nothing_that_only_trains(code):
+def test_a_device_imports_nothing_that_only_trains(code, tmp_path):
     """Also not within functions: the second tracks a video to its end."""
     asked = f"import sys; print('loaded', sorted({{name.split('.')[0] for name in sys.modules}} & set({TRAINING!r})))"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{asked}"], capture_output=True, text=True, check=False, cwd=ROOT
+        [sys.executable, "-c", f"{code}\n{asked}", str(tmp_path)], capture_output=True, text=True, cwd=ROOT
     )
     assert done.stdout.strip().splitlines()[-1:] == ["loaded []"], done.stderr
 

@@ -1,6 +1,7 @@
 """One training at a time writes in a run's folder: a job that is submitted again may meet itself there, requeued."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -11,11 +12,14 @@ from typing import Any
 from datamodules.locks import held
 from pl_distill.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 LOCK = ".fit.lock"
 PATIENCE_S = 60.0
 """How long the end of another is waited for: what loads batches for a killed training outlives it by seconds."""
 STANDSTILL_S = 900.0
-"""After how long a training that stands still ends itself, where `STANDSTILL_SECONDS` does not say."""
+"""After how long a training that stands still ends itself, where `STANDSTILL_SECONDS` does not say: slurm/train.sbatch
+gives that to the callback Standstill, which refuses what is no number of seconds before anybody waits here."""
 
 
 @contextmanager
@@ -30,7 +34,9 @@ def alone_in(folder: Path, patience_s: float | None = None) -> Iterator[None]:
     Raises:
         ConfigError: Another one goes on.
     """
-    give_up = time.monotonic() + (_patience(folder) if patience_s is None else patience_s)
+    patience = _patience(folder) if patience_s is None else patience_s
+    give_up = time.monotonic() + patience
+    is_told = False
     while True:
         with held(folder / LOCK, wait=False) as is_mine:
             if is_mine:
@@ -43,10 +49,14 @@ def alone_in(folder: Path, patience_s: float | None = None) -> Iterator[None]:
                 "one at a time",
                 "Wait for that one, end it, or give another --trainer.default_root_dir.",
             )
+        if not is_told:
+            log.warning("%s is written by another training%s: waiting %g s for its end", folder, _who(folder), patience)
+            is_told = True
         time.sleep(1.0)
 
 
 def _patience(folder: Path) -> float:
+    """Seconds to wait for another training: longer for an earlier start of this job."""
     slurm = _state(folder).get("slurm")
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or not isinstance(slurm, dict) or slurm.get("job_id") != job:

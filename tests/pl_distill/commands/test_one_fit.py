@@ -50,7 +50,7 @@ with held(__import__("pathlib").Path({str(tmp_path / LOCK)!r}), wait=False):
 
 
 @pytest.mark.parametrize(("job", "waits"), [("42", True), ("43", False), (None, False)])
-def test_an_earlier_start_of_the_same_job_is_waited_for_until_it_ends_itself(job, waits, tmp_path, monkeypatch):
+def test_an_earlier_start_of_the_same_job_is_waited_for_until_it_ends_itself(job, waits, tmp_path, monkeypatch, caplog):
     """On a node that SLURM has given up it stands still, and would make the new start end for good."""
     monkeypatch.setattr(one_fit, "PATIENCE_S", 0.0)
     monkeypatch.setenv("STANDSTILL_SECONDS", "30")
@@ -66,7 +66,7 @@ def test_an_earlier_start_of_the_same_job_is_waited_for_until_it_ends_itself(job
     try:
         if waits:
             with alone_in(tmp_path):
-                pass
+                assert "another training (on n7, job 42, step 120): waiting 30 s for its end" in caplog.text
         else:
             with pytest.raises(ConfigError, match="job 42"):
                 alone_in(tmp_path).__enter__()
