@@ -17,7 +17,7 @@ from datamodules.splits import Part
 from pl_distill.code_state import code_sha256
 from pl_distill.commands.ablation_cell import Cell, Judge
 from pl_distill.commands.lightning import count_devices
-from pl_distill.commands.parsing import find_recipe, shipped_recipes
+from pl_distill.commands.parsing import find_recipe, recipes_folder
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.ablation import AblationTable, format_markdown, make_table, write_table
 from pl_distill.models.sam3 import read_sam3_sha256
@@ -239,7 +239,7 @@ def find_arms(names: Sequence[str] | None) -> dict[str, str | None]:
     Raises:
         ConfigError: There is no such arm, or two have one name.
     """
-    shipped = {path.stem: str(path) for path in sorted((shipped_recipes() / ARMS).glob("*.yaml"))}
+    shipped = {path.stem: str(path) for path in sorted((recipes_folder() / ARMS).glob("*.yaml"))}
     found: dict[str, str | None] = {REFERENCE: None}
     for name in shipped if names is None else names:
         arm = Path(name).stem

@@ -20,7 +20,7 @@ from pl_distill.errors import ConfigError
 CONFIG_OPTIONS = ("--config", "-c")
 
 
-def shipped_recipes() -> Path:
+def recipes_folder() -> Path:
     """Return the folder of the recipes: ``configs/`` of a checkout, or its copy inside the wheel."""
     return Path(str(files("pl_distill.configs")))
 
@@ -34,7 +34,7 @@ def find_recipe(name: str) -> str:
     if Path(name).is_file():
         _check_yaml(name)
         return name
-    shipped = shipped_recipes() / name.removeprefix("configs/")
+    shipped = recipes_folder() / name.removeprefix("configs/")
     if shipped.is_file():
         return str(shipped)
     raise ConfigError(
@@ -58,7 +58,7 @@ def _check_yaml(name: str) -> None:
 
 def _similar_recipes(name: str) -> str:
     """Name the shipped recipes of that folder, else those with a similar name, else the folders."""
-    root = shipped_recipes()
+    root = recipes_folder()
     known = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.yaml"))
     folder = Path(name.removeprefix("configs/")).parent.as_posix()
     near = [one for one in known if Path(one).parent.as_posix() == folder] or get_close_matches(name, known, 5)

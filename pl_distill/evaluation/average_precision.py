@@ -1,4 +1,4 @@
-"""How well boxes are found in pictures: average precision, and precision and recall at one score."""
+"""Average precision: of rankings, and of boxes found in pictures, with precision and recall at one score."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,24 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-
 HIT_IOU = 0.5
 """From which overlap on a detection counts as a hit; that of PASCAL VOC."""
+
+
+def average_precisions(likeness: Array, right: NDArray[np.bool_]) -> Array:
+    """Give the average precision (Q,), 0-1, of rankings; 0 of one that has nothing right in it.
+
+    Args:
+        likeness: (Q, M) of queries with the gallery's vectors.
+        right: (Q, M), which of them are of the query's animal.
+    """
+    order = np.argsort(-likeness, axis=1, kind="stable")
+    sorted_right = np.take_along_axis(right, order, axis=1)
+    found = np.cumsum(sorted_right, axis=1)
+    precision = found / np.arange(1, likeness.shape[1] + 1)
+    number = sorted_right.sum(1)
+    result: Array = (precision * sorted_right).sum(1) / np.maximum(number, 1)
+    return result
 
 
 class BoxScores:

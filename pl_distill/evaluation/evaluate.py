@@ -28,8 +28,8 @@ from pl_distill.evaluation.devices import choose_device
 from pl_distill.evaluation.memory import release_memory
 from pl_distill.evaluation.models import open_model, plan_models
 from pl_distill.evaluation.pairing import IOU_THRESHOLD
-from pl_distill.evaluation.played import Opened, Played, find_all_records, stream_clips
 from pl_distill.evaluation.replay import length
+from pl_distill.evaluation.replay_jobs import Opened, Played, find_all_records, stream_clips
 from pl_distill.evaluation.results import ModelResult, Results, Settings, write_results
 from pl_distill.evaluation.scoring import explain_model, score_against_teacher, score_model
 from pl_distill.evaluation.trackers import BASELINES, Baseline, load_recogniser

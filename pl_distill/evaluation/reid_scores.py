@@ -92,22 +92,6 @@ def _herds(names: NDArray[np.int64], pens: NDArray[np.int64] | None) -> tuple[ND
     return np.asarray(times[:, places], np.int64), units
 
 
-def average_precision(likeness: Floats, right: NDArray[np.bool_]) -> Floats:
-    """Give the average precision (Q,) of rankings.
-
-    Args:
-        likeness: (Q, M) of queries with the gallery's vectors.
-        right: (Q, M), which of them are of the query's animal.
-    """
-    order = np.argsort(-likeness, axis=1, kind="stable")
-    sorted_right = np.take_along_axis(right, order, axis=1)
-    found = np.cumsum(sorted_right, axis=1)
-    precision = found / np.arange(1, likeness.shape[1] + 1)
-    number = sorted_right.sum(1)
-    result: Floats = (precision * sorted_right).sum(1) / np.maximum(number, 1)
-    return result
-
-
 @dataclass(frozen=True)
 class OpenSet:
     """What a threshold and a margin do to queries of days that had no part in their choice; the animals are the same.

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.files import write_json
+from pl_distill.evaluation.average_precision import average_precisions
 from pl_distill.evaluation.reid_scores import (
     OpenSet,
     Share,
-    average_precision,
     idf1,
     idf1_floors,
     link_days,
@@ -218,12 +218,12 @@ class _Galleries:
         scores, truth = self.ask(method, day, gap, option)
         if method != "sightings":
             right = np.arange(scores.shape[1])[None] == truth[:, None]
-            return scores, truth, average_precision(scores.astype(float), right)
+            return scores, truth, average_precisions(scores.astype(float), right)
         known, (_, asked) = self.rows(day - gap), self._queries(day)
         thin = np.linspace(0, len(known.animals) - 1, min(_MOST_RANKED, len(known.animals))).astype(int)
         age = (known.times_s.max() - known.times_s[thin]) / DAY_S
         likeness = (asked @ known.vectors[thin].T).astype(float) - option * age
-        return scores, truth, average_precision(likeness, known.animals[thin][None] == truth[:, None])
+        return scores, truth, average_precisions(likeness, known.animals[thin][None] == truth[:, None])
 
     def _queries(self, day: int) -> tuple[NDArray[np.int64], Vectors]:
         mine = self._year.asked & (self._year.days == day)

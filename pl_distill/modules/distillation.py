@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -18,7 +17,6 @@ from pl_distill.errors import ConfigError
 from pl_distill.losses.agreement import centred_relative_error, cosine, relative_error
 from pl_distill.losses.direction_then_scale import DirectionThenScaleLoss
 from pl_distill.losses.feature_loss import FeatureLoss, Progress
-from pl_distill.models.checkpoints import check_fit
 from pl_distill.models.sam3 import Necks, Pyramids, load_necks, read_geometry
 from pl_distill.models.student_io import Student, StudentFactory
 from pl_distill.models.tinyvit_fpn import TinyViTFPN
@@ -27,6 +25,7 @@ from pl_distill.modules.features import Features
 from pl_distill.modules.gradient_meter import GradientMeter
 from pl_distill.modules.parameter_groups import parameter_groups
 from pl_distill.modules.recent_means import RecentMeans
+from pl_distill.modules.resumed import ResumedModule
 from pl_distill.modules.schedules import check_part, cosine_schedule, total_steps
 from pl_distill.modules.training_identity import (
     Identity,
@@ -36,7 +35,6 @@ from pl_distill.modules.training_identity import (
     optimizer_settings,
     require_average,
     require_same_student,
-    require_same_training,
     trainer_settings,
 )
 
@@ -47,7 +45,7 @@ ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
 AGREEMENT = {"cosine": cosine, "relative_error": relative_error, "centred_relative_error": centred_relative_error}
 
 
-class DistillationModule(LightningModule):
+class DistillationModule(ResumedModule):
     """Distil a teacher's cached feature maps into a student.
 
     Logs ``train/`` (means over 20 steps) and ``val/`` with the loss and its terms, ``train/learning_rate``, and
@@ -101,7 +99,6 @@ class DistillationModule(LightningModule):
         self.compile_backend = compile_backend
         self.loss = loss()
         self._settings: Identity = {"model.loss": loss_settings(self.loss)}
-        self._resumed: Identity = {}  # what the checkpoint says that this fit goes on from
         self._teacher_necks: list[Necks] = []  # a list hides them from state_dict, DeepSpeed and the parameter count
         self._total_steps = 0
         self._recent = RecentMeans()
@@ -113,8 +110,8 @@ class DistillationModule(LightningModule):
         Raises:
             ConfigError: The cache in use was not made by this teacher as it is now.
         """
+        super().setup(stage)
         require_the_caches_teacher(self.teacher, getattr(self._trainer, "datamodule", None))
-        self._resumed = {}  # of an earlier fit
         if not self._teacher_necks:
             necks: Necks = load_necks(self.teacher).requires_grad_(False).eval()
             self._teacher_necks.append(necks)
@@ -260,36 +257,28 @@ class DistillationModule(LightningModule):
         self._total_steps = total_steps(self.trainer)
         optimizer = self.build_optimizer(parameter_groups(self.student))
         self._settings["model.optimizer"] = optimizer_settings(optimizer)
-        self._require_same_training()
+        self.require_same_training()
         return cosine_schedule(self.trainer, optimizer, warmup=self.warmup, final=self.final_lr)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare the checkpoint's tensors (DeepSpeed compares them itself) and the student's settings with this run's.
+        """Compare the student's settings as well, and see that an average goes on as one.
 
         Raises:
             CheckpointError: It is of another student.
             ConfigError: A fit would go on with other data, another loss, optimiser or clipping, or without the average.
         """
+        super().on_load_checkpoint(checkpoint)
         if self._trainer is None:
             return
-        if "state_dict" in checkpoint:
-            check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
         require_same_student(checkpoint.get("student", {}), self.student.describe(), str(self._trainer.ckpt_path))
         if self._trainer.state.fn == TrainerFn.FITTING:
             require_average(checkpoint, self._trainer)
-            self._resumed = checkpoint.get("training_identity", {})
-            self._require_same_training()
-
-    def _require_same_training(self) -> None:
-        """Compare what is known: the optimiser is built after a checkpoint is read, or before, with DeepSpeed."""
-        if self._resumed:
-            require_same_training(self._resumed, self.training_identity, str(self.trainer.ckpt_path))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `load_student` needs, as plain values: the checkpoint must load with ``weights_only=True``."""
+        super().on_save_checkpoint(checkpoint)
         origin = {"teacher": self.teacher, "teacher_trunk_sha256": self.teacher_trunk_sha256}
         checkpoint["student"] = {**self.student.describe(), **origin}
-        checkpoint["training_identity"] = self.training_identity
         if not is_plain(checkpoint.get("hyper_parameters", {})):
             del checkpoint["hyper_parameters"]  # factories given in Python; those from a recipe are plain
 

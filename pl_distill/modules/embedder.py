@@ -22,6 +22,7 @@ from datamodules.pen.coats import MARK_MAP
 from datamodules.pen_crop_files import POSE
 from datamodules.pen_crops import CropBatch
 from pl_distill.errors import CheckpointError
+from pl_distill.evaluation.average_precision import average_precisions
 from pl_distill.losses.contrastive import supervised_contrastive
 from pl_distill.models.checkpoints import load_strictly
 from pl_distill.models.dinov3 import IMAGENET_MEAN, IMAGENET_STD, TransformersBackbone
@@ -189,11 +190,14 @@ class EmbedderModule(ExportedModule):
         queries, gallery = batch.days == 1, batch.days == 0
         if not queries.any() or not gallery.any():
             return
-        order = (embeddings[queries] @ embeddings[gallery].T).argsort(1, descending=True)
-        hits = batch.animals[gallery][order] == batch.animals[queries][:, None]
-        known = hits.any(1)
-        self._ranks.append(hits[known, 0].float().cpu())
-        self._precisions.append(average_precision(hits[known]).cpu())
+        likeness = embeddings[queries] @ embeddings[gallery].T
+        right = batch.animals[gallery] == batch.animals[queries][:, None]
+        known = right.any(1)
+        likeness, right = likeness[known], right[known]
+        self._ranks.append(right.gather(1, likeness.argmax(1, keepdim=True))[:, 0].float().cpu())
+        self._precisions.append(
+            torch.from_numpy(average_precisions(likeness.double().numpy(force=True), right.numpy(force=True)))
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores, over the crops of all ranks."""
@@ -211,10 +215,3 @@ class EmbedderModule(ExportedModule):
 def unexplained(said: Tensor, true: Tensor) -> Tensor:
     """Return the part of the variance of each column of `true` (B, V) that `said` leaves, (V,)."""
     return (said - true).square().mean(0) / true.var(0, correction=0).clamp(min=LEAST_VARIANCE)
-
-
-def average_precision(hits: Tensor) -> Tensor:
-    """Return the average precision, 0-1, of each ranking (Q, G), bool, best first; each with a hit."""
-    ranks = torch.arange(1, hits.shape[1] + 1, device=hits.device)
-    precision = hits.cumsum(1) / ranks
-    return (precision * hits).sum(1) / hits.sum(1)

@@ -8,28 +8,24 @@ from typing import Any, ClassVar
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy
-from lightning.pytorch.trainer.states import TrainerFn
 
 from pl_distill.errors import ConfigError
-from pl_distill.models.checkpoints import check_fit
 from pl_distill.modules.parameter_groups import parameter_groups
+from pl_distill.modules.resumed import ResumedModule
 from pl_distill.modules.schedules import check_part, check_steps, trapezoid_schedule
 from pl_distill.modules.training_identity import (
     Identity,
     data_settings,
     module_settings,
     optimizer_settings,
-    require_same_training,
     trainer_settings,
 )
 
 EXPORT = "callbacks.sam3_export.Sam3Export"  # by its name: callbacks are a floor above
 
 
-class ExportedModule(LightningModule):
+class ExportedModule(ResumedModule):
     """A module whose model is lost where `EXPORT` is not among the trainer's callbacks.
-
-    A run that goes on from a checkpoint is compared with it, see `training_identity`.
 
     Args:
         optimizer: Called with two groups of parameters, decayed and not decayed.
@@ -51,11 +47,6 @@ class ExportedModule(LightningModule):
         self.warmup = warmup
         self.cooldown = cooldown
         self._optimizer_settings: dict[str, Any] = {}  # once it is built
-        self._resumed: Identity = {}  # what the checkpoint says that this fit goes on from
-
-    def setup(self, stage: str) -> None:
-        """Forget the checkpoint of an earlier fit."""
-        self._resumed = {}
 
     @property
     def training_identity(self) -> Identity:
@@ -75,32 +66,8 @@ class ExportedModule(LightningModule):
         """
         optimizer = self.build_optimizer(parameter_groups(self))
         self._optimizer_settings = optimizer_settings(optimizer)
-        self._require_same_training()
+        self.require_same_training()
         return trapezoid_schedule(self.trainer, optimizer, warmup=self.warmup, cooldown=self.cooldown)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare names and shapes of a checkpoint's tensors (DeepSpeed compares them itself), and what decided.
-
-        Raises:
-            CheckpointError: It is of another architecture.
-            ConfigError: A fit would go on with other settings than those that the checkpoint was trained by.
-        """
-        if self._trainer is None:
-            return
-        if "state_dict" in checkpoint:
-            check_fit(self, checkpoint["state_dict"], str(self._trainer.ckpt_path))
-        if self._trainer.state.fn == TrainerFn.FITTING:
-            self._resumed = checkpoint.get("training_identity", {})
-            self._require_same_training()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember what decides what is learned."""
-        checkpoint["training_identity"] = self.training_identity
-
-    def _require_same_training(self) -> None:
-        """Compare what is known: the optimiser is built after a checkpoint is read, or before, with DeepSpeed."""
-        if self._resumed:
-            require_same_training(self._resumed, self.training_identity, str(self.trainer.ckpt_path))
 
 
 def check_export(module: LightningModule, trainer: Trainer) -> None:

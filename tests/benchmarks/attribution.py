@@ -20,7 +20,7 @@ from datamodules.image_shards import ImageShards
 from datamodules.shard_reader import read_shard_clips
 from pl_distill.evaluation.evaluate import program_identity
 from pl_distill.evaluation.models import STUDENT, TEACHER, ModelSource, OpenedModel, open_model
-from pl_distill.evaluation.replays import find_records, replay_all
+from pl_distill.evaluation.replay_resumption import find_records, replay_all
 from pl_distill.evaluation.scoring import score_model
 from pl_distill.evaluation.statistics import compare_pairs, show_score
 from pl_distill.models.sam3 import Necks, Pyramids, load_necks, substitute

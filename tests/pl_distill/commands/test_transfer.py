@@ -209,6 +209,6 @@ def test_a_seed_is_the_same_herd_on_the_same_ways_unless_species_farm_or_size_di
 
 
 def test_every_shipped_domain_is_scored_by_default():
-    from pl_distill.commands.parsing import shipped_recipes
+    from pl_distill.commands.parsing import recipes_folder
 
-    assert set(DOMAINS) == {path.stem for path in (shipped_recipes() / "pen").glob("*.yaml")}
+    assert set(DOMAINS) == {path.stem for path in (recipes_folder() / "pen").glob("*.yaml")}

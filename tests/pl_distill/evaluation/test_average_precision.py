@@ -3,7 +3,13 @@ import math
 import numpy as np
 import pytest
 
-from pl_distill.evaluation.average_precision import BoxScores
+from pl_distill.evaluation.average_precision import BoxScores, average_precisions
+
+
+def test_rankings_by_hand():
+    likeness = np.array([[0.9, 0.8, 0.7, 0.6]])
+    right = np.array([[True, False, True, False]])
+    assert average_precisions(likeness, right) == pytest.approx([(1 / 1 + 2 / 3) / 2])
 
 
 def test_by_hand():

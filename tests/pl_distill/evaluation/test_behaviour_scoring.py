@@ -22,7 +22,7 @@ from pl_distill.evaluation.chain import TRUTH, Chain, describe_truth, is_describ
 from pl_distill.evaluation.clip_files import ClipFiles, find_record
 from pl_distill.evaluation.evaluate import evaluate
 from pl_distill.evaluation.headline import headline
-from pl_distill.evaluation.recording import record_clip
+from pl_distill.evaluation.replay_recording import record_clip
 from pl_distill.evaluation.report import report
 from pl_distill.evaluation.results import read_results
 from pl_distill.models.behaviour_head import BehaviourModel, TemporalHead, load_behaviour, save_behaviour

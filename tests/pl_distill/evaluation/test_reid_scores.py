@@ -3,19 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pl_distill.evaluation.reid_scores import average_precision, idf1, idf1_floors, link_days, open_set, share_of
+from pl_distill.evaluation.reid_scores import idf1, idf1_floors, link_days, open_set, share_of
 from pl_distill.evaluation.simulated_year import Archive, DrawnYear, YearPlan, sampling_days
 from pl_distill.evaluation.year_scores import format_year, score_year
 from pl_distill.evaluation.year_scoring import YearScoring
 from pl_distill.reid.gallery import BoundedGallery
 from pl_distill.reid.matching import MatchPolicy
 from pl_distill.reid.storage import normalised
-
-
-def test_average_precision_by_hand():
-    likeness = np.array([[0.9, 0.8, 0.7, 0.6]])
-    right = np.array([[True, False, True, False]])
-    assert average_precision(likeness, right) == pytest.approx([(1 / 1 + 2 / 3) / 2])
 
 
 def test_idf1_by_hand():

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from datamodules.files import sha256_of
 from datamodules.pen import load_pen_config, pen_frames
 from pl_distill.assets import shipped_models
-from pl_distill.commands.parsing import shipped_recipes
+from pl_distill.commands.parsing import recipes_folder
 from pl_distill.models.prompts import choose_prompt, compute_prompts, load_prompts
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, load_sam3_config, meta_sam3
 from pl_distill.models.sam3_source import weight_files
@@ -27,7 +27,7 @@ def test_the_pens_teacher_is_small_and_has_its_card(folder):
     card = (folder / "README.md").read_text()
     stages = [f"{NAME}/{part}{stage}.yaml" for part in ("", "longer/") for stage in ("detector", "tracker")]
     for recipe in (*stages, "sam3/pen.yaml"):
-        assert f"- `{recipe}`, SHA-256 {sha256_of(shipped_recipes() / recipe)}" in card
+        assert f"- `{recipe}`, SHA-256 {sha256_of(recipes_folder() / recipe)}" in card
     assert "| day |" in card
     assert "cow" in card
 

@@ -6,7 +6,7 @@ import pytest
 from datamodules.files import sha256_of
 from datamodules.pen import load_pen_config, pen_frames
 from pl_distill.assets import shipped_models
-from pl_distill.commands.parsing import shipped_recipes
+from pl_distill.commands.parsing import recipes_folder
 from pl_distill.models.behaviour_head import MODEL_TYPE, load_behaviour
 from pl_distill.models.dinov3 import FAMILY
 from pl_distill.models.embedder_load import load_embedder
@@ -26,7 +26,7 @@ def test_shipped_models_are_small_and_have_their_card(kind, name, recipes, megab
     folder = shipped_models(*kind)[name]
     assert sum(path.stat().st_size for path in folder.iterdir()) <= megabytes * 1e6
     card = (folder / "README.md").read_text()
-    assert all(sha256_of(shipped_recipes() / recipe) in card for recipe in recipes)
+    assert all(sha256_of(recipes_folder() / recipe) in card for recipe in recipes)
     assert "## Limits" in card
 
 

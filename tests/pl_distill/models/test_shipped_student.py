@@ -8,7 +8,7 @@ from datamodules.files import sha256_of
 from datamodules.pen import load_pen_config, pen_frames
 from pl_distill.assets import shipped_models, shipped_students
 from pl_distill.cli import main
-from pl_distill.commands.parsing import shipped_recipes
+from pl_distill.commands.parsing import recipes_folder
 from pl_distill.errors import CheckpointError
 from pl_distill.evaluation.models import ModelSource, plan_models
 from pl_distill.models.sam3 import load_preprocessing, load_sam3, read_trunk_sha256, trunk_map
@@ -23,7 +23,7 @@ def test_it_is_small_and_has_its_card():
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 2e6
     card = (folder / "README.md").read_text()
     for recipe in ("distill/pen.yaml", "cache/pen.yaml"):
-        assert f"- `{recipe}`, SHA-256 {sha256_of(shipped_recipes() / recipe)}" in card
+        assert f"- `{recipe}`, SHA-256 {sha256_of(recipes_folder() / recipe)}" in card
     theirs = (shipped_models()["pen_teacher"] / "README.md").read_text()
     assert 0 < mota_by_day(card) < mota_by_day(theirs)
 

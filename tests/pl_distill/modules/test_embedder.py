@@ -21,7 +21,7 @@ from pl_distill.evaluation.clip_files import ClipFiles
 from pl_distill.evaluation.mask_files import write_masks
 from pl_distill.evaluation.track_files import FrameBoxes, write_frame
 from pl_distill.models.embedder_load import load_embedder
-from pl_distill.modules.embedder import EmbedderModule, average_precision, unexplained
+from pl_distill.modules.embedder import EmbedderModule, unexplained
 from tests.pl_distill.modules.stopping import KEEP_EACH_STEP, assert_same_weights, stop_at
 
 PEN = PenConfig(domain="small", width=128, height=72, num_animals=2)
@@ -210,8 +210,3 @@ def test_missing_tracks_are_named(embedder, clips, tmp_path, capsys):
     assert main([*words, "--tracks", str(tmp_path / "none")]) == 1
     assert "2026_01_01-000000.txt: is not there" in capsys.readouterr().err
     assert not (tmp_path / "f" / "features.json").exists()
-
-
-def test_average_precision_by_hand():
-    hits = torch.tensor([[True, False, True], [False, True, False]])
-    torch.testing.assert_close(average_precision(hits), torch.tensor([(1 + 2 / 3) / 2, 0.5]))

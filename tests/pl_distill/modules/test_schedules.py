@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 
 from pl_distill.cli import main
-from pl_distill.commands.parsing import shipped_recipes
+from pl_distill.commands.parsing import recipes_folder
 from pl_distill.errors import ConfigError
 from pl_distill.modules.behaviour import BehaviourModule
 from pl_distill.modules.distillation import DistillationModule
@@ -20,7 +20,7 @@ from pl_distill.modules.schedules import trapezoid_schedule, warmup_cosine
 RECIPES = [
     path
     for folder in ("behaviour", "distill", "embedder", "finetune", "pen_teacher")
-    for path in sorted((shipped_recipes() / folder).glob("*.yaml"))
+    for path in sorted((recipes_folder() / folder).glob("*.yaml"))
     if path.stem != "card"
 ]
 

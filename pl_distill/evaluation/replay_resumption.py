@@ -11,8 +11,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from datamodules.clip import Clip
 from pl_distill.evaluation.chain import TRUTH, Chain, describe_truth, is_described
 from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord, copy_replay, find_record
-from pl_distill.evaluation.recording import record_clip
 from pl_distill.evaluation.replay import Tracker, length
+from pl_distill.evaluation.replay_recording import record_clip
 
 
 def find_records(

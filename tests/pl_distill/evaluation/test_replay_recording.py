@@ -11,7 +11,7 @@ from datamodules.video import probe_video
 from pl_distill.evaluation.clip_files import ClipFiles, find_record, read_record
 from pl_distill.evaluation.mot import count_clip
 from pl_distill.evaluation.pairing import pair_with_annotations
-from pl_distill.evaluation.recording import picture_frames, record_clip
+from pl_distill.evaluation.replay_recording import picture_frames, record_clip
 from pl_distill.evaluation.track_files import read_tracks
 
 

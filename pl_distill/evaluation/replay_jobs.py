@@ -14,7 +14,7 @@ from pl_distill.evaluation.chain import TRUTH, Chain, is_described
 from pl_distill.evaluation.clip_files import ClipFiles, ReplayRecord
 from pl_distill.evaluation.memory import release_memory
 from pl_distill.evaluation.models import ModelSource, OpenedModel, open_model
-from pl_distill.evaluation.replays import describe_all, find_records, replay_all, take_over
+from pl_distill.evaluation.replay_resumption import describe_all, find_records, replay_all, take_over
 from pl_distill.evaluation.results import ModelIdentity, Settings
 from pl_distill.evaluation.trackers import Baseline, make_tracker
 from pl_distill.models.embedder import Embedder
