@@ -20,7 +20,7 @@ from av.container import InputContainer
 from datamodules.addresses import SCHEMES, scheme_of, without_secrets
 from datamodules.clip import Frame, Image
 from datamodules.errors import ClipError
-from datamodules.video import main_video, since_the_first, tells_times, to_rgb
+from datamodules.video import decode_what_can_be, main_video, since_the_first, tells_times, to_rgb
 
 _HTTP = ("http", "https")
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # as FFmpeg calls it
@@ -90,8 +90,8 @@ class LiveStream:
         lost: float | None = None  # since when nothing has come: a camera is back with a frame, not with a connection
         pause = _PAUSE_S[0]
         connection = self._open()
+        self.ends = connection.recorded
         while True:
-            self.ends = connection.recorded
             with connection:
                 for arrived, image in connection:
                     if lost is not None:
@@ -136,9 +136,14 @@ class LiveStream:
             time.sleep(pause)
             pause = min(2 * pause, _PAUSE_S[1], self.patience_s + 0.1)
             try:
-                return _Connection(self.address), pause
+                connection = _Connection(self.address)
             except (av.FFmpegError, OSError) as error:
                 reason = _reason(error)
+                continue
+            if not connection.recorded:
+                return connection, pause
+            connection.close()  # such as a proxy's picture for a camera that is away
+            reason = "a recording answers in its place"
         raise ClipError(
             self.name,
             f"dropped out and was away for {away:.0f} s ({reason})",
@@ -197,6 +202,10 @@ class _Connection:
         self._ended = self._abandoned = False
         self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
 
+    def close(self) -> None:
+        """Hang up; only before the thread was started, which closes it otherwise."""
+        self._container.close()
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -236,13 +245,9 @@ class _Connection:
             for packet in self._container.demux():  # all streams: sound alone would keep PyAV from coming back
                 if self._abandoned:
                     return
-                if packet.stream_index != video.index:
+                if packet.stream.index != video.index:  # its own stream_index is 0 in those that empty a decoder
                     continue
-                try:
-                    pictures = video.decode(packet)
-                except av.InvalidDataError:  # a packet that the network damaged; the decoder goes on with the next
-                    continue
-                for picture in pictures:
+                for picture in decode_what_can_be(packet):
                     self._offer(picture, self._due(picture))
         except av.ExitError:  # our time limit: the same as that of `_taken`, but this knows more
             self.error = f"no data for {_SILENCE_S:.0f} s"

@@ -7,10 +7,11 @@ What is made of it:
 - A line of `gt.txt` is ``frame, id, left, top, width, height, consider`` and then either ``class, visibility``
   (9 columns, since MOT16) or three world coordinates (10 columns, MOT15), which are not read. Frames and pixels count
   from 1, so one is subtracted from frame, left and top.
-- ``consider`` 0 marks a box that scores neither way, such as a reflection: it is left out. The class is not looked at:
-  MOTChallenge marks everything but its target with 0, and farm data has one species.
-- ``visibility`` 0 means hidden. Boxes are cut at the picture's edge, those wholly outside are absent;
-  where that happens to many, the labels are of other pictures: the sequence is refused.
+- ``consider`` 0 marks a box that is no target, such as a reflection: it is left out, and a track on it is a false one.
+  The class is not looked at: MOTChallenge marks everything but its target with 0, and farm data has one species.
+- ``visibility`` 0 means hidden: an animal that may be found or not, neither is an error. Boxes are cut at the picture's
+  edge, those wholly outside are absent; where that happens to many, the labels are of other pictures: the sequence is
+  refused.
 - With a `gt.txt` every frame is labelled, also those without a line: that is how MOTChallenge scores. Without, none is.
 - The day comes from a key that MOTChallenge lacks, ``day=2026_01_31`` in `seqinfo.ini`, or from a date in the
   sequence's name (``barn3-2026-01-31-cam2``, ``20260131_07``). Without a day a sequence cannot be split: it is refused.

@@ -151,12 +151,7 @@ class VideoFrames:
             )
 
     def _decode(self, packet: "Packet[VideoStream]") -> list[av.VideoFrame]:
-        try:
-            return packet.decode()
-        except av.InvalidDataError:
-            if self.allow_damage:
-                return []
-            raise
+        return decode_what_can_be(packet) if self.allow_damage else packet.decode()
 
     def _picture(self, frame: av.VideoFrame, number: int) -> Image:
         if frame.is_corrupt and not self.allow_damage:
@@ -171,6 +166,19 @@ class VideoFrames:
 def _time_of(frame: av.VideoFrame, stream: VideoStream) -> float | None:
     """Return when a picture is shown, in seconds; PyAV knows no unit of time for those that come without a packet."""
     return None if frame.pts is None or stream.time_base is None else float(frame.pts * stream.time_base)
+
+
+def decode_what_can_be(packet: "Packet[VideoStream]") -> list[av.VideoFrame]:
+    """Decode a packet; one that is damaged gives no picture, and the decoder goes on with the next.
+
+    FFmpeg calls damage by many names: that of what it has not implemented, say, where a header names it by mistake.
+    """
+    try:
+        return packet.decode()
+    except (av.ExitError, av.EOFError):  # a time limit, a decoder that is done
+        raise
+    except av.FFmpegError:
+        return []
 
 
 def tells_times(container: InputContainer) -> bool:
@@ -196,13 +204,13 @@ def since_the_first(timed: Iterable[tuple[Image, float | None]], fps: float) -> 
     time_s = 0.0
     ahead_s: float | None = None  # of the file's clock to the times that are given
     for number, (image, clock_s) in enumerate(timed):
-        regular_s = number / fps
+        regular_s, before_s = number / fps, time_s
         told_s = None if clock_s is None or ahead_s is None else clock_s - ahead_s
         if number:
             time_s = told_s if told_s is not None and told_s > time_s else time_s + 1 / fps
         if clock_s is not None and told_s != time_s:
             ahead_s = clock_s - time_s
-        if abs(time_s - regular_s) < _ROUNDING_S:
+        if abs(time_s - regular_s) < _ROUNDING_S and (number == 0 or regular_s > before_s):
             time_s = regular_s
         yield time_s, image
 

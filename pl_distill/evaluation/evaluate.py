@@ -43,7 +43,10 @@ _DECIDING = (
     "datamodules",
     "pl_distill/models",
     "pl_distill/streaming",
-    *(f"pl_distill/evaluation/{name}.py" for name in ("mask_files", "recording", "replay", "track_files", "trackers")),
+    *(
+        f"pl_distill/evaluation/{name}.py"
+        for name in ("mask_files", "replay", "replay_recording", "track_files", "trackers")
+    ),
 )
 """Where a change of the code may change the tracks' files: replays of another state are not taken for today's."""
 _VERSIONS = ("pl-distill", "torch", "transformers", "timm", "motmetrics", "numpy")

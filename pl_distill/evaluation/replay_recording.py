@@ -66,6 +66,7 @@ def record_clip(
         device: Where the tracker runs.
     """
     files.record.unlink(missing_ok=True)  # from now on this clip is not finished
+    files.video.unlink(missing_ok=True)  # of other tracks; nothing would tell
     canvas = Canvas.of(clip.width, clip.height)
     chosen = picture_frames(clip, length(clip, max_frames))
     update_ms: list[float] = []

@@ -61,7 +61,7 @@ def read_tracks(path: Path) -> dict[int, FrameBoxes]:
             values = [float(value) for value in line.split(",")]
             frame, identity = int(values[0]) - 1, int(values[1])
             left, top, width, height, score = values[2:7]
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, OverflowError):
             raise AnnotationError(
                 where, f"is {line!r}", "frame,id,left,top,width,height,confidence in numbers", "Write the file again."
             ) from None

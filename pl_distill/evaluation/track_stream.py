@@ -1,6 +1,7 @@
 """Track a video or a camera without truth, frame by frame, and write what was found as it goes."""
 
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from datamodules.clip import Frame
 from datamodules.files import write_json
 from datamodules.sources import Source
+from datamodules.stops import stops_wait
 from pl_distill.evaluation.event_log import events_to
 from pl_distill.evaluation.memory import STREAMING, PhaseMeter
 from pl_distill.evaluation.models import OpenedModel
@@ -26,6 +28,7 @@ from pl_distill.streaming import PruningPolicy, StreamingTracker
 RUN, EVENTS = "run.json", "events.log"
 RUN_SCHEMA = 1
 RECORD_S = 10.0
+_LOGGED_S = 60.0  # between lines of progress where nobody looks: what a service writes for months is kept
 """How often the record is written anew while a run goes on: what a killed one did is known but for so long."""
 
 _VERSIONS = ("pl-distill", "torch", "transformers", "timm", "numpy")
@@ -121,13 +124,14 @@ def track_stream(
     out.mkdir(parents=True, exist_ok=True)
     record()
     recorded = time.monotonic()
+    often_s = 0.1 if sys.stderr.isatty() else _LOGGED_S
     meter.enter(STREAMING, device)
     try:
         with (
             events_to(out / EVENTS),
             tracker,
             TrackOutput(out, fps=source.fps, video=video, masks=masks, text=text) as output,
-            tqdm(total=total, desc="track", unit="frame") as bar,
+            tqdm(total=total, desc="track", unit="frame", mininterval=often_s, maxinterval=max(often_s, 10.0)) as bar,
             closing(monitor) if monitor is not None else nullcontext(),
         ):
             try:
@@ -135,11 +139,12 @@ def track_stream(
                     began = time.perf_counter()
                     tracks = tracker.update(frame.image, frame.timestamp_s)
                     done.tracker_s += time.perf_counter() - began
-                    output.write(frame, tracks)
-                    if monitor is not None:
-                        monitor.update(frame.image, tracks, frame.index, frame.timestamp_s)
-                    done.frames, done.tracks = done.frames + 1, done.tracks + len(set(tracks.ids) - alive)
-                    alive = (alive | set(tracks.ids)) & tracker.remembered()
+                    with stops_wait():  # or one file would have this frame and another not
+                        output.write(frame, tracks)
+                        if monitor is not None:
+                            monitor.update(frame.image, tracks, frame.index, frame.timestamp_s)
+                        done.frames, done.tracks = done.frames + 1, done.tracks + len(set(tracks.ids) - alive)
+                        alive = (alive | set(tracks.ids)) & tracker.remembered()
                     bar.set_postfix_str(f"{len(tracks)} animals now, {done.tracks} tracks", refresh=False)
                     bar.update()
                     if time.monotonic() - recorded >= RECORD_S:

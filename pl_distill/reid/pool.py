@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from datamodules.stops import stops_wait
 from pl_distill.reid.errors import PoolError, told_as_fault
 from pl_distill.reid.pool_file import (
     POOL_FILE,
@@ -30,7 +31,6 @@ from pl_distill.reid.pool_file import (
 )
 from pl_distill.reid.samples import Sample, Stored
 from pl_distill.reid.sampling import SECONDS_PER_YEAR, SamplingPolicy
-from pl_distill.reid.stops import stops_wait
 from pl_distill.reid.storage import NUMPY_TYPE, Vectors, decode, encode
 from pl_distill.reid.track_book import UNKNOWN, TrackBook, TrackName
 

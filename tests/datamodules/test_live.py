@@ -450,7 +450,7 @@ class Fake:
         self.freed = freed
         self.closed = threading.Event()
         size = SimpleNamespace(width=2, height=2)
-        video = SimpleNamespace(index=0, decode=self.decode, average_rate=10, codec_context=size, disposition=0)
+        video = SimpleNamespace(index=0, average_rate=10, codec_context=size, disposition=0)
         self.streams = SimpleNamespace(video=[video])
 
     def demux(self):
@@ -459,9 +459,12 @@ class Fake:
             return
         for _ in range(500):
             time.sleep(0.01)
-            yield SimpleNamespace(stream_index=0)
+            yield self.packet()
 
-    def decode(self, _):
+    def packet(self):
+        return SimpleNamespace(stream=self.streams.video[0], decode=self.decode)
+
+    def decode(self):
         raise av.InvalidDataError(1, "damaged")
 
     def close(self):
@@ -474,9 +477,9 @@ def test_times_of_a_recording_grow_where_it_tells_none_or_its_clock_goes_back(mo
         times = iter([7.0, 7.1, None, 7.3, 0.0])
 
         def demux(self):
-            yield from [SimpleNamespace(stream_index=0)] * 5
+            yield from [self.packet()] * 5
 
-        def decode(self, _):
+        def decode(self):
             return [SimpleNamespace(time=next(self.times))]
 
     monkeypatch.setattr(live.av, "open", lambda *_, **__: Recording(None))
@@ -583,6 +586,59 @@ def test_a_recording_is_its_largest_video_and_not_the_thumbnail_before_it(pictur
     with http_server([data], length=True) as (address, _):
         frames = list(LiveStream(address).frames())
     assert [frame.image.shape for frame in frames] == [(48, 64, 3)] * FRAMES
+
+
+@pytest.mark.parametrize("order", ["picture first", "sound first"])
+@pytest.mark.parametrize("form", ["matroska", "mp4"])
+def test_a_recording_with_sound_is_given_to_its_last_picture(picture, number_of, tmp_path, form, order):
+    """The last pictures are those that a decoder of B-frames holds until it is told that no more come."""
+    path = tmp_path / "clip"
+    with av.open(str(path), "w", format=form) as container:
+        kinds = {"picture first": "va", "sound first": "av"}[order]
+        streams = {
+            kind: container.add_stream("libx264", rate=25, options={"bf": "2"})
+            if kind == "v"
+            else container.add_stream("aac", rate=48_000, layout="mono")
+            for kind in kinds
+        }
+        streams["v"].width, streams["v"].height, streams["v"].pix_fmt = 64, 48, "yuv420p"
+        for number in range(FRAMES):
+            container.mux(streams["v"].encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.float32), format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = 48_000, 1920 * number
+            container.mux(streams["a"].encode(sound))
+        for stream in streams.values():
+            container.mux(stream.encode(None))
+    with http_server([path.read_bytes()], length=True) as (address, _):
+        assert [number_of(frame.image) for frame in LiveStream(address).frames()] == list(range(FRAMES))
+
+
+def test_a_recording_that_answers_in_a_cameras_place_is_no_camera_that_is_back(picture, monkeypatch, refused):
+    """Such as a proxy's picture for a camera that is away: its clock would be another, and it would end the run."""
+    live_stream, clip = as_sent(picture, "mpegts"), as_sent(picture, "matroska")
+    calls = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            calls.append(self.path)
+            data = live_stream if len(calls) == 1 else clip
+            self.send_response(200)
+            if len(calls) > 1:
+                self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    frames = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        stream = LiveStream(f"http://127.0.0.1:{server.server_port}/pen", patience_s=1.0)
+        error = refused(ClipError, lambda: frames.extend(stream.frames()), found="a recording answers in its place")
+        server.shutdown()
+    assert "dropped out" in str(error)
+    assert len(calls) > 1
 
 
 def test_a_recording_that_breaks_off_is_an_error_and_not_begun_anew(picture, tmp_path):

@@ -1,6 +1,7 @@
 import gc
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from av.stream import Disposition
 
 from datamodules.errors import ClipError
-from datamodules.video import VideoFrames, probe_video
+from datamodules.video import VideoFrames, decode_what_can_be, probe_video, since_the_first
 from datamodules.video_writer import GrowingVideoWriter, VideoWriter
 
 
@@ -197,6 +198,29 @@ def test_a_video_damaged_inside_is_refused_before_its_end(tmp_path, write_video)
     path.write_bytes(data)
     with pytest.raises(ClipError):
         list(VideoFrames(path))
+
+
+@pytest.mark.parametrize("kind", [av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError])
+def test_damage_has_many_names_and_a_decoders_end_is_none(kind):
+    """FFmpeg's answers to HEVC and MPEG-4 packets of which a byte was changed."""
+
+    def packet(error):
+        def decode():
+            raise error(1, "damaged")
+
+        return SimpleNamespace(decode=decode)
+
+    assert decode_what_can_be(packet(kind)) == []
+    with pytest.raises(av.EOFError):
+        decode_what_can_be(packet(av.EOFError))
+
+
+def test_times_grow_where_pictures_come_in_a_bunch():
+    """A recorder's clock, whose third picture comes within a millisecond of the even rate and of the second."""
+    times = [time for time, _ in since_the_first(((None, clock) for clock in (0.0, 0.0805, 0.0809, 0.12)), 25.0)]
+    assert times == sorted(set(times))
+    assert times[0] == 0
+    assert times[-1] == 0.12
 
 
 @pytest.mark.parametrize(("place", "frame"), [(4000, 0), (16000, 1)])  # bytes: pictures have 13,694 and 10,628

@@ -18,12 +18,13 @@ from datamodules.clip import Frame
 from datamodules.errors import ClipError
 from datamodules.images import encode_jpeg
 from datamodules.locks import held
-from datamodules.masks import decode_masks
+from datamodules.masks import decode_masks, encode_mask
 from datamodules.video import VideoFrames, probe_video
 from datamodules.video_writer import VideoWriter
 from pl_distill.cli import main
 from pl_distill.commands import track as command
 from pl_distill.deploy.envelope import load_envelope
+from pl_distill.evaluation import track_output
 from pl_distill.evaluation import track_stream as streaming
 from pl_distill.evaluation.track_files import read_tracks
 from pl_distill.evaluation.track_output import TrackOutput
@@ -247,6 +248,29 @@ def test_ctrl_c_and_sigterm_end_a_camera_and_stop_a_recording_with_whole_files(
     assert probe_video(tmp_path / "out" / "annotated.mp4").num_frames == 2
     animals = [json.loads(line) for line in (tmp_path / "out" / "animals.jsonl").read_text().splitlines()]
     assert {row["image_id"] for row in animals} == {1, 2}, "what waited for its behaviour is written, too"
+
+
+def test_a_stop_in_the_middle_of_a_frames_masks_waits_until_all_files_have_the_frame(
+    model, video, tmp_path, monkeypatch, capsys
+):
+    calls = []
+
+    def stopped(mask):
+        calls.append(mask)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return encode_mask(mask)
+
+    monkeypatch.setattr(track_output, "encode_mask", stopped)
+    with pytest.raises(SystemExit):
+        track(video, model, tmp_path)
+    assert "stopped after 1 frames" in capsys.readouterr().out
+    masks = [json.loads(line)["image_id"] - 1 for line in (tmp_path / "masks.jsonl").read_text().splitlines()]
+    tracks = read_tracks(tmp_path / "tracks.txt")
+    assert [frame for frame, rows in tracks.items() for _ in rows.ids] == masks
+    assert set(masks) == {0}
+    assert len(masks) > 2, "the stop came before the last"
+    assert probe_video(tmp_path / "annotated.mp4").num_frames == 1
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,9 @@ def test_tracks_of_other_code_are_not_taken_for_those_of_this(finished, replayed
     monkeypatch.setattr(evaluating, "code_sha256", lambda places: deciding.extend(places) or "another state")
     finished[1](args=(teacher, shards))
     assert len(replayed) == 2
-    assert {f"pl_distill/evaluation/{name}.py" for name in ("recording", "mask_files", "track_files")} <= set(deciding)
+    assert {f"pl_distill/evaluation/{name}.py" for name in ("replay_recording", "mask_files", "track_files")} <= set(
+        deciding
+    )
 
 
 def test_the_teachers_tracks_of_another_evaluation_are_taken_for_the_next_student(

@@ -109,6 +109,7 @@ def test_tracks_come_back_from_their_file(tmp_path):
         ("0,1,0,0,5,5,1\n", "frames from 1"),
         ("1,1,nan,0,5,5,1\n", "finite"),
         ("1,1,zero,0,5,5,1\n", "in numbers"),
+        ("inf,1,0,0,5,5,1\n", "in numbers"),
     ],
 )
 def test_a_damaged_file_of_tracks_is_refused_by_line(tmp_path, text, complaint):

@@ -105,6 +105,13 @@ def test_only_what_is_asked_for_is_written(record):
     assert probe_video(files.video).num_frames == 4
 
 
+def test_a_video_never_lies_beside_the_tracks_of_another_replay(record):
+    _, files, _ = record(identity={"policy": 1})
+    assert files.video.is_file()
+    record(identity={"policy": 2}, video=False)
+    assert find_record(files, {"policy": 2}, video=True) is None
+
+
 def test_a_replay_that_fails_leaves_no_track_no_video_and_no_record(record, tmp_path):
     with pytest.raises(RuntimeError, match="the tracker fails"):
         record(fails_at=4)

@@ -1,4 +1,4 @@
-"""A stop that comes in the middle of a commit waits for its end."""
+"""A stop that comes in the middle of something that must be done whole waits for its end."""
 
 import signal
 import threading
