@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -168,13 +169,14 @@ def _time_of(frame: av.VideoFrame, stream: VideoStream) -> float | None:
     return None if frame.pts is None or stream.time_base is None else float(frame.pts * stream.time_base)
 
 
-def decode_what_can_be(packet: "Packet[VideoStream]") -> list[av.VideoFrame]:
+def decode_what_can_be(packet: "Packet[Any]") -> list[av.VideoFrame]:
     """Decode a packet; one that is damaged gives no picture, and the decoder goes on with the next.
 
     FFmpeg calls damage by many names: that of what it has not implemented, say, where a header names it by mistake.
     """
     try:
-        return packet.decode()
+        pictures: list[av.VideoFrame] = packet.decode()
+        return pictures
     except (av.ExitError, av.EOFError):  # a time limit, a decoder that is done
         raise
     except av.FFmpegError:

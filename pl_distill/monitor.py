@@ -8,6 +8,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol
@@ -148,12 +149,12 @@ class Monitor:
         return [done for one in named for done in self._hand_on(self._complete(one))]
 
     def close(self) -> list[Observation]:
-        """Give what still waits for its behaviour, and tell the sinks that nothing more comes."""
-        named = [] if self._stream is None else self._stream.flush()
-        done = [one for behaviours in named for one in self._hand_on(self._complete(behaviours))]
-        for sink in self.sinks:
-            sink.close()
-        return done
+        """Give what still waits for its behaviour, and tell the sinks that nothing more comes: each, whatever fails."""
+        with ExitStack() as stack:
+            for sink in reversed(self.sinks):
+                stack.callback(sink.close)
+            named = [] if self._stream is None else self._stream.flush()
+            return [one for behaviours in named for one in self._hand_on(self._complete(behaviours))]
 
     def _judge_pace(self, step: int) -> None:
         """Warn once where windows are half empty for want of frames; one pause, as when a camera drops out, is none."""

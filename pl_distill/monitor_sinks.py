@@ -166,7 +166,7 @@ def open_pool(
         EmbeddingPool(folder, embedder.identity, embedder.dimension, sampling) as pool,
         Identifier(pool, camera, session, identify) as identifier,
     ):
-        require_new(pool, camera, started, end)
+        require_new(pool, folder / RECORD, camera, started, end)
         follow_identities(folder / RECORD, pool)  # a `reid merge` may have been killed before it was done
         record = RecordWriter(folder / RECORD, camera, place, classes, first_days(pool), session=session)
         record.check(started, end)

@@ -15,7 +15,7 @@ from datamodules.splits import parse_day
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation import record_page
 from pl_distill.evaluation.record_plots import draw_lead_times
-from pl_distill.evaluation.simulated_record import draw_outcomes, simulate_hours
+from pl_distill.evaluation.simulated_record import draw_outcomes, number_of, simulate_hours
 from pl_distill.reid.association import Association, permutations_needed
 from pl_distill.reid.association import associate as test_association
 from pl_distill.reid.daily import DailyTable, between, daily_table
@@ -135,7 +135,7 @@ def simulate(
         )
     outcomes = draw_outcomes(animals, days, cases, seed)
     first = date(2026, 1, 1)
-    lame = {int(one.animal[-4:]) - 1: (one.day - first).days - lead_days for one in outcomes}
+    lame = {number_of(one.animal): (one.day - first).days - lead_days for one in outcomes}
     record_page.write_record(out, simulate_hours(animals, days, seed, lame_from=lame, walks=walks))
     lines = [f"{one.animal},{one.day},{one.kind},{one.value}" for one in outcomes]
     table = out / "outcomes.csv"

@@ -151,19 +151,19 @@ def track(
         recogniser = load_recogniser(policy, choose_device(device), loaded)
         if model_of_animals is not None:
             head = open_behaviour(behaviour, model_of_animals)
-            if pool is not None:
-                started = given or datetime.now(UTC)  # a camera's first frame comes when all is loaded
-                length_s = _length_s(source, max_frames)
-                end = None if length_s is None else started + timedelta(seconds=length_s)
-                keeper = stack.enter_context(
-                    open_pool(pool, model_of_animals, head, camera, started, place, identify, sampling, end)
-                )
+        frames = begun(source)  # nothing is replaced, or left behind, for a camera that does not answer
+        started = given or datetime.now(UTC)  # when the first frame came, from which frames count their seconds
+        if model_of_animals is not None and pool is not None:
+            length_s = _length_s(source, max_frames)
+            end = None if length_s is None else started + timedelta(seconds=length_s)
+            keeper = stack.enter_context(
+                open_pool(pool, model_of_animals, head, camera, started, place, identify, sampling, end)
+            )
         if not stack.enter_context(held(out / ".lock", wait=False)):
             raise ConfigError(
                 f"--out {out}", "is written by another run", "a folder for each", "Name another, or wait for its end."
             )
         _refuse_older_run(out, overwrite)  # one that began and ended while this one loaded its model
-        frames = begun(source)  # nothing is replaced, or left behind, for a camera that does not answer
         (out / ANIMALS).unlink(missing_ok=True)  # an older run's, which this one may not write
         if model_of_animals is not None:
             lines = AnimalLines(out / ANIMALS, keeper) if text else None

@@ -93,6 +93,11 @@ def simulate_hours(
     return frame
 
 
+def number_of(animal: str) -> int:
+    """Give the number, from 0 on, of the animal that has this name in a simulated record."""
+    return int(animal.rpartition("-")[2]) - 1
+
+
 def draw_outcomes(animals: int, days: int, cases: int, seed: int) -> list[Outcome]:
     """Draw animals and days of a lameness, no animal twice, late enough for a past of 45 days where there is one."""
     rng = np.random.default_rng((seed, 1))

@@ -151,19 +151,22 @@ def associate(
     low, high = invert(raw, shift, level)
     number = np.array([one.known for one in cases]).sum(axis=0)
     usable = (
-        (unit > 0) & (spread > 0) & np.isfinite(low) & np.isfinite(high)
+        (unit > 0) & (spread > 0) & (shift[:, 0] > _ALIKE) & np.isfinite(low) & np.isfinite(high)
         & (number >= (MIN_VALUES if kind == "growth" else MIN_CASES))
         & (log_arrangements(cases, kind) >= np.log(_ARRANGEMENTS_PER_LEVEL / level) - 1e-9)
     )  # fmt: skip
     if not usable.any():
         raise _too_few(chosen, kind, level, sound)
+    # Gains are centred over all animals, and each is compared with those of its own day, who may have gained more than
+    # others: of an effect of 1 the observed deal shows `shift`. It is 1 where cases are compared with animals without.
+    effect = raw[:, 0] / np.where(usable, shift[:, 0] * unit, np.inf)
     standardised = np.abs(raw) / np.where(usable, spread, np.inf)[:, None]  # 0 of tests that are not made
     largest = standardised.max(axis=0)
     mine_p = (standardised >= standardised[:, :1] - 1e-9).mean(axis=1)
     corrected = (largest[None] >= standardised[:, :1] - 1e-9).mean(axis=1)
     findings = [
         Finding(
-            name, int(lead), float(raw[row, 0] / unit[row]), float(low[row] / unit[row]), float(high[row] / unit[row]),
+            name, int(lead), float(effect[row]), float(low[row] / unit[row]), float(high[row] / unit[row]),
             float(mine_p[row]), float(corrected[row]), int(number[row]),
         )
         for row, (name, lead) in enumerate((name, lead) for name in table.names for lead in leads)

@@ -81,7 +81,17 @@ def choose_cases(table: DailyTable, outcomes: Sequence[Outcome], kind: Kind, lea
             without_past += not has_past
             without_others += has_past
     tested = np.zeros(len(table.animals), bool)
-    tested[[place[one.animal] for one, _, _ in found]] = True
+    while True:
+        tested[:] = False
+        tested[[place[one.animal] for one, _, _ in found]] = True
+        if kind != "growth":
+            break
+        # Some of the others cannot be tested themselves: who is left with too few of them goes, too, and so on.
+        kept = [case for case in found if np.count_nonzero(case[2] & tested) - 1 >= MIN_CONTROLS]
+        if len(kept) == len(found):
+            break
+        without_others += len(found) - len(kept)
+        found = kept
     # Who had the outcome at a time that cannot be tested is neither a case nor an animal without it.
     comparable = tested if kind == "growth" else tested | ~owners
     values = np.array([one.value for one, _, _ in found])

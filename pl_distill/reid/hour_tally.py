@@ -1,16 +1,66 @@
 """One animal's running hour: what is added up, and the row that it becomes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
 
 from pl_distill.reid.pen_map import PLACES
-from pl_distill.reid.record_files import Row
+from pl_distill.reid.record_files import Row, written_as
 from pl_distill.reid.record_schema import behaviour_column
 from pl_distill.reid.storage import Vectors
+from pl_distill.reid.track_book import UNKNOWN
+
+Owners = Mapping[str, Mapping[str, float]]
+"""Name that an animal had when a row of an hour was written -> whose such rows are now -> its share of them, 0 to 1."""
+
+
+def owners_of(rows: Iterable[tuple[Row, str]]) -> Owners:
+    """Say whose the names in one hour's rows are now; two rows of one name may have become two animals', by a split.
+
+    Args:
+        rows: Each with the animal whose it is now.
+    """
+    seen_s: dict[str, dict[str, float]] = {}
+    for row, animal in rows:
+        of_name = seen_s.setdefault(written_as(row), {})
+        of_name[animal] = of_name.get(animal, 0.0) + max(row["seen_s"], 1e-9)  # a first sighting has lasted no time
+    return {
+        name: {animal: seconds / sum(one.values()) for animal, seconds in one.items()} for name, one in seen_s.items()
+    }
+
+
+def seconds_beside(row: Row) -> dict[str, float]:
+    """Give for how long each other animal was the nearest, by the names of then; an older row knows of one alone."""
+    each = row.get("nearest_each")
+    if each is not None:
+        return {one["animal"]: one["seconds"] for one in each}
+    nearest = row.get("nearest_as") or row["nearest"]
+    return {} if nearest is None else {nearest: row["nearest_s"]}
+
+
+def by_names_of_now(each: Mapping[str, float], owners: Owners) -> dict[str, float]:
+    """Add seconds beside others up by the names that these have now.
+
+    Those beside a name that is two animals' by now are divided as the two were seen.
+    """
+    lasted: dict[str, float] = {}
+    for other, seconds in each.items():
+        for name, share in owners.get(other, {other: 1.0}).items():
+            lasted[name] = lasted.get(name, 0.0) + share * seconds
+    return lasted
+
+
+def nearest_of(lasted: Mapping[str, float], animal: str) -> tuple[str | None, float]:
+    """Give who was nearest to an animal for longest, and for how many seconds.
+
+    Who turned out to be this animal, or has no name any more, was not near it.
+    """
+    others = {name: seconds for name, seconds in lasted.items() if name not in (animal, UNKNOWN)}
+    longest = max(others, key=lambda name: others[name], default=None)
+    return longest, others[longest] if longest is not None else 0.0
 
 
 @dataclass
@@ -32,6 +82,8 @@ class HourTally:
             rows that know only that it was.
         embeddings: How many came since this process took the hour up.
         total: Their sum, (D,); None without one.
+        base_nearest_s: As `nearest_s`, of what a process before this one had counted, by the names of then.
+        owners: Whose the names of then are now, see `owners_of`.
         base_embeddings: How many a process before this one had counted.
         base_drift: Their drift; None where there was nothing to drift from.
     """
@@ -51,6 +103,8 @@ class HourTally:
     total: Vectors | None = None
     base_embeddings: int = 0
     base_drift: float | None = None
+    base_nearest_s: dict[str, float] = field(default_factory=dict)
+    owners: Owners = field(default_factory=dict)
 
     def resume(self, row: Row, behaviours: Sequence[str]) -> None:
         """Go on with the row of an hour that a process before this one left."""
@@ -66,11 +120,7 @@ class HourTally:
         if row.get("last_at") is None:
             self.last_at_s = {place: math.inf for place, visits in self.visits.items() if visits or self.at_s[place]}
         self.neighbour_s = row["neighbours"] * row["seen_s"]
-        nearest, each = row.get("nearest_as") or row["nearest"], row.get("nearest_each")
-        if each is not None:
-            self.nearest_s = {one["animal"]: one["seconds"] for one in each}
-        else:  # an older row knows of one alone
-            self.nearest_s = {nearest: row["nearest_s"]} if nearest is not None else {}
+        self.base_nearest_s = seconds_beside(row)
         self.behaviour_s = {one: row.get(behaviour_column(one)) or 0.0 for one in behaviours}
         self.base_embeddings, self.base_drift = row["embeddings"], row["drift"]
         self.tracks = {(one["session"], one["number"]): one["seen_s"] for one in row.get("tracks") or ()}
@@ -102,7 +152,9 @@ class HourTally:
 
     def row(self, animal: str, camera: str, reference: Vectors | None, behaviours: Sequence[str]) -> Row:
         """Give the columns of `record_schema`."""
-        nearest = max(self.nearest_s, key=lambda one: self.nearest_s[one]) if self.nearest_s else None
+        beside = _sum(by_names_of_now(self.base_nearest_s, self.owners), self.nearest_s)
+        nearest, nearest_s = nearest_of(beside, animal)
+        each = _sum(self.base_nearest_s, self.nearest_s)
         return {
             "animal": animal,
             "hour": self.hour,
@@ -113,7 +165,7 @@ class HourTally:
             **{f"{place}_s": self.at_s.get(place) for place in PLACES},
             "neighbours": self.neighbour_s / self.seen_s if self.seen_s else 0.0,
             "nearest": nearest,
-            "nearest_s": self.nearest_s[nearest] if nearest is not None else 0.0,
+            "nearest_s": nearest_s,
             "embeddings": self.base_embeddings + self.embeddings,
             "drift": self.drift(reference),
             "tracked_as": animal,
@@ -123,7 +175,7 @@ class HourTally:
                 for (session, number), seconds in self.tracks.items()
             ],
             "began_in": self.began_in,
-            "nearest_each": [{"animal": other, "seconds": seconds} for other, seconds in self.nearest_s.items()],
+            "nearest_each": [{"animal": other, "seconds": seconds} for other, seconds in each.items()],
             "last_at": [{"place": place, "time_s": time_s} for place, time_s in self.last_at_s.items()],
             **{behaviour_column(one): self.behaviour_s.get(one, 0.0) for one in behaviours},
         }
@@ -132,3 +184,7 @@ class HourTally:
 def places_of(row: Row) -> dict[str, float]:
     """Give for each place when the animal was last there, as a row says; an older one says nothing."""
     return {one["place"]: one["time_s"] for one in row.get("last_at") or ()}
+
+
+def _sum(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pl_distill.reid.hour_tally import HourTally, places_of
+from pl_distill.reid.hour_tally import HourTally, owners_of, places_of
 from pl_distill.reid.pace import PaceWatch
 from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.record_files import (
     HOUR_S,
     RecordError,
+    Row,
     begin_of_hour,
     day_file,
     require_behaviours,
@@ -127,6 +128,8 @@ class RecordWriter:
         self._references = dict(references or {})
         self._resume, self._session = resume, session
         self._tallies: dict[str, HourTally] = {}
+        # Of the hour before, with what each drifts from in it: who was out of sight at its end may come back at once.
+        self._ended: dict[str, tuple[HourTally, Vectors | None]] = {}
         self._memory: dict[str, _Memory] = {}
         self._flushed_s = -np.inf
         self._day: date | None = None
@@ -153,12 +156,8 @@ class RecordWriter:
         unnamed = [self._pen.centre_m(box) for box in strangers]
         hour = begin_of_hour(time_s)
         if any(tally.hour != hour for tally in self._tallies.values()):
-            for name in seen.keys() & self._tallies.keys():
-                tally, last_s = self._tallies[name], self._memory[name].time_s
-                if 0 <= time_s - last_s <= self._pen.max_gap_s:  # what lies before the full hour is the old row's
-                    step_s = tally.hour.timestamp() + HOUR_S - last_s
-                    self._count(tally, seen[name], centres, unnamed, step_s)
             self._end_hour()
+        self._complete(time_s, seen, centres, unnamed)
         self._enter(hour.date())
         is_due = not seen.keys() <= self._tallies.keys()
         for name, one in seen.items():
@@ -201,18 +200,23 @@ class RecordWriter:
 
     def flush(self) -> None:
         """Write the running hour as far as it is known."""
-        rows = [
-            tally.row(name, self._camera, self._references.get(name), self._behaviours)
-            for name, tally in self._tallies.items()
-            if tally.seen_s or tally.embeddings
-        ]
-        if rows and not self._is_left_out:
-            upsert(self._record, rows, self._behaviours)
+        if not self._is_left_out:
+            self._write({name: (tally, self._references.get(name)) for name, tally in self._tallies.items()})
 
     def close(self) -> None:
         """Write what is left."""
         self.flush()
         self._tallies.clear()
+        self._ended.clear()
+
+    def _write(self, tallies: Mapping[str, tuple[HourTally, Vectors | None]]) -> None:
+        rows = [
+            tally.row(name, self._camera, reference, self._behaviours)
+            for name, (tally, reference) in tallies.items()
+            if tally.seen_s or tally.embeddings
+        ]
+        if rows:
+            upsert(self._record, rows, self._behaviours)
 
     def _enter(self, day: date) -> None:
         """Look whether a day that begins in mid-run can be written: a run must not end at midnight.
@@ -233,10 +237,32 @@ class RecordWriter:
     def _end_hour(self) -> None:
         """Write the hours that are over; who was first seen in one of them drifts from it."""
         self.flush()
+        of_hour = {name: (tally, self._references.get(name)) for name, tally in self._tallies.items()}
+        self._ended = {} if self._is_left_out else of_hour
         for name, tally in self._tallies.items():
             if (direction := tally.direction()) is not None:
                 self._references.setdefault(name, direction)
         self._tallies.clear()
+
+    def _complete(
+        self,
+        time_s: float,
+        seen: Mapping[str, Sighting],
+        centres: Mapping[str, NDArray[np.float64]],
+        unnamed: Sequence[NDArray[np.float64]],
+    ) -> None:
+        """Give the row of an hour that is over what of an animal's step lies before the full hour."""
+        if not self._ended:
+            return
+        completed = {}
+        for name in seen.keys() & self._ended.keys():
+            (tally, reference), last_s = self._ended.pop(name), self._memory[name].time_s
+            if 0 <= time_s - last_s <= self._pen.max_gap_s:
+                self._count(tally, seen[name], centres, unnamed, tally.hour.timestamp() + HOUR_S - last_s)
+                completed[name] = (tally, reference)
+        self._write(completed)
+        over_s = time_s - self._pen.max_gap_s - HOUR_S
+        self._ended = {name: one for name, one in self._ended.items() if one[0].hour.timestamp() >= over_s}
 
     def _count(
         self,
@@ -295,11 +321,14 @@ class RecordWriter:
         """Begin an hour, or go on with the one that a writer before this left; of the hour before, with its visits."""
         places, may_resume = self._pen.places, self._resume and not self._is_left_out
         tally = HourTally(hour, self._session, visits=dict.fromkeys(places, 0), at_s=dict.fromkeys(places, 0.0))
-        for row in rows_of_hour(self._record, self._camera, hour) if may_resume else ():
+        rows = rows_of_hour(self._record, self._camera, hour) if may_resume else []
+        for row in rows:
             if name == written_as(row) == row["animal"]:  # else it is another animal's by now
                 tally.resume(row, self._behaviours)
-        if may_resume and name not in self._memory and not tally.last_at_s:
-            tally.last_at_s = self._places_before(name, hour)
+        tally.owners = owners_of((row, row["animal"]) for row in rows)
+        if may_resume and name not in self._memory:
+            known = _latest_places(name, rows) or ({} if tally.last_at_s else self._places_before(name, hour))
+            tally.last_at_s = {**tally.last_at_s, **known}
         self._tallies[name] = tally
         return tally
 
@@ -310,4 +339,14 @@ class RecordWriter:
         except RecordError as error:  # maybe yesterday's file, which this run does not write
             log.warning("visits of '%s' begin anew: %s", name, error)
             return {}
-        return next((places_of(row) for row in rows if name == written_as(row) == row["animal"]), {})
+        return _latest_places(name, rows)
+
+
+def _latest_places(name: str, rows: Sequence[Row]) -> dict[str, float]:
+    """Say when an animal was last where by all rows that are its own by now, under whatever name they were written."""
+    found: dict[str, float] = {}
+    for row in rows:
+        if row["animal"] == name:
+            for place, time_s in places_of(row).items():
+                found[place] = max(time_s, found.get(place, time_s))
+    return found

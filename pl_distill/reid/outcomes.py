@@ -62,9 +62,11 @@ def read_outcomes(
     """
     try:
         if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
+            table = pd.read_parquet(path).reset_index(drop=True)
         else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)  # an animal may be called NA
+            # An animal may be called NA; blank lines are kept until the lines have their numbers.
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+            table = table[(table != "").any(axis=1)]
     except (OSError, ValueError, pa.ArrowException) as error:
         raise RecordError(path, f"cannot be read ({error})", "a CSV or Parquet table", "Correct --outcomes.") from error
     missing = [name for name in COLUMNS if name not in table.columns]
@@ -78,8 +80,8 @@ def read_outcomes(
         days = days.dt.tz_convert(timezone)
     values = pd.to_numeric(table["value"], errors="coerce")
     outcomes, wrong = [], []
-    for number, (animal, kind, day, value) in enumerate(
-        zip(table["animal"].astype(str), table["kind"].astype(str), days, values, strict=True)
+    for number, (line, animal, kind, day, value) in enumerate(
+        zip(table.index, table["animal"].astype(str), table["kind"].astype(str), days, values, strict=True)
     ):
         problem = None
         if animal not in animals:
@@ -97,7 +99,7 @@ def read_outcomes(
         if problem is None:
             outcomes.append(Outcome(animal, day.date(), kind, float(value)))
         else:
-            wrong.append(f"line {number + 2}: {problem}")
+            wrong.append(f"line {line + 2}: {problem}")
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise RecordError(

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datamodules.files import atomic_path
+from pl_distill.reid.hour_tally import by_names_of_now, nearest_of, owners_of, seconds_beside
 from pl_distill.reid.pool import EmbeddingPool
-from pl_distill.reid.record_files import HOURS, RecordError, alone_with, read_file, written_as
+from pl_distill.reid.record_files import HOURS, RecordError, alone_with, read_file
 from pl_distill.reid.track_book import UNKNOWN
 
 log = logging.getLogger(__name__)
@@ -64,35 +65,19 @@ def _renamed(table: pa.Table, pool: EmbeddingPool) -> pa.Table:
     if not set(_NEEDED) <= set(table.schema.names):
         return table
     optional = {"nearest_each"} & set(table.schema.names)
-    rows = table.select(["animal", "hour", "camera", "nearest", "nearest_s", *_NEEDED, *optional]).to_pylist()
-    owners = [_owner(pool, row["camera"], row["tracks"] or ()) for row in rows]
-    animals = [row["animal"] if owner is None else owner for row, owner in zip(rows, owners, strict=True)]
-    now = {(row["hour"], written_as(row)): animal for row, animal in zip(rows, animals, strict=True)}
-    nearest = [_nearest(row, animal, now) for row, animal in zip(rows, animals, strict=True)]
+    rows = table.select(["animal", "hour", "camera", "seen_s", "nearest", "nearest_s", *_NEEDED, *optional]).to_pylist()
+    found = [_owner(pool, row["camera"], row["tracks"] or ()) for row in rows]
+    animals = [row["animal"] if owner is None else owner for row, owner in zip(rows, found, strict=True)]
+    pairs = list(zip(rows, animals, strict=True))
+    hours = {row["hour"] for row in rows}
+    owners = {hour: owners_of(pair for pair in pairs if pair[0]["hour"] == hour) for hour in hours}
+    nearest = [nearest_of(by_names_of_now(seconds_beside(row), owners[row["hour"]]), animal) for row, animal in pairs]
     names, seconds = [one for one, _ in nearest], [lasted for _, lasted in nearest]
     for column, values in (("animal", animals), ("nearest", names), ("nearest_s", seconds)):
         place = table.schema.get_field_index(column)
         kind = table.schema.field(place)
         table = table.set_column(place, kind, pa.array(values, kind.type))
     return table
-
-
-def _nearest(row: Mapping[str, Any], animal: str, now: Mapping[tuple[Any, str], str]) -> tuple[str | None, float]:
-    """Give who was nearest to a row's animal for longest, and for how many seconds, all by the names of now.
-
-    Who turned out to be this animal, or has no name any more, was not near it. An older row knows of one alone.
-    """
-    each = row.get("nearest_each")
-    if each is None:
-        nearest = now.get((row["hour"], row["nearest_as"]), row["nearest"])
-        return None if nearest in (animal, UNKNOWN) else nearest, row["nearest_s"]
-    lasted: dict[str, float] = {}
-    for one in each:
-        name = now.get((row["hour"], one["animal"]), one["animal"])
-        if name not in (animal, UNKNOWN):
-            lasted[name] = lasted.get(name, 0.0) + one["seconds"]
-    longest = max(lasted, key=lambda name: lasted[name], default=None)
-    return longest, lasted[longest] if longest is not None else 0.0
 
 
 def _owner(pool: EmbeddingPool, camera: str, tracks: Sequence[Mapping[str, Any]]) -> str | None:

@@ -145,6 +145,23 @@ def test_frames_without_animals_and_animals_without_pixels_are_no_trouble(embedd
     assert found == expected
 
 
+def test_a_sink_that_fails_keeps_no_other_from_being_closed(embedder, behaviour):
+    class Full(Notebook):
+        def observe(self, observations):
+            raise OSError("No space left on device")
+
+        def close(self):
+            self.closed = True
+            raise OSError("No space left on device")
+
+    sinks = [Full(), Notebook()]
+    monitor = Monitor(embedder, behaviour, sinks)
+    monitor.update(*frame_of(0), 0, 0.0)  # waits for its behaviour
+    with pytest.raises(OSError, match="No space"):
+        monitor.close()
+    assert [sink.closed for sink in sinks] == [True, True]
+
+
 def test_a_head_of_another_embedder_is_refused(embedder, behaviour):
     other = Embedder(embedder.backbone, {}, 16, 16, Cropping())
     with pytest.raises(ConfigError, match="another embedder"):

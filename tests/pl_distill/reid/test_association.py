@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pl_distill.errors import ConfigError
-from pl_distill.evaluation.simulated_record import FIRST_DAY, draw_outcomes, simulate_hours
+from pl_distill.evaluation.simulated_record import FIRST_DAY, draw_outcomes, number_of, simulate_hours
 from pl_distill.reid.association import (
     Association,
     Finding,
@@ -21,7 +21,7 @@ HOURS = (6, 14)
 
 
 def lame(outcomes, days_before):
-    return {int(one.animal[-4:]) - 1: (one.day - FIRST_DAY).days - days_before for one in outcomes}
+    return {number_of(one.animal): (one.day - FIRST_DAY).days - days_before for one in outcomes}
 
 
 def test_a_planted_lameness_is_found_where_it_is_and_before_it_is_diagnosed():
@@ -33,6 +33,10 @@ def test_a_planted_lameness_is_found_where_it_is_and_before_it_is_diagnosed():
     lead = found.shown_before("distance_m")
     assert lead is not None
     assert 1 <= lead <= 6
+
+
+def test_the_number_of_a_drawn_animal_is_known_by_its_name_also_of_ten_thousand():
+    assert sorted(number_of(one.animal) for one in draw_outcomes(10_001, 2, 10_001, 0)) == list(range(10_001))
 
 
 def in_batches(table, size, stay, every):
@@ -232,6 +236,38 @@ def test_of_growth_who_was_never_weighed_is_compared_with_nobody():
     found = associate(table, outcomes, "growth", (0, 3), permutations=99)
     assert found == associate(alone, outcomes, "growth", (0, 3), permutations=99)
     assert found.animals == 12
+
+
+def test_of_growth_it_makes_no_difference_how_much_more_another_batch_gained():
+    """Two batches on their own days: compared is within a day, and a standard deviation of gain is of all."""
+    slopes = []
+    for apart in (0.0, 2.0, 12.0):
+        rng = np.random.default_rng(0)
+        values, outcomes = np.full((1, 24, 140), np.nan), []
+        for batch, begin in enumerate((0, 70)):
+            own, gains = slice(12 * batch, 12 * batch + 12), rng.normal(0, 1, 12)
+            values[0, own, begin : begin + 50] = rng.normal(10, 1, (12, 50))
+            values[0, own, begin + 40 : begin + 50] += 2 * gains[:, None]
+            for animal, gain in enumerate(gains, own.start):
+                outcomes += on(begin + 45, animal, value=float(gain + apart * batch), kind="growth")
+        (found,) = associate(table_of(values), outcomes, "growth", leads=(0,)).findings
+        assert found.low < found.effect < found.high
+        slopes.append(found.effect / np.std([one.value for one in outcomes]))
+    assert slopes == pytest.approx([slopes[0]] * 3)
+
+
+def test_of_growth_who_is_left_with_nobody_to_compare_with_is_told_and_changes_nothing():
+    """Of four others weighed on its days none has a past of its own."""
+    rng = np.random.default_rng(0)
+    values, gains = np.full((1, 17, 100), np.nan), rng.normal(0, 1, 12)
+    values[0, :12, :50], values[0, 12:, 50:] = rng.normal(10, 1, (12, 50)), rng.normal(10, 1, (5, 50))
+    values[0, :12, 40:50] += 2 * gains[:, None]
+    outcomes = [one for animal, gain in enumerate(gains) for one in on(45, animal, value=float(gain), kind="growth")]
+    alone = associate(table_of(values), outcomes, "growth", leads=(0,))
+    outcomes += on(52, 13, 14, 15, 16, value=0.1, kind="growth") + on(95, 12, value=4.0, kind="growth")
+    beside = associate(table_of(values), outcomes, "growth", leads=(0,))
+    assert (alone.without_others, beside.without_others) == (0, 1)
+    assert beside.findings == alone.findings
 
 
 def test_of_growth_the_last_weighing_counts():

@@ -226,6 +226,28 @@ def test_a_step_over_the_full_hour_is_divided_so_that_no_hour_has_more_than_3600
     assert hours[hours["animal"] == "lisa"]["seen_s"].sum() == 0
 
 
+def test_who_is_out_of_sight_at_the_full_hour_and_comes_back_at_once_loses_no_second(tmp_path):
+    """Two animals seen in turn, every 20 s each, over the full hour: both rows hold all that lies between two sights."""
+    start = NINE + 3000
+    with RecordWriter(tmp_path, "cam", PenMap(pixels_per_m=100.0, max_gap_s=60)) as writer:
+        for number in range(61):
+            writer.observe(start + 20 * number, [Sighting(("rosa", "emma")[number % 2], box(100, 100))])
+    seen = read_hours(tmp_path).groupby("animal")["seen_s"].agg(list)
+    assert seen["rosa"] == [600.0, 600.0]
+    assert seen["emma"] == [580.0, 580.0], "first seen 20 s after rosa, last seen 20 s before her"
+
+
+def test_a_row_that_is_completed_after_its_hour_still_drifts_from_nothing_in_its_first(tmp_path):
+    look = np.eye(4, dtype=np.float32)
+    with RecordWriter(tmp_path, "cam", PenMap(pixels_per_m=100.0, max_gap_s=60)) as writer:
+        writer.observe(NINE + 3590, [Sighting("rosa", box(100, 100), embedding=look[0])])
+        writer.observe(NINE + 3605, [Sighting("emma", box(100, 100), embedding=look[1])])
+        writer.observe(NINE + 3610, [Sighting("rosa", box(100, 100), embedding=look[2])])
+    rosa = read_hours(tmp_path).query("animal == 'rosa'")
+    assert rosa["seen_s"].tolist() == [10.0, 10.0]
+    assert rosa["drift"].isna().tolist() == [True, False]
+
+
 def rows_at(folder, hour):
     return rows_of_hour(folder, "cam", datetime(2026, 3, 1, hour, tzinfo=UTC))
 

@@ -80,6 +80,12 @@ def test_a_wrong_line_is_refused_by_its_number(tmp_path, line, words):
         read(tmp_path, HEAD + line + "\n")
 
 
+def test_blank_lines_are_none_and_keep_the_numbers_of_those_below(tmp_path):
+    assert len(read(tmp_path, HEAD + "rosa,2026-01-05,lameness,2\n\n\nemma,2026-01-06,lameness,1\n")) == 2
+    with pytest.raises(RecordError, match="line 5: kind 'lamness' is unknown"):
+        read(tmp_path, HEAD + "rosa,2026-01-05,lameness,2\n\n\nemma,2026-01-06,lamness,1\n")
+
+
 def test_many_wrong_lines_are_counted(tmp_path):
     with pytest.raises(RecordError, match=r"line 6: .* and 3 more"):
         read(tmp_path, HEAD + "berta,2026-01-05,lameness,2\n" * 8)

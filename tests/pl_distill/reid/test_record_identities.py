@@ -14,6 +14,7 @@ import pytest
 from pl_distill.reid import record_identities
 from pl_distill.reid.identities import link, merge, split, undo
 from pl_distill.reid.longitudinal import RecordWriter, Sighting
+from pl_distill.reid.pen_map import PenMap
 from pl_distill.reid.record_files import HOURS, RECORD, RecordError, alone_with, day_file, read_hours
 from pl_distill.reid.record_identities import follow_identities
 from pl_distill.reid.record_schema import ORIGIN
@@ -273,3 +274,50 @@ def test_a_day_that_another_process_rewrites_is_waited_for(herd, record):
         assert followed.is_alive()
     followed.join(10)
     assert not followed.is_alive()
+
+
+def test_a_visit_goes_on_over_a_renaming_and_a_restart(herd, record):
+    pen = PenMap(feeder_xyxy=(0, 0, 20, 20))
+    with RecordWriter(record, "cam", pen, session="s") as writer:
+        for second in range(60):
+            writer.observe(NINE + second, [Sighting("rosa", BOX, number=0)])
+    merge(herd, "rosa", into="sow-17")
+    follow_identities(record, herd)
+    with RecordWriter(record, "cam", pen, session="t") as writer:
+        for second in range(65, 100):
+            writer.observe(NINE + second, [Sighting("sow-17", BOX, number=0)])
+    assert read_hours(record)["feeder_visits"].sum() == 1
+
+
+def test_while_a_run_goes_on_the_nearest_has_the_name_of_now(herd, record, sample):
+    far = BOX + 50
+    with RecordWriter(record, "cam", session="s") as writer:
+        for second in range(100):
+            writer.observe(NINE + second, [Sighting("rosa", BOX, number=0), Sighting("emma", far, number=2)])
+    merge(herd, "rosa", into="sow-17")
+    follow_identities(record, herd)
+    herd.append([sample(NINE + 3000, number, session="t") for number in (0, 2)])
+    link(herd, [herd.find_track("cam", "t", 0)], "sow-17")
+    link(herd, [herd.find_track("cam", "t", 2)], "emma")
+    with RecordWriter(record, "cam", session="t") as writer:
+        for second in range(101, 121):
+            writer.observe(NINE + second, [Sighting("sow-17", BOX, number=0), Sighting("emma", far, number=2)])
+    assert nearest_of(record, "emma") == ("sow-17", 118)
+    assert follow_identities(record, herd) == 0
+
+
+def test_after_a_split_between_two_runs_seconds_beside_both_are_divided(herd, record):
+    """Nobody may be the nearest for longer than it was seen."""
+    far = BOX + 50
+    with RecordWriter(record, "cam", session="s") as writer:
+        for second in range(151):
+            writer.observe(NINE + second, [Sighting("rosa", BOX, number=0), Sighting("emma", far, number=2)])
+    split(herd, [0], "zoe")
+    follow_identities(record, herd)
+    with RecordWriter(record, "cam", session="t") as writer:
+        for second in range(200, 251):
+            writer.observe(NINE + second, [Sighting("rosa", BOX), Sighting("emma", far)])
+        writer.flush()
+        assert nearest_of(record, "emma") == ("zoe", 150)
+    follow_identities(record, herd)
+    assert nearest_of(record, "emma") == ("zoe", 150)
