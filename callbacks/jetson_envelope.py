@@ -1,7 +1,7 @@
 """Whether what is being trained will fit the device that it is meant for."""
 
 import logging
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -9,11 +9,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.peak_vram import PeakVRAM
 from callbacks.resumed_curves import last_step
+from datamodules.errors import UserError
 from pl_distill.deploy.budget import STUDENT, predict
 from pl_distill.deploy.envelope import Verdict, check, load_envelope
 from pl_distill.deploy.recipe import BudgetRecipe, teacher_config
 from pl_distill.errors import ConfigError
 from pl_distill.evaluation.memory import held_bytes
+from pl_distill.modules.distillation import DistillationModule
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +67,27 @@ class JetsonEnvelope(Callback):
             raise ConfigError("trainer.callbacks", "has PeakVRAM behind JetsonEnvelope", expected, "Exchange them.")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Predict, on the first process; all of them learn what comes out."""
-        verdict: Verdict | None = None
+        """Predict, on the first process; all of them learn what comes out.
+
+        Raises:
+            UserError: The module distils no teacher, or that tells no configuration: on all processes, or the others
+                would wait for the first.
+        """
+        if not isinstance(pl_module, DistillationModule):
+            found = f"is used in a fit of {type(pl_module).__name__}"
+            raise ConfigError("JetsonEnvelope", found, "DistillationModule", "Take it out of trainer.callbacks.")
+        verdict: Verdict | UserError | None = None
         if trainer.is_global_zero:
-            module: Any = pl_module
-            recipe = BudgetRecipe("this run", module, module.teacher, teacher_config(module.teacher), 1)
-            found = predict(recipe, self.animals, 2, [self.precision], training=False, systems=(STUDENT,))
-            verdict = found.verdict(self.envelope, self.precision)
+            try:
+                recipe = BudgetRecipe("this run", pl_module, pl_module.teacher, teacher_config(pl_module.teacher), 1)
+                budget = predict(recipe, self.animals, 2, [self.precision], training=False, systems=(STUDENT,))
+                verdict = budget.verdict(self.envelope, self.precision)
+            except UserError as error:
+                verdict = error
         shared = trainer.strategy.broadcast(verdict)
         assert shared is not None, "the first process has predicted"
+        if isinstance(shared, UserError):
+            raise shared
         self._judge(trainer, "predicted", shared, self.action)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -31,8 +31,10 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write it where a validation is due and there is nothing to validate on."""
-        loop, every = trainer.fit_loop.epoch_loop, trainer.val_check_interval
-        if isinstance(every, int) and (loop.total_batch_idx + 1) % every == 0:  # batches, as Lightning counts them
+        loop, every, epochs = trainer.fit_loop.epoch_loop, trainer.val_check_batch, trainer.check_val_every_n_epoch
+        # Batches as Lightning counts them, of an epoch or, without epochs to validate after, of all.
+        done = 1 + (loop.total_batch_idx if epochs is None else batch_idx)
+        if every is not None and done % every == 0 and (trainer.current_epoch + 1) % (epochs or 1) == 0:
             self._due = True
         if self._due and not loop._should_accumulate():
             self._due = False

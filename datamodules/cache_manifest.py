@@ -6,6 +6,7 @@ stage1/save_embedding_image_stage1.py).
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -196,6 +197,10 @@ class CacheManifest:
             cached = content["splits"]
             splits = {part: tuple(_entry(one) for one in cached[part]) for part in PARTS if part in cached}
             channels, height, width = content["shape"]
+            for part, shards in splits.items():
+                for shard in shards:
+                    if not re.fullmatch(rf"{part}/{part}-\d{{6}}\.tar", shard.file):  # nothing outside is read or named
+                        raise ValueError(f"names the shard {shard.file!r}")
             return cls(CacheIdentity(**content["identity"]), (channels, height, width), splits)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CacheError(path, f"is not a cache manifest ({error})", "the keys of schema 1", _NOT_MINE) from error

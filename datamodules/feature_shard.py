@@ -56,7 +56,7 @@ class FeatureShardWriter:
         self._path = cache / file
         self._path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in self._path.parent.glob(f".{self._path.name}.partial*"):  # of a run that was killed
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)  # another writer of this shard may be quicker
         # A name of its own: a writer that was given up for lost may still be at work on the same shard.
         self._temporary = temporary_path(self._path)
         self._stream = self._temporary.open("wb")

@@ -1,6 +1,7 @@
 """One cell of an ablation: an arm trained with one seed, and scored. Several processes share the cells of a table."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.distillation import DistillationDataModule
-from datamodules.files import write_json
+from datamodules.files import temporary_path, write_json
 from datamodules.locks import held
 from datamodules.pen import EVALUATION_SEED
 from datamodules.shard_manifest import ShardManifest
@@ -149,6 +150,9 @@ class Cell:
 def _link(link: Path, target: Path) -> None:
     """Let the evaluations of all cells find the teacher's replays in one place: it is the same teacher every time."""
     target.mkdir(parents=True, exist_ok=True)
-    if not link.is_symlink():
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(target.resolve(), target_is_directory=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    nearby = Path(os.path.relpath(target.resolve(), link.parent.resolve()))  # the table may be moved, or copied
+    if not link.is_symlink() or link.readlink() != nearby:
+        temporary = temporary_path(link)
+        temporary.symlink_to(nearby, target_is_directory=True)
+        temporary.replace(link)

@@ -58,6 +58,9 @@ def budget(
     for option, value, least in (("--animals", animals, 1), ("--frames", frames, 2), ("--gpus", gpus, 1)):
         if value < least:
             raise ConfigError(option, f"is {value}", f"at least {least}", "Correct it.")
+    if gpus > 1 and not training:
+        fix = "Leave one of the two out."
+        raise ConfigError("--gpus", "is given with --training false", "a training that they share", fix)
     from pl_distill.deploy.envelope import shipped_envelopes
 
     envelopes = {name: load_envelope(name) for name in (shipped_envelopes() if device == "all" else [device])}

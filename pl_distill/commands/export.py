@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from datamodules.files import temporary_path
 from pl_distill.deploy import onnx_networks as networks
 from pl_distill.deploy import onnx_parity as parity
 from pl_distill.deploy.onnx_graph import OPSET, Exportable, Inputs, Precision, require_onnx, write_onnx
@@ -17,6 +18,7 @@ from pl_distill.models.behaviour_head import load_behaviour, require_embedder
 from pl_distill.models.embedder_load import PEN_EMBEDDER, load_embedder
 from pl_distill.models.sam3 import substitute
 
+PROMPT = "pig"
 SEED = 1_000_000  # of the drawn pen; those below may have been trained on
 CALIBRATION_SEED = 0  # of the pen whose ranges int8-static takes: another, or parity would be flattered
 CALIBRATION_FRAMES, CALIBRATION_EVERY = 8, 25
@@ -28,7 +30,7 @@ def export(
     teacher: str | None = None,
     what: Literal["student", "embedder", "behaviour"] = "student",
     precision: Precision = "fp32",
-    prompt: str = "pig",
+    prompt: str = PROMPT,
     embedder: str = PEN_EMBEDDER,
     frames: int = 4,
     keep_failing: bool = False,
@@ -58,8 +60,14 @@ def export(
     """
     if frames < 1:
         raise ConfigError("--frames", f"is {frames}", "at least 1", "Correct it.")
-    if what != "student" and teacher is not None:
-        raise ConfigError("--teacher", f"is given with --what {what}", "a student's export", "Leave it out.")
+    unused = {
+        "--teacher": (what != "student" and teacher is not None, "a student's export"),
+        "--prompt": (what != "student" and prompt != PROMPT, "a student's export"),
+        "--embedder": (what != "behaviour" and embedder != PEN_EMBEDDER, "a behaviour head's export"),
+    }
+    for option, (is_given, expected) in unused.items():
+        if is_given:
+            raise ConfigError(option, f"is given with --what {what}", expected, "Leave it out.")
     require_onnx()
     if what == "student":
         task = _student(model, teacher, prompt, frames)
@@ -67,7 +75,7 @@ def export(
         task = _embedder(model, frames)
     else:
         task = _behaviour(model, embedder, frames)
-    trial = out.with_name(f".{out.name}.trial")
+    trial = temporary_path(out)  # of this process alone: what is checked is what gets the name
     try:
         began = time.perf_counter()
         calibration = task.calibration() if precision == "int8-static" else []

@@ -90,7 +90,7 @@ def write_onnx(
     program = _trace(what, example, torch.float16 if precision == "fp16" else torch.float32)
     with atomic_path(path) as temporary:
         if precision in ("int8", "int8-static"):
-            plain = temporary.with_suffix(".fp32")
+            plain = temporary.with_name(f"{temporary.name}.fp32")
             try:
                 program.save(plain, external_data=False)
                 _quantise(plain, temporary, what.inputs, calibration if precision == "int8-static" else ())

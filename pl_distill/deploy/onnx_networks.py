@@ -36,7 +36,9 @@ class VisionPyramids(nn.Module):
         super().__init__()
         vision = sam3.detector_model.vision_encoder
         self.backbone = vision.backbone
-        self.necks = nn.ModuleList([vision.neck, sam3.tracker_neck])
+        necks: list[Any] = [vision.neck, sam3.tracker_neck]
+        # A neck of SAM 3 has a level more than anybody reads: neither run nor counted.
+        self.necks = nn.ModuleList(one.fpn_layers[:LEVELS] if hasattr(one, "fpn_layers") else one for one in necks)
         self.grid = vision.config.backbone_config.image_size // vision.config.backbone_config.patch_size
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -46,8 +48,8 @@ class VisionPyramids(nn.Module):
         levels: list[Tensor] = []
         for module in self.necks:
             neck: Any = module
-            found = [layer(trunk_map) for layer in neck.fpn_layers[:LEVELS]] if hasattr(neck, "fpn_layers") else None
-            levels += neck.levels(trunk_map) if found is None else found
+            is_list = isinstance(module, nn.ModuleList)
+            levels += [layer(trunk_map) for layer in neck] if is_list else neck.levels(trunk_map)
         return tuple(levels)
 
 

@@ -180,7 +180,7 @@ def open_model(
     if student is not None:
         sam3 = substitute(sam3, student)
     sam3 = sam3.to(device, dtype).eval()
-    check_finite(sam3.named_parameters(), source.source)  # half precision has no number above 65,504
+    check_finite(sam3.state_dict().items(), source.source)  # half precision has no number above 65,504
     return OpenedModel(sam3, identify(sam3, source, student, preprocessing), prompt_embedding, preprocessing, notes)
 
 

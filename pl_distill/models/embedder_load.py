@@ -97,7 +97,7 @@ def _load_transformers(name: str, model_type: str, cropping: Cropping) -> Embedd
             raise CheckpointError(
                 name, f"{found[problem]} {first}{more}", "the tensors that config.json asks for", "Copy it again."
             )
-    check_finite(model.named_parameters(), name)
+    check_finite(model.state_dict().items(), name)
     image_size, mean, std = read_preprocessing(name, config.image_size)
     architecture = {key: getattr(config, key) for key in _SHAPES if hasattr(config, key)}
     backbone = TransformersBackbone(model)
@@ -137,7 +137,7 @@ def _load_timm(spelled: str, name: str, cropping: Cropping) -> Embedder:
         LocalEntryNotFoundError,
     ) as error:
         raise unreadable(name, error) from error
-    check_finite(model.named_parameters(), name)
+    check_finite(model.state_dict().items(), name)
     settings: dict[str, Any] = model.pretrained_cfg
     architecture = {"timm": str(settings.get("architecture", name)).split(".")[0]}
     size = int(settings["input_size"][-1])

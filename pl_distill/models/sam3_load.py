@@ -103,7 +103,7 @@ def load_sam3(
                 "Download or copy it again.",
             ) from error
     _check_keys(name, report, files)
-    check_finite(model.named_parameters(), name)
+    check_finite(model.state_dict().items(), name)  # position codes are no parameters
     # The three classes above exist for their constructors; from here on it is the stock model, also when it is saved.
     model.__class__ = Sam3VideoModel
     return model.to(device)

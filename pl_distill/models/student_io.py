@@ -6,6 +6,7 @@ checkpoints of `DistillationModule`, Lightning's single file or DeepSpeed's dire
 
 import copy
 import json
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,7 @@ from pl_distill.models.checkpoints import find_deepspeed_states, load_strictly, 
 WEIGHTS = "student.safetensors"
 DESCRIPTION = "student.json"
 ORIGIN = ("teacher", "teacher_trunk_sha256")
+OWN = "pl_distill."  # where classes of students lie that come with us
 WEIGHTS_SHA256 = "weights_sha256"  # of the file; descriptions of older versions lack it
 
 
@@ -195,6 +197,11 @@ def _check_description(description: Any, where: Path) -> dict[str, Any]:
 
 def _build(description: Mapping[str, Any], path: Path) -> Student:
     module_name, _, class_name = str(description.get("class_path", "")).rpartition(".")
+    if not module_name.startswith(OWN) and module_name not in sys.modules:  # to import is to run what lies there
+        raise CheckpointError(
+            path, f"names the class {description.get('class_path')!r} of a module that is not loaded",
+            f"one of {OWN}* or of a module that was imported before", "Import it yourself, if you trust it.",
+        )  # fmt: skip
     try:
         student_class = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:

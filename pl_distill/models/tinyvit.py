@@ -16,7 +16,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models.tiny_vit import Attention
+from timm.models.tiny_vit import Attention, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -238,4 +238,6 @@ def load_pretrained_body(body: nn.Module, source: str, overrides: dict[str, Any]
             ) from error
     # The classifier is not ours; index tables are computed, and only old files hold them.
     kept = {key: value for key, value in state.items() if not key.startswith("head.") and "bias_idxs" not in key}
+    if kept.keys() == body.state_dict().keys():  # it would look for tables of layers that are not there
+        kept = checkpoint_filter_fn(kept, body)
     load_strictly(body, kept, source)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
+from torch.utils.data import DataLoader
 
 from callbacks.last_checkpoint import LastCheckpoint
 
@@ -24,7 +25,7 @@ def step_of(path):
     return torch.load(path, weights_only=True)["global_step"]
 
 
-def fit(folder, steps, module=None, monitor=None, callbacks=(), batches=1, every=4, **options):
+def fit(folder, steps, module=None, monitor=None, callbacks=(), batches=1, every=4, epochs=None, **options):
     torch.manual_seed(0)
     module = BoringModel() if module is None else module
     best = ModelCheckpoint(folder, filename="best", monitor=monitor, save_last=True, enable_version_counter=False)
@@ -33,7 +34,7 @@ def fit(folder, steps, module=None, monitor=None, callbacks=(), batches=1, every
         max_steps=steps,
         accumulate_grad_batches=batches,
         limit_val_batches=1,
-        check_val_every_n_epoch=None,
+        check_val_every_n_epoch=epochs,
         val_check_interval=every,
         callbacks=[best, LastCheckpoint(), *callbacks],
         logger=False,
@@ -71,6 +72,17 @@ class Blind(BoringModel):
 def test_without_anything_to_validate_on_batches_are_counted_as_a_validation_counts_them(every, saved, tmp_path):
     with pytest.raises(KeyError, match="power cut"):
         fit(tmp_path, 20, Blind(), monitor="val/loss", callbacks=[Killed()], batches=2, every=every)
+    assert step_of(tmp_path / "last.ckpt") == saved
+
+
+@pytest.mark.parametrize(("every", "epochs", "saved"), [(0.5, 1, 10), (1.0, 1, 8), (3, 1, 11), (0.25, 2, 8)])
+def test_parts_of_an_epoch_are_counted_as_well(every, epochs, saved, tmp_path):
+    """Four batches are an epoch, and the power goes before step 12: in the middle of the third."""
+    with pytest.raises(KeyError, match="power cut"):
+        fit(
+            tmp_path, 20, Blind(), monitor="val/loss", callbacks=[Killed()], every=every, epochs=epochs,
+            train_dataloaders=DataLoader(RandomDataset(32, 4)),
+        )  # fmt: skip
     assert step_of(tmp_path / "last.ckpt") == saved
 
 

@@ -146,6 +146,11 @@ def test_an_envelope_wants_somebody_who_measures(tmp_path):
         trainer(tmp_path, JetsonEnvelope(), PeakVRAM()).predict(Hungry(1, 1), loader())
 
 
+def test_an_envelope_has_nothing_to_predict_where_nothing_is_distilled(tmp_path):
+    with pytest.raises(ConfigError, match="JetsonEnvelope: is used in a fit of Hungry"):
+        trainer(tmp_path, PeakVRAM(), JetsonEnvelope()).fit(Hungry(1, 1), loader())
+
+
 def toy(tmp_path, gib):
     path = tmp_path / "toy.yaml"
     path.write_text(

@@ -118,6 +118,16 @@ def test_a_manifest_that_is_none_is_refused(text, tmp_path, refused):
     refused(CacheError, lambda: CacheManifest.load(tmp_path), where=tmp_path / "manifest.json")
 
 
+@pytest.mark.parametrize("file", ["../../../etc/hostname", "/etc/hostname", "train/../x.tar", "val/train-000000.tar"])
+def test_a_manifest_that_names_files_elsewhere_is_refused(file, tmp_path, refused):
+    CacheManifest(MADE_BY, (3, 4, 4), {"train": (_entry(0),)}).save(tmp_path)
+    path = tmp_path / "manifest.json"
+    content = json.loads(path.read_text())
+    content["splits"]["train"][0]["file"] = file
+    path.write_text(json.dumps(content))
+    refused(CacheError, lambda: CacheManifest.load(tmp_path), where=path, found="names the shard")
+
+
 def test_a_manifest_is_gathered_when_the_last_shard_is_there(tmp_path):
     files = {"train": [_entry(0).file, _entry(1).file], "val": []}
     _finish(tmp_path, _entry(1))

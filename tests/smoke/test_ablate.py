@@ -83,7 +83,10 @@ def test_a_killed_ablation_goes_on_and_more_arms_can_follow(inputs, tmp_path, ca
     assert "| mse |" in text
     # the teacher was streamed once, for both cells
     assert len(list((out / "teacher/tracks").glob("*.json"))) == 2
-    assert (out / "mse/seed-0/tracks/teacher").is_symlink()
+    link = out / "mse/seed-0/tracks/teacher"
+    assert link.is_symlink()
+    assert not link.readlink().is_absolute(), "a table that is moved is finished where it is"
+    assert link.resolve() == (out / "teacher/tracks").resolve()
 
     other = shutil.copytree(inputs[-1], tmp_path / "other-cache")
     words += ['--arms=["mse"]', "--caches", json.dumps({"other": str(other)})]

@@ -137,6 +137,13 @@ def test_a_wrong_recipe_is_refused(tmp_path, capsys, change, message):
     assert message in capsys.readouterr().err
 
 
+def test_gpus_without_a_training_are_refused(tmp_path, capsys):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    assert run(path, "--training=false", "--gpus=4") == 1
+    assert "--gpus: is given with --training false" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("data", [None, {"init_args": None}])
 def test_a_recipe_that_leaves_its_data_open_counts_one_image(tmp_path, data):
     path = tmp_path / "recipe.yaml"

@@ -57,6 +57,23 @@ def test_the_shipped_student_finds_the_same_animals_in_half_precision(tmp_path, 
     assert float(read[2]) <= 0.005
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--what=embedder", "--model=pen_embedder", "--prompt=cow"], "--prompt: is given with --what embedder"),
+        (
+            ["--what=embedder", "--model=pen_embedder", "--teacher=pen_teacher"],
+            "--teacher: is given with --what embedder",
+        ),
+        (["--model=pen_student", "--embedder=mine"], "--embedder: is given with --what student"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(tmp_path, capsys, options, said):
+    assert main(["export", *options, "--out", str(tmp_path / "x.onnx")]) == 1
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_graph_that_disagrees_is_not_written(student, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(onnx_parity.LEAST_COSINE, "int8", 1.1)  # nothing reaches it
     path = tmp_path / "student.onnx"

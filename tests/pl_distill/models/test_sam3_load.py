@@ -180,6 +180,16 @@ def test_weights_that_are_not_finite_are_named(copy, value):
         load_sam3(copy)
 
 
+def test_position_codes_that_are_not_finite_are_named(copy):
+    """They are no parameters, and lie in the file all the same."""
+    keys = [key for key in load_file(copy / "model.safetensors") if key.endswith("embedding.positional_embedding")]
+    assert keys
+    for key in keys:
+        edit(copy, lambda weights, key=key: weights[key].fill_(float("nan")))
+    with pytest.raises(CheckpointError, match=r"has NaN or infinity in .*positional_embedding"):
+        load_sam3(copy)
+
+
 def test_weights_that_half_precision_cannot_hold_are_named(copy):
     edit(copy, lambda weights: weights[KEY][0, :1].fill_(1e5))
     load_sam3(copy)

@@ -55,6 +55,16 @@ def test_a_student_can_be_loaded_without_the_weights_it_started_from(tmp_path):
     assert load_student(tmp_path / "student").config["pretrained"] == str(tmp_path / "body.safetensors")
 
 
+def test_a_description_runs_no_code_that_came_with_it(tmp_path, monkeypatch):
+    gift = tmp_path / "gift"
+    small().save_pretrained(gift)
+    (gift / "payload.py").write_text("raise SystemExit('the payload ran')\n")
+    edited(gift, class_path="gift.payload.Student")
+    monkeypatch.syspath_prepend(tmp_path)  # as the working directory is in a notebook
+    with pytest.raises(CheckpointError, match=r"'gift\.payload\.Student' of a module that is not loaded"):
+        load_student(gift)
+
+
 def edited(folder, **changes):
     path = folder / "student.json"
     description = json.loads(path.read_text())
@@ -71,7 +81,8 @@ def edited(folder, **changes):
         ({"depths": [2, 1, 1, 1]}, r"lacks body\.stages\.0\.blocks\.1\.conv1\.conv\.weight.* and \d+ more"),
         ({"depths": [1, 1, 1, 0]}, r"has the unknown body\.stages\.3\.blocks\.0"),
         ({"class_path": "pl_distill.models.nowhere.Student"}, "cannot be imported"),
-        ({"class_path": ".os.x"}, r"'\.os\.x', which cannot be imported"),
+        ({"class_path": "pl_distill.models..x"}, "cannot be imported"),
+        ({"class_path": ".os.x"}, r"'\.os\.x' of a module that is not loaded"),
         ({"class_path": "torch.nn.Linear"}, "is no Student"),
         ({"invented": 3}, "arguments that TinyViTFPN does not take.*invented"),
         ({"depths": "many"}, "arguments that TinyViTFPN does not take"),

@@ -166,6 +166,16 @@ def test_pretrained_weights_are_loaded_from_a_file(tmp_path):
         assert torch.equal(student.body.state_dict()[key], value), key
 
 
+def test_pretrained_tables_of_another_window_are_interpolated(tmp_path):
+    state = {key: torch.full_like(t, 3.0) if "biases" in key else t for key, t in small().body.state_dict().items()}
+    save_file(state, tmp_path / "body.safetensors")
+    loaded = small(pretrained=str(tmp_path / "body.safetensors"), window_sizes=[7, 4, 4, 2]).body.state_dict()
+    other = [key for key, value in loaded.items() if value.shape != state[key].shape]
+    assert other == ["stages.1.blocks.0.attn.attention_biases"]
+    assert loaded[other[0]].shape == (1, 16)
+    assert torch.allclose(loaded[other[0]], torch.tensor(3.0), atol=1e-4), "a table of one value stays one"
+
+
 def test_pretrained_weights_that_lack_a_key_are_refused_by_name(tmp_path):
     state = small().body.state_dict()
     del state["patch_embed.conv1.conv.weight"]

@@ -227,7 +227,7 @@ def test_a_step_over_the_full_hour_is_divided_so_that_no_hour_has_more_than_3600
 
 
 def test_who_is_out_of_sight_at_the_full_hour_and_comes_back_at_once_loses_no_second(tmp_path):
-    """Two animals seen in turn, every 20 s each, over the full hour: both rows hold all that lies between two sights."""
+    """Two animals in turn, 20 s apart, over the full hour: both rows hold all that lies between two sights."""
     start = NINE + 3000
     with RecordWriter(tmp_path, "cam", PenMap(pixels_per_m=100.0, max_gap_s=60)) as writer:
         for number in range(61):
