@@ -23,10 +23,10 @@ class Sam3Export(Callback):
     A validation by itself writes nothing: its model may be another than the one that was trained in this folder.
 
     Args:
-        folder: Where to; by default ``sam3`` in the trainer's root folder.
+        folder: Where to, below the trainer's root folder unless it is absolute.
     """
 
-    def __init__(self, folder: str | None = None) -> None:
+    def __init__(self, folder: str = "sam3") -> None:
         self.folder = folder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -47,4 +47,4 @@ class Sam3Export(Callback):
             cast(Exportable, pl_module).save_pretrained(self._where(trainer))
 
     def _where(self, trainer: Trainer) -> Path:
-        return Path(self.folder) if self.folder is not None else Path(trainer.default_root_dir) / "sam3"
+        return Path(trainer.default_root_dir) / self.folder

@@ -45,7 +45,8 @@ class Appearance:
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         """Change an RGB picture (H, W, 3) uint8; what is drawn depends on `rng` alone."""
-        self._pipeline.set_random_seed(int(rng.integers(2**31)))
+        for transform in self._pipeline.transforms:  # the pipeline's own seeding gives all of them one and the same
+            transform.set_random_seed(int(rng.integers(2**31)))
         changed: Image = self._pipeline(image=image)["image"]
         return changed
 

@@ -202,13 +202,14 @@ def read_manifests(folders: Sequence[Path]) -> list[dict[str, Any]]:
                 folder, f"is of the embedder {embedder}", f"{embedders[0]}, as {folders[0]} is",
                 "Embed all alike, or leave the folder out.",
             )  # fmt: skip
-        for name, entry in manifest["clips"].items():
+        clips = {name: entry for name, entry in manifest["clips"].items() if entry["rows"]}  # empty ones are all alike
+        for name, entry in clips.items():
             if owner := owners.get(entry["sha256"]):
                 raise CacheError(
                     folder, f"holds the clip {name} that {owner} holds, too", "every clip once",
                     "Name each folder once, or leave the other one out.",
                 )  # fmt: skip
-        owners.update({entry["sha256"]: folder for entry in manifest["clips"].values()})
+        owners.update({entry["sha256"]: folder for entry in clips.values()})
     return manifests
 
 

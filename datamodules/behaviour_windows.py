@@ -88,6 +88,9 @@ def common_rate(rates: Mapping[str, float]) -> float:
 def window_rows(frame: NDArray[np.int32], animal: NDArray[np.int32], window: Window, step: int) -> NDArray[np.int64]:
     """Find the rows of the window around each of M rows, which are by animal and then by frame.
 
+    A row serves for a moment if it lies less than half a step from it: labels whose steps are not quite whole numbers
+    of frames (every tenth of a second at 29.97 frames a second) slip by a frame now and then.
+
     Args:
         frame: Number of the video frame, (M,).
         animal: Number of the animal, (M,).
@@ -102,8 +105,10 @@ def window_rows(frame: NDArray[np.int32], animal: NDArray[np.int32], window: Win
     span = int(frame.max()) + 2 * step * window.length + 1  # so that no window reaches into another animal's keys
     keys = animal.astype(np.int64) * 2 * span + frame
     wanted = keys[:, None] + step * np.arange(-window.past, window.future + 1)
-    found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[found] == wanted, found, -1)
+    after = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    before = np.maximum(after - 1, 0)
+    found = np.where(np.abs(keys[before] - wanted) < np.abs(keys[after] - wanted), before, after)
+    return np.where(2 * np.abs(keys[found] - wanted) < step, found, -1)
 
 
 def check_classes(where: str, mapping: Mapping[str, str | None]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ All frames of a clip are written, labelled or not: a student learns from picture
 """
 
 import hashlib
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ from datamodules.shard_manifest import FILE, ClipEntry, ShardEntry, ShardManifes
 from datamodules.shard_plan import PlannedShard, plan_shards
 from datamodules.shard_sample import SampleRecord, key_prefix, sample_key
 from datamodules.splits import PARTS, Part, Split
+
+log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 MAX_NAME = 70
@@ -79,6 +82,7 @@ def write_shards(
         },
         splits={part: tuple(_unwritten(shard) for shard in shards) for part, shards in plan.items()},
     )
+    _warn_of_copies(wanted)
     if (whole := _whole(wanted)) is not None:
         return whole
     _refuse_foreign(wanted.folder, ShardJournal(wanted.folder, wanted.recipe_sha256))
@@ -251,6 +255,18 @@ def _check_names(clips: Sequence[Clip]) -> None:
                 "names that differ in letters and digits",
                 "Rename one of the folders.",
             )
+
+
+def _warn_of_copies(wanted: ShardManifest) -> None:
+    """Say it where the same recording is in two parts: a model would be judged on what it has learned."""
+    first: dict[str, str] = {}
+    for name, clip in wanted.clips.items():
+        other = first.setdefault(clip.source_sha256, name)
+        if wanted.clips[other].split != clip.split:
+            log.warning(
+                "clip %s (%s) has the very pictures of %s (%s): leave one of them out",
+                name, clip.split, other, wanted.clips[other].split,
+            )  # fmt: skip
 
 
 def _clip_entry(clip: Clip, part: Part) -> ClipEntry:

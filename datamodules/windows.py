@@ -4,8 +4,9 @@ Nothing here knows the pen: a window is frames of a clip in shards, with what `d
 them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -95,12 +96,13 @@ class ShardWindows(Dataset[Window]):
         mask_size: Side of the masks in pixels.
         offsets: Patterns of labelled frames relative to the first, one drawn per window: ``[[0]]``,
             ``[[0, 1, 2], [0, 9, 10]]``; rising, of one length. A window that would leave its clip runs backwards in
-            time instead; one that fits neither way starts as far from the clip's end as it needs.
+            time instead; one that fits neither way starts as far from the clip's end as it needs. Where labels have a
+            gap, a clip ends, and what is too short for a pattern is left out.
         variety: How views differ; None shows every picture whole and as it is, with the first pattern.
         seed: Of what is drawn.
 
     Raises:
-        UserError: The patterns do not start at 0, differ in length, or are longer than a clip.
+        UserError: The patterns do not start at 0, differ in length, or are longer than what a clip has without a gap.
         ShardError: A shard is damaged, or the part has no labelled frame.
     """
 
@@ -125,40 +127,36 @@ class ShardWindows(Dataset[Window]):
         self.seed = seed
         self._shards = [open_shard(manifest.path(entry), entry.samples) for entry in manifest.splits[part]]
         self._samples: list[tuple[IndexedShard, int]] = []
-        self._clips: list[range] = []  # the samples of each clip: frames of a clip lie together
-        self._clip_of: list[int] = []
+        self._runs: list[range] = []  # the samples of each stretch of a clip that is labelled without a gap
+        self._run_of: list[int] = []
         self.shard_sizes: list[int] = []
-        last = ""
-        for shard in self._shards:
-            before = len(self._samples)
-            for number in range(len(shard)):
-                record = shard.record(number)
-                if record.annotation is None:
-                    continue
-                count = len(self._samples)
-                if record.clip != last:
-                    self._clips.append(range(count, count))
-                    last = record.clip
-                self._clips[-1] = range(self._clips[-1].start, count + 1)
-                self._clip_of.append(len(self._clips) - 1)
-                self._samples.append((shard, number))
-            self.shard_sizes.append(len(self._samples) - before)
+        reach = max(pattern[-1] for pattern in offsets)
+        shard_of: list[int] = []
+        for clip, labelled in _labelled_clips(self._shards):
+            runs = [run for run in _runs([index for _, _, index in labelled]) if len(run) > reach]
+            if not runs:
+                raise UserError(
+                    "offsets",
+                    f"reach {reach} labelled frames ahead, but clip {clip} has {len(labelled)}, or gaps between them",
+                    "as many without a gap",
+                    "Shorten data.offsets and data.val_offsets, or leave this clip out.",
+                )
+            for run in runs:
+                begin = len(self._samples)
+                self._run_of += [len(self._runs)] * len(run)
+                self._runs.append(range(begin, begin + len(run)))
+                for place in run:
+                    shard, number, _ = labelled[place]
+                    shard_of.append(shard)
+                    self._samples.append((self._shards[shard], number))
         if not self._samples:
             raise ShardError(
                 shards, f"has no labelled frame in {part}", "at least one", "Choose a split with labelled days for it."
             )
-        reach, shortest = max(pattern[-1] for pattern in offsets), min(self._clips, key=len)
-        if reach >= len(shortest):
-            shard, number = self._samples[shortest.start]
-            raise UserError(
-                "offsets",
-                f"reach {reach} labelled frames ahead, but clip {shard.record(number).clip} has {len(shortest)} in all",
-                f"at most {len(shortest) - 1}",
-                "Shorten data.offsets and data.val_offsets, or leave this clip out.",
-            )
+        self.shard_sizes = [shard_of.count(shard) for shard in range(len(self._shards))]
 
     def __len__(self) -> int:
-        return len(self._clip_of)
+        return len(self._run_of)
 
     def __getitem__(self, ticket: int) -> Window:
         epoch, number = divmod(ticket, len(self))
@@ -169,7 +167,7 @@ class ShardWindows(Dataset[Window]):
             pattern = self.offsets[int(rng.integers(len(self.offsets)))]
             view = View.random(rng, zoom=self.variety.zoom, mirror_y=self.variety.mirror_y)
             weather = Weather.random(rng, self.variety.weather)
-        frames = place(pattern, number, self._clips[self._clip_of[number]])
+        frames = place(pattern, number, self._runs[self._run_of[number]])
         parts = [self._frame(frame, view, weather, rng) for frame in frames]
         return Window(
             tuple(key for key, _, _ in parts),
@@ -188,6 +186,31 @@ class ShardWindows(Dataset[Window]):
         truth = truth_of(sample.annotation, view, width=width, height=height, mask_size=self.mask_size)
         pixels = self.preprocessing(view.of_image(sample.image))
         return sample.key, pixels if weather is None else weather(pixels, rng), truth
+
+
+def _labelled_clips(shards: Sequence[IndexedShard]) -> Iterator[tuple[str, list[tuple[int, int, int]]]]:
+    """Give each clip with its labelled samples, in order: shard, number within it, number of the video's frame."""
+    name, labelled = "", list[tuple[int, int, int]]()
+    for place, shard in enumerate(shards):
+        for number in range(len(shard)):
+            record = shard.record(number)
+            if record.annotation is None:
+                continue
+            if record.clip != name and labelled:
+                yield name, labelled
+                labelled = []
+            name = record.clip
+            labelled.append((place, number, record.index))
+    if labelled:
+        yield name, labelled
+
+
+def _runs(indices: Sequence[int]) -> list[range]:
+    """Divide labelled frames, by their numbers in the video, where more than one and a half usual steps are missing."""
+    steps = np.diff(indices)
+    usual = int(np.bincount(steps).argmax()) if len(steps) else 1
+    cuts = [0, *(int(cut) + 1 for cut in np.flatnonzero(2 * steps > 3 * usual)), len(indices)]
+    return [range(begin, end) for begin, end in pairwise(cuts)]
 
 
 def place(pattern: Sequence[int], first: int, clip: range) -> list[int]:

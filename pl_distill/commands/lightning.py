@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, cast
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -115,6 +116,16 @@ class RecipeCLI(LightningCLI):
                 "options that fit together and this machine",
                 f"Correct them; {without_gpu} needs no GPU.",
             ) from error
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment):
+            # Else Lightning would save inside the handler of SIGUSR1 (1 of 3 trials hung) and ask for a requeue; and
+            # the next run in this folder, of whatever model, would take its weights from there.
+            environment.auto_requeue = False
+            if found := next(Path(trainer.default_root_dir).glob("hpc_ckpt_*"), None):
+                raise ConfigError(
+                    found, "would be loaded in place of this run's weights", "none, in a job of SLURM",
+                    "Lightning wrote it when an earlier job was signalled: delete it.",
+                )  # fmt: skip
         if getattr(trainer, "_val_check_time_interval", None) is not None and trainer.world_size > 1:
             raise ConfigError(
                 "trainer.val_check_interval", "is a time", "a number of steps, where there are several processes",

@@ -1,6 +1,6 @@
 """`pl-distill release`: a trained SAM 3, or a student, in half precision, with a card: what it is and how good."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,10 +76,13 @@ def release(source: str, out: Path, card: str = "pen_teacher/card.yaml", scores:
     if results and not student:
         if not text.animal:
             raise ConfigError(f"{card}, animal", "is missing", "the word for the animals", "Add it to the card.")
-        words = _ask_words(source, text, scores[0] / next(iter(results)) / "clips")
+        domain, of_domain = next(iter(own.items()))
+        words = _ask_words(source, card, text, scores[0] / domain / "clips", of_domain.clips)
     recipes = {recipe: Path(find_recipe(recipe)) for recipe in text.recipes}
-    recognisers = recognisers_of(results)
-    shown = ModelCard(text.name, text.summary, text.data, text.training, recipes, own, words, text.limits, recognisers)
+    shown = ModelCard(
+        text.name, text.summary, text.data, text.training, recipes, own, words, text.limits, recognisers_of(results),
+        frozenset(name for name, result in results.items() if result.settings.policy.get("fuse_boxes")),
+    )  # fmt: skip
     written = (write_student if student else write_model)(source, out, shown)
     size_mb = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     print(shown.text())
@@ -144,13 +147,19 @@ def _read_card(path: str) -> CardText:
         raise ConfigError(f"{path}, {error.key}", error.found, error.expected, "Correct the file.") from error
 
 
-def _ask_words(source: str, text: CardText, clips: Path) -> WordScores:
+def _ask_words(source: str, card: str, text: CardText, folder: Path, scored: Collection[str]) -> WordScores:
+    """Ask words on the clips of a folder that were `scored`: a run with more of them may have drawn there, too."""
     present = list(load_prompts(source))
+    if text.animal not in present:
+        raise ConfigError(
+            f"{card}, animal", f"is {text.animal!r}", f"a stored word ({', '.join(present)})", "Correct the card."
+        )
+    clips = [clip for clip in read_pens_with_furniture(folder) if clip.name in scored]
     model = load_sam3(source)
     return score_words(
         model,
         compute_prompts(source, [*present, *text.absent_words]),
-        _pictures(read_pens_with_furniture(clips), text.animal, present),
+        _pictures(clips, text.animal, present),
         load_preprocessing(source),
         present=present,
         threshold=model.config.score_threshold_detection,

@@ -66,8 +66,10 @@ def transfer(
     for option, value in (("clips", clips), ("frames", frames), ("jobs", jobs)):
         if value < 1:
             raise ConfigError(f"--{option}", f"is {value}", "at least 1", "Choose another value.")
-    if not domains or not 0 <= seed < EVALUATION_SEED:
-        raise ConfigError("--seed", f"is {seed}", f"0 to {EVALUATION_SEED - 1}, and a domain", "Choose another value.")
+    if not 0 <= seed < EVALUATION_SEED:
+        raise ConfigError("--seed", f"is {seed}", f"0 to {EVALUATION_SEED - 1}", "Choose another value.")
+    if not domains:
+        raise ConfigError("--domains", "names none", "one or more", "Name one, or leave it out for all.")
     folders = {load_pen_config(domain).domain: out / load_pen_config(domain).domain for domain in domains}
     if len(folders) < len(domains):
         names = ", ".join(load_pen_config(domain).domain for domain in domains)

@@ -118,7 +118,11 @@ def tracking_shares(results: Results) -> dict[str, dict[str, Share]]:
     days = {name: name if clip.replay is None else clip.replay.day for name, clip in student.clips.items()}
     compared: list[tuple[str, Comparison | None]] = [("", student), ("_vs_teacher", results.student_vs_teacher)]
     return {
-        name + suffix: {clip: Share(days[clip], *counts(result.scores)) for clip, result in comparison.clips.items()}
+        name + suffix: {
+            clip: Share(days[clip], *counts(result.scores))
+            for clip, result in comparison.clips.items()
+            if result.scores.scored_frames  # the others have no label
+        }
         for suffix, comparison in compared
         if comparison is not None
         for name, counts in (("mota", mota_counts), ("idf1", idf1_counts))

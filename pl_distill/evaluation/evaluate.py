@@ -122,6 +122,11 @@ def evaluate(
     clips = _read_part(shards, split)
     where = choose_device(device)
     _check(max_frames, task, tasks, baselines, replays)
+    if behaviour is None and embedder != PEN_EMBEDDER:
+        raise ConfigError(
+            "embedder", "is given without a behaviour head", "a head that it describes animals for",
+            "Add --behaviour; to recognise animals by their looks, give --policy.appearance.embedder instead.",
+        )  # fmt: skip
     chain = None if behaviour is None else open_chain(embedder, behaviour, where)
     recogniser = load_recogniser(policy, where, {} if chain is None else {embedder: chain.embedder})
     sources = plan_models(str(model), None if teacher is None else str(teacher))
@@ -166,11 +171,12 @@ def evaluate(
         notes = [note for one in played if not one.is_baseline for note in one.notes]
         results = Results(
             settings=settings,
+            data_sha256=manifest.sha256,
             split_sha256=manifest.split_sha256,
             seed=seed,
             versions=program["versions"],
             seconds=round(time.perf_counter() - started + sum(reused), 2),
-            peak_rss_bytes=max(result.peak_rss_bytes for result in scored.values()),
+            peak_rss_bytes=max(result.peak_rss_bytes for result in models.values()),
             models=models,
             baselines={role: result for role, result in scored.items() if role not in models},
             student_vs_teacher=score_against_teacher(clips, frames, out) if len(sources) > 1 else None,

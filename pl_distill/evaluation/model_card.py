@@ -3,6 +3,7 @@
 The form follows Hugging Face's model cards: a README.md beside the weights.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ class ModelCard:
         words: What single words find, or None.
         limits: What it cannot do, one sentence each.
         recognisers: By name of the data, the embedder by which animals were recognised; None where they were not.
+        fused: Names of the data on which a track's box was fused with the detection's.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModelCard:
     words: WordScores | None
     limits: Sequence[str]
     recognisers: Mapping[str, str | None] = field(default_factory=dict)
+    fused: frozenset[str] = frozenset()
 
     def text(self) -> str:
         """Return the card as Markdown."""
@@ -69,15 +72,25 @@ class ModelCard:
             lines += ["|---|---|---|---|---|---|"]
             lines += [_row(name, result) for name, result in self.scores.items()]
             lines += ["", self._recognition()]
+            if fused := [name for name in self.scores if name in self.fused]:
+                where = "" if len(fused) == len(self.scores) else f" in {', '.join(fused)}"
+                lines += [f"A track's box is the mean of that around its mask and of the detection's{where}."]
             # Who is seen for longer is lost more often.
-            if len({_extent(result) for result in self.scores.values()}) > 1:
-                lines += ["Rows compare where their clips x frames are the same."]
+            kinds: dict[str, set[object]] = {
+                "clips x frames": {_extent(result) for result in self.scores.values()},
+                "identities": {self.recognisers.get(name) for name in self.scores},
+                "boxes": {name in self.fused for name in self.scores},
+            }
+            if several := [what for what, found in kinds.items() if len(found) > 1]:
+                lines += [f"Rows compare where their {', '.join(several)} are the same."]
         if self.words is not None:
-            found = ", ".join(f"{word} {value:.1f}" for word, value in self.words.ap50.items())
+            seen = {word: value for word, value in self.words.ap50.items() if not math.isnan(value)}
+            found = ", ".join(f"{word} {value:.1f}" for word, value in seen.items())
             lines += ["", f"AP50 of words on {self.words.pictures} pictures: {found}."]
             alarms = ", ".join(f"{word} {value:.1f}" for word, value in self.words.false_alarms.items())
             detection = f"a detection, that is a score above {self.words.threshold:g}"
-            lines += [f"Pictures in which words for nothing give {detection}, in percent: {alarms}."]
+            if alarms:
+                lines += [f"Pictures in which words for nothing give {detection}, in percent: {alarms}."]
         lines += ["", "## Limits", "", *(f"- {limit}" for limit in self.limits), ""]
         return "\n".join(lines)
 

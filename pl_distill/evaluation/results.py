@@ -181,6 +181,7 @@ class Results:
         steps: Step -> seconds, where a longer chain was run.
         notes: What a reader must know before the numbers, one sentence each.
         baselines: Simpler trackers on the same networks and clips, by role and baseline: ``teacher-stock``.
+        data_sha256: Of the shards; empty in results of older versions.
     """
 
     settings: Settings
@@ -194,9 +195,10 @@ class Results:
     steps: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     baselines: dict[str, ModelResult] = field(default_factory=dict)
+    data_sha256: str = ""
 
 
-_HEADER = ("settings", "split_sha256", "seed", "versions", "peak_rss_bytes", "notes")
+_HEADER = ("settings", "data_sha256", "split_sha256", "seed", "versions", "peak_rss_bytes", "notes")
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -274,5 +276,8 @@ def _nested_block(block: Any, key: str) -> dict[str, Any]:
         raise JsonTypeError(
             f"{key}.clips".lstrip("."), "is missing or no mapping", "the scores of each clip by its name"
         )
+    for name, clip in block["clips"].items():
+        if not isinstance(clip, dict):
+            raise JsonTypeError(f"{key}.clips.{name}".lstrip("."), f"is {clip!r}", "the scores of a clip")
     clips = {name: {"scores": clip, "replay": clip.get("replay")} for name, clip in block["clips"].items()}
     return {**block, "clips": clips}

@@ -82,13 +82,15 @@ def compare_pairs(pairs: Sequence[tuple[Comparison, Comparison]]) -> list[Paired
     """Compare two models in MOTA and IDF1: the second less the first.
 
     Args:
-        pairs: The two over the same clips, once for each seed; clips that one of them lacks are left out.
+        pairs: The two over the same clips, once for each seed; clips that one of them lacks, or that nobody labelled,
+            are left out.
 
     Returns:
         One difference per metric; those without animals to find are left out.
     """
     first = pairs[0][0]
-    names = [name for name in first.clips if all(name in one.clips for pair in pairs for one in pair)]
+    shared = [name for name in first.clips if all(name in one.clips for pair in pairs for one in pair)]
+    names = [name for name in shared if first.clips[name].scores.scored_frames]  # the others have no label
     day_of = {name: _day(first, name) for name in names}
     days = sorted(set(day_of.values()))
     differences = []
@@ -98,7 +100,7 @@ def compare_pairs(pairs: Sequence[tuple[Comparison, Comparison]]) -> list[Paired
             for name in names:
                 for position, one in enumerate(pair):
                     table[seed, days.index(day_of[name]), position] += counts_of(one.clips[name].scores)
-        if not names or not (table[..., 1].sum(axis=(0, 1)) > 0).all():
+        if not sum(first.clips[name].scores.truth_boxes for name in names):
             continue
         low, high = interval(table) if len(days) > 1 else (None, None)
         observed = float(difference_of(table))

@@ -115,7 +115,7 @@ def write_variant(source: Path, folder: Path, change: Change) -> Path:
     """Make `folder` a model that differs from `source` in its configuration only, and return it.
 
     Raises:
-        CheckpointError: `folder` holds another configuration.
+        CheckpointError: `folder` holds another configuration, or the weights of another model.
     """
     config = {**json.loads((source / CONFIG).read_text(encoding="utf-8")), **change}
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +123,9 @@ def write_variant(source: Path, folder: Path, change: Change) -> Path:
         link = folder / file.name
         if file.name != CONFIG and not link.is_symlink():
             link.symlink_to(file.resolve())
+        elif file.name != CONFIG and link.resolve() != file.resolve():
+            found = f"leads to {link.resolve()}"
+            raise CheckpointError(link, found, f"{file.resolve()} of this model", "Name another --out.")
     path = folder / CONFIG
     if not path.exists():
         write_json(path, config)

@@ -216,7 +216,11 @@ class BehaviourModule(ExportedModule):
         return loss
 
     def _loss(self, logits: Tensor, classes: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), classes, self._weights, label_smoothing=self.smoothing)
+        # Not by the `weight` of torch, which weighs each class that a target is spread over by that class's own weight:
+        # the part spread over all classes would go to the rare ones.
+        each = F.cross_entropy(logits.float(), classes, label_smoothing=self.smoothing, reduction="none")
+        weights = self._weights[classes]
+        return (weights * each).sum() / weights.sum()
 
     def on_validation_epoch_start(self) -> None:
         """Begin to collect."""

@@ -124,6 +124,7 @@ class EmbedderModule(ExportedModule):
         with quiet_transformers():
             model = DINOv3ViTModel(DINOv3ViTConfig(**self.shape))
             model.set_attn_implementation(self.attention)
+        model.embeddings.mask_token.requires_grad_(False)  # nothing is masked here, and DDP waits for its gradient
         self.backbone = TransformersBackbone(model)
         tokens = (self.image_size // model.config.patch_size) ** 2
         self.head = PatchHead(tokens * model.config.hidden_size, self.dimension)

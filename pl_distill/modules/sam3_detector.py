@@ -96,6 +96,10 @@ class Sam3DetectorModule(ExportedModule):
                 )
         for name, parameter in self.detector.named_parameters():
             parameter.requires_grad_(not name.startswith(self.frozen) if self.frozen else True)
+        self.detector.train()  # it is loaded to be used, and Lightning keeps the mode that it finds: no dropout
+        for name, module in self.detector.named_modules():
+            if self.frozen and name.startswith(self.frozen):
+                module.eval()
 
     def on_fit_start(self) -> None:
         """Refuse pictures of another size than the model's."""

@@ -106,6 +106,8 @@ class Sam3TrackerModule(ExportedModule):
         self._followed: dict[int, list[Tensor]] = {}  # time -> (objects, 2) of each window: overlap, the right animal
         self.tracker = opened.model.tracker_model
         self.tracker_neck = opened.model.tracker_neck
+        for trained in (self.tracker, self.tracker_neck):
+            trained.train()  # it is loaded to be used, and Lightning keeps the mode that it finds: no dropout
         # The tracker learns to read this detector's features, and checkpoints do not hold it.
         self.detector_sha256 = tensors_sha256(sorted(opened.model.detector_model.named_parameters()))
 

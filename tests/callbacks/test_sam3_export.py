@@ -48,6 +48,16 @@ def test_the_last_steps_of_a_fit_are_written_and_a_validation_writes_nothing(tmp
     assert (tmp_path / "sam3/weight").read_text() == "3"
 
 
+def test_a_second_run_elsewhere_leaves_the_first_ones_model(tmp_path, monkeypatch):
+    """A recipe names a folder within that of its run."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        run = trainer(tmp_path / name)
+        run.callbacks = [Sam3Export("model"), *(one for one in run.callbacks if not isinstance(one, Sam3Export))]
+        run.fit(Saved(), loader(), loader())
+    assert {path.parent.parent.name for path in tmp_path.rglob("model/weight")} == {"a", "b"}
+
+
 def test_what_a_kill_left_aside_is_put_back_and_nothing_else(tmp_path):
     aside = tmp_path / ".sam3.old"
     aside.mkdir()

@@ -48,6 +48,17 @@ def test_no_pixel_moves():
         assert abs(columns.mean() - 47.5) < 0.5
 
 
+def test_blur_and_colours_are_drawn_apart(image):
+    """Grey pictures of noise: blur takes their spread, a change of brightness their mean."""
+    grey = np.repeat(image[:, :, :1], 3, axis=2)
+    appearance = Appearance(brightness=0.3, contrast=0, saturation=0, hue=0, blur=0.5, probability=0.5)
+    drawn = [appearance(grey, _rng(seed)).astype(float) for seed in range(200)]
+    blurred = np.array([one.std() / one.mean() < 0.8 * grey.std() / grey.mean() for one in drawn])
+    brighter = np.array([abs(one.mean() - grey.mean()) > 1.5 for one in drawn])
+    for both in ((True, True), (True, False), (False, True), (False, False)):
+        assert 0.1 < np.mean((blurred == both[0]) & (brighter == both[1])) < 0.4, both
+
+
 def test_without_chances_nothing_changes(image):
     assert np.array_equal(Appearance(probability=0, blur=0)(image, _rng()), image)
 

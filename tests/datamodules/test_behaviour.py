@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.animal_features import AnimalFeatures, read_features, read_manifest, write_features, write_manifest
-from datamodules.behaviour import BehaviourDataModule
+from datamodules.behaviour import BehaviourDataModule, read_manifests
 from datamodules.behaviour_windows import Window, check_classes, class_indices, step_of, window_rows
 from datamodules.edinburgh_output import BEHAVIOURS
 from datamodules.errors import CacheError, DataError
@@ -61,6 +61,14 @@ def test_a_window_has_the_rows_of_its_animal_and_gaps_where_it_was_not_seen():
     rows = window_rows(frame, animal, Window(1, 2), 3)
     expected = [(-1, 0, 1, -1), (0, 1, -1, 2), (-1, 2, -1, -1), (-1, 3, 4, -1), (3, 4, -1, -1)]
     np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("frames_per_step", [2.997, 3.03])
+def test_labels_that_slip_by_a_frame_leave_no_hole_in_a_window(frames_per_step):
+    """Every tenth of a second at 29.97 frames a second; the rest of a window is told by its order."""
+    frame = np.array([round(number * frames_per_step) for number in range(600)], np.int32)
+    rows = window_rows(frame, np.zeros(600, np.int32), Window(6, 6), step_of(frame, np.zeros(600, np.int32)))[6:-6]
+    np.testing.assert_array_equal(rows, np.arange(6, 594)[:, None] + np.arange(-6, 7))
 
 
 def test_every_raw_label_has_a_class_or_is_dropped_on_purpose():
@@ -125,6 +133,18 @@ def test_folders_are_one_set_if_they_are_alike_and_have_no_clip_in_common(folder
     assert trained(folder, more("tracked", "2026_01_01", boxes="tracks")) == trained(folder) + 18  # a second view
     with pytest.raises(CacheError, match="names no folder"):
         trained()
+
+
+def test_clips_without_animals_are_alike_and_are_no_clip_in_common(folder, tmp_path):
+    found = [folder]
+    for name in ("x", "y"):
+        other = tmp_path / name
+        other.mkdir()
+        empty = clip_of(f"2026_01_05/{name}", "2026_01_05", frames=0)
+        embedder = {"source": "e", "identity": "abc", "dimension": 1, "features": 2}
+        write_manifest(other, {"embedder": embedder, "boxes": "truth"}, {name: write_features(other, empty)})
+        found.append(other)
+    assert len(read_manifests(found)) == 3
 
 
 def test_clips_of_another_rate_are_refused_with_both_and_what_tells_nothing_of_its_rate_is_not(folder, tmp_path):

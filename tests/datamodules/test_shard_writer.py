@@ -3,6 +3,7 @@
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,17 @@ def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
+
+
+def test_the_same_recording_in_two_parts_is_told_of(make_clip, tmp_path, caplog):
+    """Without labels nothing else but its pictures says what a clip is."""
+    clips = [make_clip(name, 4) for name in ("2026_01_01/000000", "2026_01_02/000000", "2026_01_26/000000")]
+    clips = [replace(clip, source=clips[0].source, annotations={}) for clip in clips]
+    write_shards(clips, PEN, tmp_path)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "clip 2026_01_26/000000 (test) has the very pictures of 2026_01_01/000000 (train): leave one of them out"
+    ]
 
 
 class TestInterrupted:

@@ -1,5 +1,7 @@
 import shutil
 import tarfile
+from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,6 +88,21 @@ def test_a_window_stays_in_its_clip_and_turns_round_at_its_end(shards):
 )
 def test_patterns_are_laid_forwards_then_backwards_then_moved(pattern, first, expected):
     assert place(pattern, first, range(5)) == expected
+
+
+def test_no_window_spans_a_gap_in_the_labels(tmp_path):
+    """Six labels, a pause, four labels, another pause, two labels that are too few for a window."""
+    whole = clip(DAYS[0], 25)
+    kept = [*range(6), *range(12, 16), 22, 23]
+    gappy = replace(whole, annotations={index: whole.annotations[index] for index in kept})
+    days = [DateRange(parse_day("test", day), parse_day("test", day)) for day in DAYS]
+    write_shards([gappy, clip(DAYS[2], 4)], Split("test", (days[0],), (days[2],), ()), tmp_path, samples_per_shard=8)
+    found = windows(str(tmp_path), offsets=((0, 1, 2, 3),))
+    assert len(found) == sum(found.shard_sizes) == 10
+    for number in range(10):
+        frames = [int(key[-6:]) for key in found[number].keys]
+        assert set(frames) < set(kept[:10])
+        assert {abs(b - a) for a, b in pairwise(frames)} == {1}
 
 
 def test_a_clip_that_is_too_short_is_named():

@@ -1,6 +1,8 @@
 """`pl-distill tune` from the command line, on two clips and a SAM 3 with random weights."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +125,14 @@ def test_a_folder_of_another_model_is_not_taken_for_this_one(model, tmp_path):
     write_variant(model, tmp_path, {"new_det_thresh": 0.1})
     with pytest.raises(CheckpointError, match="is of another model or run"):
         write_variant(model, tmp_path, {"new_det_thresh": 0.2})
+
+
+def test_the_weights_of_another_model_are_not_taken_for_those_of_this_one(model, tmp_path):
+    """Two trainings of one architecture have the same configuration."""
+    other = Path(shutil.copytree(model, tmp_path / "other"))
+    write_variant(model, tmp_path / "arm", {"new_det_thresh": 0.1})
+    with pytest.raises(CheckpointError, match="of this model"):
+        write_variant(other, tmp_path / "arm", {"new_det_thresh": 0.1})
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def scores(misses: int, switches: int = 0):
 
 
 def make(
-    folder: Path, names=("2026_01_26/000000", "2026_01_27/000001"), roles=("teacher", "student"), **changes
+    folder: Path, names=("2026_01_26/000000", "2026_01_27/000001"), roles=("teacher", "student"), kind="sam3", **changes
 ) -> Path:
     """Write an evaluation with its records and pictures, without having run one."""
     models = {}
@@ -94,13 +94,19 @@ def make(
             )
             clips[name] = ClipResult(scores(10 + 5 * number, number), replay)
         sha256 = f"{changes.get('seed', 3):02d}" * 32 if role == "student" else "ab" * 32
-        identity = ModelIdentity(f"runs/{role}", "sam3", sha256, 3_500_000, 2_000_000 >> number, 500_000, 112)
+        identity = ModelIdentity(f"runs/{role}", kind, sha256, 3_500_000, 2_000_000 >> number, 500_000, 112)
         models[role] = ModelResult(scores(10 + 5 * number, number), clips, identity, 18.2, 4.0, 2**30)
     mutual = None
     if len(roles) > 1:
         mutual = Comparison(scores(1), {name: ClipResult(scores(1)) for name in names}, mask_overlap=77.5)
     values = {"settings": Settings("runs/shards", "pen", "test", "pig", {"mode": "exact"}, 0.5, None, "cpu")}
-    values |= {"split_sha256": "cd" * 32, "seed": 3, "versions": {"torch": "2.9"}, "seconds": 12.0}
+    values |= {
+        "data_sha256": "ef" * 32,
+        "split_sha256": "cd" * 32,
+        "seed": 3,
+        "versions": {"torch": "2.9"},
+        "seconds": 12.0,
+    }
     values |= {"peak_rss_bytes": 2**30, "models": models, "student_vs_teacher": mutual, "notes": ["mind the straw"]}
     write_results(folder / "results.json", Results(**{**values, **changes}))
     return folder / "results.json"

@@ -59,9 +59,17 @@ def test_tracks_are_described_at_the_rate_of_the_labels_and_of_a_clip_without_an
     assert frames(tmp_path / "tracked", [labelled, plain], tmp_path / "scores") == [[0, 3], [*range(6)]]
 
 
+def test_labels_that_slip_by_a_frame_have_no_second_moment_beside_them():
+    labels = [round(number * 2.997) for number in range(600)]
+    moments = np.array(sorted(labelled_moments(labels, 1830)))
+    assert set(labels) <= set(moments)
+    assert np.diff(moments).min() >= 2
+    assert len(moments) == 611, "and those after the last label"
+
+
 @pytest.mark.parametrize(
     ("labels", "expected"),
-    [((), {*range(12)}), ((4,), {*range(12)}), ((1, 4, 10), {1, 4, 7, 10}), ((0, 3, 6, 8), {0, 3, 6, 8, 9})],
+    [((), {*range(12)}), ((4,), {*range(12)}), ((1, 4, 10), {1, 4, 7, 10}), ((0, 3, 6, 8), {0, 3, 6, 8})],
 )
 def test_a_missing_label_leaves_no_hole_in_the_tracks(labels, expected):
     assert set(labelled_moments(labels, 12)) == expected

@@ -16,7 +16,7 @@ from datamodules.video import probe_video
 from pl_distill.assets import shipped_models
 from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation import evaluate as evaluating
-from pl_distill.evaluation import replays
+from pl_distill.evaluation import replay_resumption
 from pl_distill.evaluation.evaluate import evaluate
 from pl_distill.evaluation.failures import read_failures
 from pl_distill.evaluation.headline import format_baselines
@@ -158,13 +158,13 @@ def finished(alone, tmp_path):
 def replayed(monkeypatch):
     """The clips that are replayed from now on: (role, name)."""
     names: list[tuple[str, str]] = []
-    record_clip = replays.record_clip
+    record_clip = replay_resumption.record_clip
 
     def spy(clip, tracker, files, *rest, **options):
         names.append((files.role, clip.name))
         return record_clip(clip, tracker, files, *rest, **options)
 
-    monkeypatch.setattr(replays, "record_clip", spy)
+    monkeypatch.setattr(replay_resumption, "record_clip", spy)
     return names
 
 

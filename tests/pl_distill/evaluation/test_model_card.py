@@ -66,6 +66,25 @@ def test_every_domain_has_a_row_with_the_clips_that_it_is_of(card):
     assert "Rows compare" not in replace(card, scores={"day": result_of(300, 300)}).text()
 
 
+def test_a_reader_knows_whose_the_boxes_are_and_which_rows_compare(card):
+    scores = {"day": result_of(300), "dusk": result_of(300)}
+    plain = replace(card, scores=scores)
+    assert "A track's box" not in plain.text()
+    one = replace(plain, fused=frozenset({"day"})).text()
+    assert "A track's box is the mean of that around its mask and of the detection's in day." in one
+    assert "Rows compare where their boxes are the same." in one
+    both = replace(plain, fused=frozenset(scores)).text()
+    assert "of the detection's." in both
+    assert "Rows compare" not in both
+
+
+def test_words_of_which_no_picture_shows_anything_have_no_number(card):
+    words = WordScores({"pig": 97.54, "toy": float("nan")}, {}, 200, 0.3)
+    text = replace(card, words=words).text()
+    assert "AP50 of words on 200 pictures: pig 97.5." in text
+    assert "words for nothing" not in text
+
+
 @pytest.mark.parametrize(
     ("recognisers", "sentence"),
     [

@@ -63,6 +63,8 @@ def test_what_are_no_seeds_of_one_comparison_is_refused(tmp_path):
         "is of other clips": {"names": ("2026_01_29/000000",)},
         "compares no student": {"roles": ("model",)},
         "is of other settings": {"settings": settings},
+        "is of other pictures": {"data_sha256": "b" * 64},
+        "is of other kinds of student": {"kind": "TinyViTDual"},
     }
     for number, (message, changes) in enumerate(strangers.items(), start=1):
         other = make(tmp_path / str(number), **{"seed": number, **changes})

@@ -28,7 +28,9 @@ def results(teacher: list[int], student: list[int], days: list[str] | None = Non
         clips = {}
         for number, (missed, day) in enumerate(zip(misses, days, strict=True)):
             found = BOXES - missed
-            counts = TrackingCounts(truth_boxes=BOXES, track_boxes=found, misses=missed, id_true_positives=found)
+            counts = TrackingCounts(
+                scored_frames=10, truth_boxes=BOXES, track_boxes=found, misses=missed, id_true_positives=found
+            )
             replay = ClipReplay(day, 1, 1.0, 1.0, 1, None, "", "", "", {}, None)
             clips[str(number)] = ClipResult(counts.scores(), replay)
         return ModelResult(TrackingCounts().scores(), clips, ModelIdentity("", "sam3", "", 1, 1, 1, 1), 1.0, 1.0, 1)
@@ -58,6 +60,32 @@ def test_losses_and_gains_that_cancel_give_an_interval_around_zero():
     assert mota.low >= -5
     assert mota.high <= 5
     assert mota.p_value == 1
+
+
+def test_clips_that_nobody_labelled_are_none_of_the_comparison():
+    """One day has labels: it tells no spread, however many others were watched."""
+    run = results([10] * 6, [30] * 6)
+    nobody = TrackingCounts().scores()
+    models = {
+        role: replace(
+            model,
+            clips={n: c if n == "0" else replace(c, scores=nobody) for n, c in model.clips.items()},
+        )
+        for role, model in run.models.items()
+    }
+    mota, _ = compare_models([replace(run, models=models)])
+    assert (mota.difference, mota.low, mota.high) == (-20, None, None)
+    assert (mota.clips, mota.days) == (1, 1)
+
+
+def test_labelled_clips_without_an_animal_have_no_scores_to_compare():
+    run = results([10], [30])
+    empty = TrackingCounts(scored_frames=10, track_boxes=3, false_positives=3).scores()
+    models = {
+        role: replace(model, clips={n: replace(c, scores=empty) for n, c in model.clips.items()})
+        for role, model in run.models.items()
+    }
+    assert compare_models([replace(run, models=models)]) == []
 
 
 def test_equal_models_do_not_differ():

@@ -26,7 +26,13 @@ BOXES = 100
 def results(misses: list[int]) -> Results:
     """One model; every clip has 100 animals, and those that are found carry the right identity."""
     counts = [
-        TrackingCounts(truth_boxes=BOXES, track_boxes=BOXES - missed, misses=missed, id_true_positives=BOXES - missed)
+        TrackingCounts(
+            scored_frames=10,
+            truth_boxes=BOXES,
+            track_boxes=BOXES - missed,
+            misses=missed,
+            id_true_positives=BOXES - missed,
+        )
         for missed in misses
     ]
     clips = {str(number): ClipResult(count.scores()) for number, count in enumerate(counts)}

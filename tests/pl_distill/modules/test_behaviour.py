@@ -316,3 +316,17 @@ def test_windows_that_fill_a_ranks_share_up_are_not_scored(tmp_path, monkeypatch
     module = BehaviourModule("frame", hidden=8, baseline_steps=2)
     trainer.validate(module, data, verbose=False)
     assert len(module.targets) == len(module.probabilities) == 70 < len(data.windows("val"))
+
+
+def test_smoothing_spreads_a_target_evenly_whatever_the_classes_weigh():
+    """Of a common class too: torch's own `weight` would give the rare ones more of it."""
+    module = BehaviourModule(smoothing=0.3)
+    module._weights = torch.tensor([0.5, 1.0, 4.0])
+    logits = torch.zeros(1, 3, requires_grad=True)
+    probabilities = logits.softmax(1)
+    module._loss(logits, torch.tensor([0])).backward()
+    expected = torch.tensor([[0.7 + 0.1, 0.1, 0.1]])
+    torch.testing.assert_close(probabilities.detach() - logits.grad, expected)
+    both = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    each = [float(module._loss(both[row : row + 1], torch.tensor([label]))) for row, label in ((0, 0), (1, 2))]
+    assert float(module._loss(both, torch.tensor([0, 2]))) == pytest.approx((0.5 * each[0] + 4 * each[1]) / 4.5)

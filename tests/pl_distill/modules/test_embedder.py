@@ -97,7 +97,12 @@ def test_a_training_can_begin_with_an_embedder(embedder):
     embeddings, features = stored.describe(images)
     torch.testing.assert_close(torch.nn.functional.normalize(identity, dim=-1), embeddings)
     torch.testing.assert_close(posture, features)
-    assert all(weights.requires_grad for weights in module.parameters())
+    learning = {name for name, weights in module.named_parameters() if weights.requires_grad}
+    assert {name for name, _ in module.named_parameters()} - learning == {"backbone.model.embeddings.mask_token"}
+    who, how = module.train()(images)
+    sum(one.sum() for one in (who, how, module.marks(who), module.probe(how), module.pose(how))).backward()
+    unused = {name for name, weights in module.named_parameters() if name in learning and weights.grad is None}
+    assert not unused, "DDP waits for the gradients of all"
     with pytest.raises(CheckpointError, match="other shapes"):
         EmbedderModule(**SMALL | {"dimension": 8}, weights=str(embedder)).configure_model()
 

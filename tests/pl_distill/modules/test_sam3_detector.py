@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 
 from callbacks.sam3_export import Sam3Export
 from datamodules.sampling import EpochSampler
@@ -102,6 +103,17 @@ def test_frozen_parts_stay_and_the_rest_learns(squares, tmp_path):
     changed = {name for name, tensor in task.detector.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
     assert not any(name.startswith(("vision_encoder.backbone", "text_encoder")) for name in changed)
+
+
+def test_what_learns_has_its_dropout_and_what_is_frozen_has_none():
+    """Loaded models are in evaluation mode, and Lightning keeps it."""
+    trained = module(frozen=["vision_encoder", "text_encoder"])
+    trained.configure_model()
+    modes = {name: one.training for name, one in trained.detector.named_modules() if isinstance(one, nn.Dropout)}
+    learning = {name: mode for name, mode in modes.items() if name.startswith("detr_")}
+    assert learning
+    assert all(learning.values())
+    assert not any(mode for name, mode in modes.items() if name.startswith(("vision_encoder", "text_encoder")))
 
 
 def test_a_misspelled_part_to_freeze_is_named():

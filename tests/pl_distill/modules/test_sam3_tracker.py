@@ -146,6 +146,8 @@ def test_corrections_become_conditioning_memories(teacher, squares, monkeypatch)
     torch.manual_seed(0)
     task = module(teacher)
     task.configure_model()
+    assert task.tracker.training, "with its dropout"
+    task.tracker.eval()
     batch = collate([data(squares)._windows("train", [[0, 1, 2]], None)[0]])
     objects = ObjectWindow.of(batch.truth[0], ["1"])
 
