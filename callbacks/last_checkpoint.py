@@ -23,9 +23,29 @@ class LastCheckpoint(Checkpoint):
         self._written: dict[Path, int] = {}  # by this callback, at which step
         self._due = False
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let a run go on with the best that it has, also where its folder was moved or is spelled otherwise.
+
+        `ModelCheckpoint` forgets what was best in a folder of another name, and would write the next model over it.
+        """
+        states = checkpoint.get("callbacks", {})
+        for callback in trainer.checkpoint_callbacks:
+            state = states.get(callback.state_key)
+            if isinstance(callback, ModelCheckpoint) and state and callback.dirpath is not None:
+                best = Path(callback.dirpath) / Path(state["best_model_path"]).name
+                if state["dirpath"] != callback.dirpath and state["best_model_path"] and best.exists():
+                    states[callback.state_key] = _moved(state, callback.dirpath)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier fit."""
+        """Forget an earlier fit, and take what was read for saved.
+
+        Else a `ModelCheckpoint` that saves every n steps would replace a checkpoint by one of the same step, and with
+        accumulated gradients by one from within the next.
+        """
         self._written.clear()
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                callback._last_global_step_saved = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -61,3 +81,14 @@ class LastCheckpoint(Checkpoint):
                 if (step, path) != newest and self._written.get(path) != step:
                     trainer.save_checkpoint(path, callback.save_weights_only)
                     self._written[path] = step
+
+
+def _moved(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
+    """Return a `ModelCheckpoint`'s state as if its files had always been in this folder."""
+
+    def here(path: str) -> str:
+        return str(Path(folder) / Path(path).name) if path else path
+
+    paths = {name: here(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+    kept = {here(path): score for path, score in state["best_k_models"].items()}
+    return {**state, **paths, "dirpath": folder, "best_k_models": kept}

@@ -1,11 +1,11 @@
 """A training run that stops in mid-epoch goes on with the batches that it has not seen.
 
 Lightning 2.6 counts the consumed batches but leaves it to the loader to skip them; a plain `DataLoader` starts over
-and trains on the wrong samples in silence. Five things decide where to start (each is held by a test): the count is
+and trains on the wrong samples in silence. Six things decide where to start (each is held by a test): the count is
 `batch_progress.current.processed` (`completed` is one behind in a checkpoint saved in `on_train_batch_end`); it holds
 for the epoch of the checkpoint only; the sampler must know its epoch before the first ``iter``, because Lightning
 starts the workers before it calls `set_epoch`; an epoch that begins with a restart has to be counted, and one that a
-training's end cut short must not be, see below.
+training's end cut short must not be; and a checkpoint of a validation is to be one of the batch before it, see below.
 """
 
 from typing import Any
@@ -28,6 +28,14 @@ def resume_point(trainer: Trainer) -> tuple[int, int]:
     epoch: Any = loop.epoch_progress.current
     if loop.restarting:
         _take_back_the_end(batch, loop.epoch_progress)
+    point = _point(trainer, batch, epoch)
+    if loop.restarting and epoch.started > epoch.processed:
+        _take_back_the_validation(batch)
+    return point
+
+
+def _point(trainer: Trainer, batch: Any, epoch: Any) -> tuple[int, int]:
+    loop = trainer.fit_loop
     if not loop.restarting or epoch.started <= epoch.processed:  # a new run, or a checkpoint from the end of an epoch
         return int(epoch.processed), 0
     if batch.is_last_batch:  # saved after the last batch, before the epoch was counted; Lightning counts it on restart
@@ -52,6 +60,17 @@ def _take_back_the_end(batch: Any, epoch: Any) -> None:
     for counts in (epoch.current, epoch.total):
         counts.processed -= 1
         counts.completed -= 1
+
+
+def _take_back_the_validation(batch: Any) -> None:
+    """Make a checkpoint saved in a validation one of the batch before it, in `on_train_batch_end`.
+
+    Lightning goes on from one of a validation right only if one is due there in the resumed run as well. With another
+    `val_check_interval` it would take a batch of the next epoch into the last, and count every step one too low.
+    """
+    if batch.current.completed == batch.current.processed > 0:
+        batch.current.completed -= 1
+        batch.total.completed -= 1
 
 
 def check_workers(num_workers: int) -> None:

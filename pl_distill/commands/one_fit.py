@@ -61,7 +61,7 @@ def _patience(folder: Path) -> float:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or not isinstance(slurm, dict) or slurm.get("job_id") != job:
         return PATIENCE_S
-    return PATIENCE_S + float(os.environ.get("STANDSTILL_SECONDS", STANDSTILL_S))
+    return PATIENCE_S + float(os.environ.get("STANDSTILL_SECONDS") or STANDSTILL_S)
 
 
 def _who(folder: Path) -> str:

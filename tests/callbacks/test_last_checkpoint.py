@@ -116,3 +116,43 @@ def test_what_was_written_at_this_step_is_not_written_again(tmp_path):
 
     fit(tmp_path, 8, Worsening(), monitor="val/loss", callbacks=[counted := Count()])
     assert counted.saves == 3, "best and last at 4, last at 8, which is also the end"
+
+
+class Falling(BoringModel):
+    """Whose loss is least at the first validation."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", 0.1 if self.global_step == 4 else 0.9)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_was_best_stays_where_the_folder_is_moved_or_spelled_otherwise(moved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit("run", 4, Falling(), monitor="val/loss")
+    folder = (tmp_path / "run").rename(tmp_path / "elsewhere") if moved else tmp_path / "run"
+    fit(folder, 8, Falling(), monitor="val/loss", ckpt_path=folder / "last.ckpt")
+    assert step_of(folder / "best.ckpt") == 4
+    assert step_of(folder / "last.ckpt") == 8
+
+
+def test_a_resumed_run_saves_nothing_from_within_a_step(tmp_path):
+    """Two batches are a step; the checkpoint of the second step is read, and the power goes after one more batch."""
+
+    class CutAfter(Callback):
+        def __init__(self, batches):
+            self.left = batches
+
+        def on_train_batch_start(self, *_):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyError("power cut")
+
+    def run(batches, **more):
+        every = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_last=True, enable_version_counter=False)
+        with pytest.raises(KeyError, match="power cut"):
+            fit(tmp_path / "other", 9, batches=2, every=1000, callbacks=[every, CutAfter(batches)], **more)
+        return torch.load(tmp_path / "last.ckpt", weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+
+    first = run(5)
+    assert first["total"]["processed"] == 4
+    assert run(1, ckpt_path=tmp_path / "last.ckpt") == first

@@ -127,6 +127,32 @@ def test_a_finished_training_that_is_made_longer_sees_what_it_has_not_seen(steps
     assert again.seen == whole.seen[steps + 1 :]
 
 
+@pytest.mark.parametrize(("every", "then"), [(5, 4), (5, 100), (10, 4), (3, 4), (4, 5), (5, 5)])
+def test_a_run_may_be_validated_at_other_steps_after_a_checkpoint_of_a_validation(every, then, tmp_path):
+    """Epochs have 5 batches; the steps are logged as they are made, too."""
+
+    class Steps(Callback):
+        def __init__(self) -> None:
+            self.logged: list[tuple[int, int]] = []
+
+        def on_train_batch_end(self, trainer, *_):
+            self.logged.append((trainer.fit_loop.epoch_loop._batches_that_stepped, trainer.current_epoch))
+
+    options = {"check_val_every_n_epoch": None, "epochs": -1, "max_steps": 15}
+    keep = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, save_on_train_epoch_end=False)
+    first = _fit(tmp_path, callbacks=[keep, whole := Steps()], val_check_interval=every, **options)
+    resumed = _fit(
+        tmp_path,
+        callbacks=[rest := Steps()],
+        ckpt_path=tmp_path / f"step={every}.ckpt",
+        val_check_interval=then,
+        **options,
+    )
+    assert resumed.seen == first.seen[every:]
+    assert rest.logged == whole.logged[every:]
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), first.parameters(), strict=True))
+
+
 def test_a_second_fit_without_a_checkpoint_begins_the_epoch_again(whole, tmp_path):
     crash = _Crash(3)
     trainer = Trainer(
