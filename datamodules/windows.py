@@ -129,7 +129,6 @@ class ShardWindows(Dataset[Window]):
         self._samples: list[tuple[IndexedShard, int]] = []
         self._runs: list[range] = []  # the samples of each stretch of a clip that is labelled without a gap
         self._run_of: list[int] = []
-        self.shard_sizes: list[int] = []
         reach = max(pattern[-1] for pattern in offsets)
         shard_of: list[int] = []
         for clip, labelled in _labelled_clips(self._shards):
@@ -153,7 +152,7 @@ class ShardWindows(Dataset[Window]):
             raise ShardError(
                 shards, f"has no labelled frame in {part}", "at least one", "Choose a split with labelled days for it."
             )
-        self.shard_sizes = [shard_of.count(shard) for shard in range(len(self._shards))]
+        self.shard_sizes: list[int] = np.bincount(shard_of, minlength=len(self._shards)).tolist()
 
     def __len__(self) -> int:
         return len(self._run_of)
