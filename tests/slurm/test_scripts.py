@@ -434,6 +434,13 @@ def test_an_old_env_is_found_out_before_a_fit_begins(script, tmp_path):
     assert "cannot be blocked" not in ran.stdout
 
 
+def test_a_cache_job_does_not_end_where_its_end_is_announced(tmp_path):
+    """Its tasks have nothing to save, and would die of a signal that nobody handles."""
+    ran = launch(tmp_path, "cache.sbatch", f'echo "$@" > {tmp_path / "asked"}')
+    assert ran.returncode == 0
+    assert "env --block-signal=USR1 --block-signal=TERM" in (tmp_path / "asked").read_text()
+
+
 @pytest.mark.skipif(Path("/usr/libexec/platform-python").exists(), reason="this system has one more Python")
 def test_where_nothing_can_block_signals_the_log_says_so(tmp_path):
     program(tmp_path / "bin" / "env", OLD_ENV)

@@ -119,3 +119,10 @@ def test_a_folder_that_holds_a_training_is_not_begun_anew(kind, tmp_path, capsys
     assert "Give --ckpt_path last to go on with it" in said
     assert last.exists()
     assert not (tmp_path / "data").exists()
+
+
+def test_an_empty_limit_is_the_usual_one_as_for_the_job_script(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("STANDSTILL_SECONDS", "")
+    (tmp_path / "run_state.json").write_text(json.dumps({"slurm": {"job_id": "42"}}))
+    assert one_fit._patience(tmp_path) == one_fit.PATIENCE_S + one_fit.STANDSTILL_S

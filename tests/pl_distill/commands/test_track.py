@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 import av
@@ -218,6 +219,27 @@ def test_a_camera_that_blacks_out_pauses_and_changes_its_size_is_followed_on(cam
     assert [float(frame.time) for frame in shown] == pytest.approx(
         [0, 1 / 6, 2 / 6, 3 / 6, 60 + 4 / 6, 60 + 5 / 6], abs=1e-3
     )
+
+
+def test_a_cameras_record_is_dated_from_its_first_picture(camera, model, tmp_path, monkeypatch):
+    """It may be reached for for minutes, and frames count their seconds from the first."""
+    came, dated = [], []
+    begun, open_pool = command.begun, command.open_pool
+
+    def late(source):
+        frames = begun(source)
+        came.append(datetime.now(UTC))
+        return frames
+
+    def spied(*args):
+        dated.append(args[4])
+        return open_pool(*args)
+
+    monkeypatch.setattr(command, "begun", late)
+    monkeypatch.setattr(command, "open_pool", spied)
+    camera([64, 64])
+    assert track("rtsp://host/pen", model, tmp_path / "out", f"--pool={tmp_path / 'pool'}") == 0
+    assert timedelta(0) <= dated[0] - came[0] < timedelta(seconds=1)
 
 
 @pytest.fixture

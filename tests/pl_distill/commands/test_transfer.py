@@ -188,6 +188,7 @@ def test_the_card_of_a_sam3_with_scores_must_name_its_animals(scored, capsys):
         ("--clips=0", "--clips: is 0"),
         ("--seed=1000000", "--seed: is 1000000"),
         ("--domains=[moon]", "not a shipped domain"),
+        ("--domains=[]", "--domains: names none"),
         ("--domains=[day,dusk,day]", "--domains: names day, dusk, day"),
         ("--clips=1", "nowhere: is not there, expected a .ckpt of pl-distill fit"),
     ],

@@ -339,6 +339,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(shards, 
     assert "task: is 2, expected 0 to tasks - 1" in refused(ConfigError, student, shards, out, task=2, tasks=2)
     assert "baselines: names 'luck'" in refused(ConfigError, student, shards, out, baselines=("luck",))
     assert f"replays: {tmp_path} has no tracks" in refused(ConfigError, student, shards, out, replays=tmp_path)
+    assert "embedder: is given without a behaviour head" in refused(ConfigError, student, shards, out, embedder="mine")
     assert "device: is 'abacus'" in refused(ConfigError, student, shards, out, device="abacus")
     assert "holds no manifest.json" in refused(ShardError, student, tmp_path, out)
     assert "is not there" in refused(CheckpointError, tmp_path / "nowhere", shards, out)

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from datamodules.pen import PenConfig, draw_pen
 from pl_distill.cli import main
-from pl_distill.commands.release import recognisers_of
-from pl_distill.errors import CheckpointError
+from pl_distill.commands.release import CardText, _ask_words, recognisers_of
+from pl_distill.errors import CheckpointError, ConfigError
 from pl_distill.evaluation.model_card import ModelCard, write_model, write_student
 from pl_distill.evaluation.words import WordScores
 from pl_distill.models.prompts import load_prompts
@@ -83,6 +84,19 @@ def test_words_of_which_no_picture_shows_anything_have_no_number(card):
     text = replace(card, words=words).text()
     assert "AP50 of words on 200 pictures: pig 97.5." in text
     assert "words for nothing" not in text
+
+
+def test_words_are_asked_on_the_clips_that_were_scored_and_the_animal_is_one(tmp_path):
+    days = ["2026_03_01", "2026_03_02"]
+    draw_pen(tmp_path, PenConfig(domain="small", num_animals=2), days=days, clips_per_day=1, frames_per_clip=2, seed=3)
+    text = CardText("", "", "", "", [], [], animal="pig", absent_words=["cow"])
+    found = _ask_words("pen_teacher", "card.yaml", text, tmp_path, ["2026_03_01/000000"])
+    assert found.pictures == 1
+    assert set(found.false_alarms) == {"cow"}
+    with pytest.raises(
+        ConfigError, match=r"card\.yaml, animal: is 'sheep', expected a stored word \(feeder, pig, toy\)"
+    ):
+        _ask_words("pen_teacher", "card.yaml", replace(text, animal="sheep"), tmp_path, [])
 
 
 @pytest.mark.parametrize(

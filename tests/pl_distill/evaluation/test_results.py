@@ -116,6 +116,7 @@ def changed(*keys, value=None):
         (changed("seed", value="seven"), "seed: is 'seven', expected a whole number"),
         (changed("notes", value="none"), "notes: is 'none', expected a list"),
         (changed("teacher", "clips", value=[]), "teacher.clips: is missing or no mapping"),
+        (changed("teacher", "clips", value={"x": 3}), "teacher.clips.x: is 3, expected the scores of a clip"),
         (changed("student", "model", "parameters", value=1.5), "parameters: is 1.5, expected a whole number"),
         (changed("settings", value=True), "settings: is True, expected a mapping"),
         (changed("schema", value=2), "has the schema 2, expected 1"),
